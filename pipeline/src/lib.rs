@@ -1,0 +1,5 @@
+//! Everything that trainer and daemon must do identically.
+
+pub mod libs;
+pub mod slide;
+pub mod units;
