@@ -1,0 +1,7 @@
+//! The one integration binary. Each module says what belongs in it.
+
+/// Where test data lies and how a test says that it was skipped.
+mod support;
+
+/// Real slide files through real OpenSlide: every good one opens and reads, every bad one has its own error.
+mod slides;

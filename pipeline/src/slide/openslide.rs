@@ -1,0 +1,158 @@
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+use openslide_rs::errors::OpenSlideError;
+use openslide_rs::{Address, OpenSlide, Region, Size};
+
+use super::{Level, Limits, OpenOptions, SlideError, SlideInfo, SlideSource, openslide_ffi};
+use crate::libs::LibraryError;
+use crate::units::{Level0Rect, Mpp, PixelRect};
+
+/// Decoded tiles OpenSlide may keep per slide. Patches are taken in blocks, so a few rows of tiles are enough; the
+/// library's own default is the same 32 MiB, stated here because five slides are open at once.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// The version of the OpenSlide library in use.
+///
+/// # Errors
+/// [`LibraryError`] when there is none.
+pub fn version() -> Result<String, LibraryError> {
+    openslide_ffi::load()?;
+    Ok(OpenSlide::version().unwrap_or_else(|e| e.to_string()))
+}
+
+pub(super) struct OpenSlideSource {
+    slide: OpenSlide,
+    info: SlideInfo,
+    limits: Limits,
+}
+
+impl OpenSlideSource {
+    pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self, SlideError> {
+        openslide_ffi::load()?;
+        if !path.exists() {
+            return Err(SlideError::NotFound(path.into()));
+        }
+        let vendor = OpenSlide::detect_vendor(path).map_err(|_| SlideError::Unsupported(path.into()))?;
+        let corrupt =
+            |e: OpenSlideError| SlideError::Corrupt { path: path.into(), vendor: vendor.clone(), reason: reason(&e) };
+        let slide = OpenSlide::new_with_cache(path, CACHE_BYTES).map_err(corrupt)?;
+
+        let levels: Vec<Level> = slide
+            .all_level_dimensions()
+            .iter()
+            .zip(slide.all_level_downsamples())
+            .map(|(size, &downsample)| Level { width: size.w, height: size.h, downsample })
+            .collect();
+        options.limits.check_levels(path, &levels)?;
+
+        let properties = slide
+            .property_names()
+            .map_err(corrupt)?
+            .into_iter()
+            .filter_map(|name| slide.property_value(&name).ok().map(|value| (name, value)))
+            .collect();
+        let bounds = slide.bounds();
+        let base = levels[0];
+        let (x, y) = (bounds.origin.x.min(base.width - 1), bounds.origin.y.min(base.height - 1));
+        let mut info = SlideInfo {
+            path: path.into(),
+            vendor,
+            // Replaced below; the type has no "unknown" on purpose.
+            mpp: options.mpp.unwrap_or_else(|| Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 is plausible"))),
+            levels,
+            bounds: Level0Rect {
+                x,
+                y,
+                width: bounds.size.w.clamp(1, base.width - x),
+                height: bounds.size.h.clamp(1, base.height - y),
+            },
+            background: [255; 3],
+            properties,
+        };
+        info.mpp = stated_mpp(&info, options)?;
+        if let Some(color) = info.properties.get("openslide.background-color").and_then(|hex| parse_rgb(hex)) {
+            info.background = color;
+        }
+        Ok(Self { slide, info, limits: options.limits.clone() })
+    }
+}
+
+fn stated_mpp(info: &SlideInfo, options: &OpenOptions) -> Result<Mpp, SlideError> {
+    let property = |name: &str| info.properties.get(name).and_then(|v| v.parse::<f64>().ok());
+    let path = || info.path.clone();
+    let (Some(x), Some(y)) = (property("openslide.mpp-x"), property("openslide.mpp-y")) else {
+        return options.mpp.ok_or_else(|| SlideError::MissingMpp(path()));
+    };
+    match (Mpp::new(x), options.mpp) {
+        (Ok(mpp), _) if (x / y - 1.0).abs() < 0.01 => Ok(mpp),
+        (_, Some(given)) => Ok(given),
+        (Ok(_), None) => Err(SlideError::AnisotropicMpp { path: path(), x, y }),
+        (Err(reason), None) => Err(SlideError::ImplausibleMpp { path: path(), reason }),
+    }
+}
+
+fn parse_rgb(hex: &str) -> Option<[u8; 3]> {
+    let value = u32::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 6)?;
+    let [_, r, g, b] = value.to_be_bytes();
+    Some([r, g, b])
+}
+
+fn reason(error: &OpenSlideError) -> String {
+    match error {
+        OpenSlideError::LibraryError(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl SlideSource for OpenSlideSource {
+    fn info(&self) -> &SlideInfo {
+        &self.info
+    }
+
+    fn read_level(&self, level: usize, rect: PixelRect) -> Result<RgbImage, SlideError> {
+        let path = &self.info.path;
+        self.limits.check_block(path, rect.width, rect.height)?;
+        let mut image = RgbImage::from_pixel(rect.width, rect.height, Rgb(self.info.background));
+        let Level { width, height, downsample } = self.info.levels[level];
+        // OpenSlide takes unsigned level-0 addresses, so only the part inside the level is asked for.
+        let (x0, y0) = (rect.x.max(0), rect.y.max(0));
+        let (x1, y1) = (
+            (rect.x + i64::from(rect.width)).min(i64::from(width)),
+            (rect.y + i64::from(rect.height)).min(i64::from(height)),
+        );
+        if x0 >= x1 || y0 >= y1 {
+            return Ok(image);
+        }
+        let size = Size { w: (x1 - x0) as u32, h: (y1 - y0) as u32 };
+        let address =
+            Address { x: (x0 as f64 * downsample).round() as u32, y: (y0 as f64 * downsample).round() as u32 };
+        let argb = self
+            .slide
+            .read_region(&Region { size, level: level as u32, address })
+            .map_err(|e| SlideError::Read { path: path.clone(), level, reason: reason(&e) })?;
+        let (dx, dy) = ((x0 - rect.x) as usize, (y0 - rect.y) as usize);
+        let stride = rect.width as usize * 3;
+        for (row, source) in argb.chunks_exact(size.w as usize * 4).enumerate() {
+            let start = (dy + row) * stride + dx * 3;
+            let target = &mut image.as_flat_samples_mut().samples[start..start + size.w as usize * 3];
+            for (out, pixel) in target.chunks_exact_mut(3).zip(source.chunks_exact(4)) {
+                blend(out, pixel, self.info.background);
+            }
+        }
+        Ok(image)
+    }
+}
+
+/// One premultiplied ARGB pixel (native endian) over the background.
+fn blend(out: &mut [u8], argb: &[u8], background: [u8; 3]) {
+    let [a, r, g, b] = u32::from_ne_bytes([argb[0], argb[1], argb[2], argb[3]]).to_be_bytes();
+    if a == 255 {
+        out.copy_from_slice(&[r, g, b]);
+        return;
+    }
+    for (o, (c, bg)) in out.iter_mut().zip([r, g, b].into_iter().zip(background)) {
+        let rest = u32::from(bg) * u32::from(255 - a);
+        *o = (u32::from(c) + (rest + 127) / 255).min(255) as u8;
+    }
+}
