@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 
 /// The repository's root.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
 }
 
 /// `TISSUEMAP_TEST_DATA`, else `../shared/data` beside the repository. `None` is announced loudly, with the test's name.
-pub fn data(test: &str) -> Option<PathBuf> {
+pub(crate) fn data(test: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("TISSUEMAP_TEST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
     if dir.is_dir() {
         return Some(dir);
