@@ -1,6 +1,7 @@
 //! Everything that trainer and daemon must do identically.
 
 pub mod libs;
+pub mod patches;
 pub mod section_set;
 pub mod slide;
 pub mod tissue;
