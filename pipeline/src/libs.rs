@@ -35,12 +35,14 @@ impl SharedLibrary {
     /// [`LibraryError::Missing`] with the list of places.
     pub fn locate(&self) -> Result<PathBuf, LibraryError> {
         let places = search_path();
-        places.iter().map(|dir| dir.join(self.soname)).find(|file| file.is_file()).ok_or_else(|| LibraryError::Missing {
-            name: self.name,
-            soname: self.soname,
-            required: self.required,
-            looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
-            remedy: self.remedy,
+        places.iter().map(|dir| dir.join(self.soname)).find(|file| file.is_file()).ok_or_else(|| {
+            LibraryError::Missing {
+                name: self.name,
+                soname: self.soname,
+                required: self.required,
+                looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
+                remedy: self.remedy,
+            }
         })
     }
 
@@ -79,7 +81,10 @@ fn search_path() -> Vec<PathBuf> {
         // target/release/deps/<test> is the deepest place a checkout runs from.
         places.extend(exe.ancestors().skip(1).take(4).map(|dir| dir.join(".deps/lib")).filter(|dir| dir.is_dir()));
     }
-    places.extend(["/usr/lib/tissuemap", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(PathBuf::from));
+    places.extend(
+        ["/usr/lib/tissuemap", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+            .map(PathBuf::from),
+    );
     places
 }
 
@@ -89,7 +94,12 @@ mod tests {
 
     #[test]
     fn missing_library_says_what_where_and_remedy() {
-        let absent = SharedLibrary { name: "Absent", soname: "libabsent.so.9", required: ">= 9", remedy: "run scripts/setup.sh" };
+        let absent = SharedLibrary {
+            name: "Absent",
+            soname: "libabsent.so.9",
+            required: ">= 9",
+            remedy: "run scripts/setup.sh",
+        };
         let text = absent.locate().expect_err("no such library").to_string();
         for part in ["Absent", "libabsent.so.9", ">= 9", "looked in", "/usr/local/lib", "run scripts/setup.sh"] {
             assert!(text.contains(part), "{part:?} missing in {text:?}");
