@@ -1,5 +1,7 @@
 //! Everything that trainer and daemon must do identically.
 
+pub mod contract;
+pub mod infer;
 pub mod libs;
 pub mod patches;
 pub mod section_set;
