@@ -5,6 +5,7 @@ pub mod infer;
 pub mod libs;
 pub mod patches;
 pub mod section_set;
+pub mod register;
 pub mod slide;
 pub mod tissue;
 pub mod units;

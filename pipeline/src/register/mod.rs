@@ -1,0 +1,226 @@
+//! Registration of differently stained sections of one block: where does each pixel of the fixed section lie in the
+//! moving one?
+//!
+//! 1. **Density** ([`density`]): optical density, the mean of the channels. What a stain colours differs, that it
+//!    colours tissue does not.
+//! 2. **Search** ([`coarse`]): all rotations in 5° steps, mirrored and not, at all translations.
+//! 3. **Refinement** ([`affine`]): the best candidates, first rigid, then affine, from coarse to fine levels of a pyramid,
+//!    by minimising the distance of the normalised gradient fields ([`ngf`]) with L-BFGS ([`lbfgs`]).
+//! 4. **Quality** ([`quality`]): the figures by which a caller decides whether to trust the map.
+//!
+//! The method follows the registration of differently stained histology by Lotz, Weiss, Heldmann and others (NGF +
+//! L-BFGS on a pyramid), whose variants led the ANHIR challenge (Borovec et al., IEEE TMI 2020). The result depends on
+//! the images and parameters only, not on the number of threads.
+
+mod affine;
+mod coarse;
+mod density;
+pub mod evaluate;
+mod fft;
+mod lbfgs;
+mod ngf;
+mod plane;
+mod quality;
+
+use image::RgbImage;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use affine::PixelAffine;
+pub use quality::RegistrationQuality;
+
+use affine::{Freedom, refine};
+use coarse::Peak;
+use ngf::Level;
+use plane::Plane;
+
+/// Reductions of the pyramid, coarse to fine.
+const FACTORS: [usize; 5] = [16, 8, 4, 2, 1];
+/// A level with a shorter side says nothing about edges.
+const MIN_LEVEL_SIDE_PX: usize = 40;
+/// Blur of each level in its own pixels: block means alone leave aliasing that NGF takes for edges.
+const LEVEL_SIGMA_PX: f32 = 0.7;
+/// Candidates closer than this share of the diagonal (root mean square over the corners) end in the same minimum.
+const SAME_CANDIDATE_SHARE: f64 = 0.06;
+/// Area factors serial sections of one block can have at the same resolution. Tissue stretches by a tenth or so on the
+/// glass; a map beyond this has collapsed onto a detail.
+const PLAUSIBLE_AREA_FACTOR: std::ops::RangeInclusive<f64> = 0.7..=1.4;
+/// Candidates that go on to the middle level after all were refined on the coarse ones.
+const FINALISTS: usize = 2;
+
+/// Settings of [`register`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegisterParams {
+    /// The exhaustive search runs on images reduced until their long side is at most this many pixels (64 to 512).
+    pub search_long_side_px: u32,
+    /// Degrees between the rotations tried (1 to 15).
+    pub search_angle_step_deg: f64,
+    /// Candidates of the search that are refined (1 to 50).
+    pub search_candidates: usize,
+    /// Smallest overlap the search accepts, as a share of the smaller image's area (0.1 to 1).
+    pub min_overlap_fraction: f64,
+    /// Edge parameter of NGF: gradients well below this multiple of an image's mean gradient count as noise (0.01 to 100).
+    pub ngf_eta: f64,
+    /// The finest pyramid level used is this many times smaller than the images: 1, 2, 4, 8 or 16.
+    pub finest_factor: usize,
+    /// L-BFGS iterations per candidate and level (1 to 1000).
+    pub iterations_per_level: usize,
+}
+
+impl Default for RegisterParams {
+    fn default() -> Self {
+        Self {
+            search_long_side_px: 160,
+            search_angle_step_deg: 5.0,
+            search_candidates: 5,
+            min_overlap_fraction: 0.4,
+            ngf_eta: 1.0,
+            finest_factor: 2,
+            iterations_per_level: 40,
+        }
+    }
+}
+
+impl RegisterParams {
+    fn check(&self) -> Result<(), RegisterError> {
+        let checks = [
+            ("search_long_side_px", (64..=512).contains(&self.search_long_side_px), "64 to 512"),
+            ("search_angle_step_deg", (1.0..=15.0).contains(&self.search_angle_step_deg), "1 to 15"),
+            ("search_candidates", (1..=50).contains(&self.search_candidates), "1 to 50"),
+            ("min_overlap_fraction", (0.1..=1.0).contains(&self.min_overlap_fraction), "0.1 to 1"),
+            ("ngf_eta", (0.01..=100.0).contains(&self.ngf_eta), "0.01 to 100"),
+            ("finest_factor", FACTORS.contains(&self.finest_factor), "1, 2, 4, 8 or 16"),
+            ("iterations_per_level", (1..=1000).contains(&self.iterations_per_level), "1 to 1000"),
+        ];
+        match checks.into_iter().find(|(_, ok, _)| !ok) {
+            Some((name, _, allowed)) => Err(RegisterError::Parameter { name, allowed }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which of the two images an error is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Fixed,
+    Moving,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Side::Fixed => "fixed",
+            Side::Moving => "moving",
+        })
+    }
+}
+
+/// Why two sections could not be registered.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RegisterError {
+    #[error("registration parameter {name} is out of range; allowed is {allowed}")]
+    Parameter { name: &'static str, allowed: &'static str },
+    #[error("the {side} image is {width} x {height} px, too small to register; both sides need at least {min} px")]
+    TooSmall { side: Side, width: u32, height: u32, min: usize },
+    #[error("the {side} image is blank, nothing on it is darker than its background; check that the slide holds tissue")]
+    Blank { side: Side },
+    #[error("no rotation and shift lays one image plausibly over the other; check that both show sections of one block")]
+    NoCandidate,
+}
+
+/// A map between two sections and how far to trust it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Registration {
+    /// Fixed pixels to moving pixels, pixel centres at integers.
+    pub map: PixelAffine,
+    pub quality: RegistrationQuality,
+}
+
+/// Finds where each pixel of `fixed` lies in `moving`. Both are thumbnails of whole sections with the same micrometres
+/// per pixel and a long side of about 900 to 2000 px; sizes may differ, sections may be rotated by any angle, shifted,
+/// mirrored or partly missing.
+///
+/// # Errors
+/// [`RegisterError`] for images without room or structure and for parameters out of range. A map that is found is
+/// returned even where it is poor; its [`RegistrationQuality`] says so.
+pub fn register(fixed: &RgbImage, moving: &RgbImage, params: &RegisterParams) -> Result<Registration, RegisterError> {
+    params.check()?;
+    let (fixed, moving) =
+        rayon::join(|| density_of(Side::Fixed, fixed, params), || density_of(Side::Moving, moving, params));
+    let (fixed, moving) = (fixed?, moving?);
+    let size = (fixed.width, fixed.height);
+    let (levels, peaks) = rayon::join(|| pyramid(&fixed, &moving, params), || search(&fixed, &moving, params));
+    let candidates = distinct_candidates(&peaks, size, params.search_candidates);
+    let map = refine_candidates(&levels, &candidates, params.iterations_per_level).ok_or(RegisterError::NoCandidate)?;
+    let finest = &levels[levels.len() - 1];
+    Ok(Registration { map, quality: quality::measure(map, finest, &peaks, size) })
+}
+
+/// Optical density of an image that is large enough for the finest level.
+fn density_of(side: Side, image: &RgbImage, params: &RegisterParams) -> Result<Plane, RegisterError> {
+    let (width, height) = image.dimensions();
+    let min = MIN_LEVEL_SIDE_PX * params.finest_factor;
+    if (width.min(height) as usize) < min {
+        return Err(RegisterError::TooSmall { side, width, height, min });
+    }
+    density::optical_density(image).ok_or(RegisterError::Blank { side })
+}
+
+/// `image` reduced by `factor` and freed of aliasing.
+fn reduced(image: &Plane, factor: usize) -> Plane {
+    image.box_mean(factor).gaussian(LEVEL_SIGMA_PX)
+}
+
+/// The usable levels, coarse to fine; the last has `finest_factor`.
+fn pyramid(fixed: &Plane, moving: &Plane, params: &RegisterParams) -> Vec<Level> {
+    let short_side = fixed.short_side().min(moving.short_side());
+    FACTORS
+        .into_par_iter()
+        .filter(|factor| *factor >= params.finest_factor && short_side / factor >= MIN_LEVEL_SIDE_PX)
+        .map(|factor| Level::new(factor, reduced(fixed, factor), reduced(moving, factor), params.ngf_eta))
+        .collect()
+}
+
+/// All peaks of the exhaustive search, best first.
+fn search(fixed: &Plane, moving: &Plane, params: &RegisterParams) -> Vec<Peak> {
+    let factor = fixed.long_side().max(moving.long_side()).div_ceil(params.search_long_side_px as usize);
+    coarse::search(reduced(fixed, factor), reduced(moving, factor), factor, params)
+}
+
+/// The best `limit` peaks that will not all run into the same minimum.
+fn distinct_candidates(peaks: &[Peak], (width, height): (usize, usize), limit: usize) -> Vec<PixelAffine> {
+    let same = SAME_CANDIDATE_SHARE * (width as f64).hypot(height as f64);
+    let mut candidates: Vec<PixelAffine> = Vec::with_capacity(limit);
+    for peak in peaks {
+        if candidates.len() == limit {
+            break;
+        }
+        if candidates.iter().all(|kept| kept.corner_distance(&peak.map, width, height) >= same) {
+            candidates.push(peak.map);
+        }
+    }
+    candidates
+}
+
+/// Refines all candidates on the two coarsest levels, the best [`FINALISTS`] on the next and the winner on the rest.
+/// `None` where every candidate collapsed.
+fn refine_candidates(levels: &[Level], candidates: &[PixelAffine], iterations: usize) -> Option<PixelAffine> {
+    let (coarsest, finer) = levels.split_first()?;
+    let mut maps: Vec<PixelAffine> =
+        candidates.par_iter().map(|map| refine(coarsest, *map, Freedom::Rigid, iterations).0).collect();
+    // Images too small for a second level get both passes on the only one.
+    let affine_levels = if finer.is_empty() { levels } else { finer };
+    for (pass, level) in affine_levels.iter().enumerate() {
+        let mut refined: Vec<_> =
+            maps.par_iter().map(|map| refine(level, *map, Freedom::Affine, iterations)).collect();
+        refined.retain(|(map, _)| PLAUSIBLE_AREA_FACTOR.contains(&map.determinant().abs()));
+        refined.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        refined.truncate(if pass == 0 { FINALISTS } else { 1 });
+        maps = refined.into_iter().map(|(map, _)| map).collect();
+    }
+    maps.first().copied()
+}
+
+#[cfg(test)]
+mod tests;

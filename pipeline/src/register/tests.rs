@@ -1,0 +1,3 @@
+//! Whole registrations of synthetic sections, and the derivative of the distance.
+
+use super::*;
