@@ -405,7 +405,8 @@ mod tests {
         mean.attribute[0].i = Some(1);
         graph.node.insert(at, mean);
         let mut axis = graph.initializer.iter().find(|tensor| tensor.name() == "pixels").expect("axes").clone();
-        (axis.name, axis.dims, axis.raw_data) = (Some("batch_axis".to_owned()), vec![1], Some(0i64.to_le_bytes().to_vec()));
+        (axis.name, axis.dims, axis.raw_data) =
+            (Some("batch_axis".to_owned()), vec![1], Some(0i64.to_le_bytes().to_vec()));
         graph.initializer.push(axis);
         let Some(model) = open(&leaky) else { return };
         let error = model.expect("opens").verify_golden().expect_err("differs");

@@ -1,11 +1,13 @@
 //! Everything that trainer and daemon must do identically.
 
 pub mod contract;
+pub mod durable;
 pub mod infer;
 pub mod libs;
+pub mod map;
 pub mod patches;
-pub mod section_set;
 pub mod register;
+pub mod section_set;
 pub mod slide;
 pub mod tissue;
 pub mod units;

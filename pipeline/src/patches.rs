@@ -37,7 +37,8 @@ impl Grid {
     /// The grid that covers the bounds of the reference slide.
     pub fn over(reference: &SlideInfo, spec: PatchSpec) -> Self {
         let (origin, (width, height)) = (reference.bounds_origin(), reference.bounds_um());
-        let cells = |um: f64| ((um / spec.cell_um()).ceil() as u32).max(1);
+        // A thousandth of a cell is rounding, not tissue.
+        let cells = |um: f64| ((um / spec.cell_um() - 1e-3).ceil() as u32).max(1);
         let pixel = |um: f64| (um / spec.mpp.get()).floor() as i64;
         Self { spec, origin_px: (pixel(origin.x), pixel(origin.y)), cols: cells(width), rows: cells(height) }
     }

@@ -18,7 +18,9 @@ pub(crate) fn run(data: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let mut table = csv::Writer::from_path(out.join("variants.csv"))?;
     table.write_record(["pair", "variant", "median_rtre", "p90_rtre", "wall_s", "cpu_s", "ncc", "search_margin"])?;
-    println!("pair               variant  median  p90     wall s  cpu s  overlap  det     NGF before  after   NCC    score  margin");
+    println!(
+        "pair               variant  median  p90     wall s  cpu s  overlap  det     NGF before  after   NCC    score  margin"
+    );
     for (index, pair) in read_pairs(data)?.iter().enumerate() {
         let case = pair.read(data)?;
         let map = measure(&pair.pair, "as is", &case, &mut table)?;
@@ -53,7 +55,8 @@ fn measure(pair: &str, variant: &str, case: &Case, table: &mut csv::Writer<fs::F
          {ngf_before:.4}      {ngf_after:.4}  {ncc:<5.3}  {search_score:.3}  {margin}"
     );
     let figures = [median, p90, wall, cpu, ncc].map(|figure| format!("{figure:.5}"));
-    table.write_record([pair, variant].into_iter().chain(figures.iter().map(String::as_str)).chain([margin.as_str()]))?;
+    table
+        .write_record([pair, variant].into_iter().chain(figures.iter().map(String::as_str)).chain([margin.as_str()]))?;
     Ok(found.map)
 }
 

@@ -169,7 +169,8 @@ pub(crate) fn refine(level: &Level, start: PixelAffine, freedom: Freedom, max_it
         }
         distance.value
     };
-    let options = lbfgs::Options { memory: MEMORY, max_iterations, first_step: 1.0, relative_decrease: RELATIVE_DECREASE };
+    let options =
+        lbfgs::Options { memory: MEMORY, max_iterations, first_step: 1.0, relative_decrease: RELATIVE_DECREASE };
     let end = minimize(&vec![0.0; unknowns], &options, objective);
     (map_of(&end.x).from_level(factor), end.value)
 }

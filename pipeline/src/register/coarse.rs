@@ -160,8 +160,7 @@ impl<'a> Search<'a> {
         let plain = Canvas::new(self, [[cos, -sin], [sin, cos]], false);
         let mirrored = Canvas::new(self, [[-cos, sin], [sin, cos]], true);
         let [mask, plain_density] = self.fft.forward_pair(&plain.mask, &plain.density);
-        let [mirrored_density, _] =
-            self.fft.forward_pair(&mirrored.density, &Plane::zeros(self.canvas, self.canvas));
+        let [mirrored_density, _] = self.fft.forward_pair(&mirrored.density, &Plane::zeros(self.canvas, self.canvas));
         let places = self.places(&plain, &mask);
         let mut peaks = Vec::with_capacity(4 * PEAKS_PER_ORIENTATION);
         for (canvas, density) in [(plain, plain_density), (mirrored, mirrored_density)] {
@@ -229,13 +228,12 @@ impl<'a> Search<'a> {
             .map(|place| {
                 let [left, top, right, bottom] = place.window;
                 let flip = |edge: usize| self.canvas - edge;
-                let window =
-                    if turned { [flip(right), flip(bottom), flip(left), flip(top)] } else { place.window };
+                let window = if turned { [flip(right), flip(bottom), flip(left), flip(top)] } else { place.window };
                 let moving = canvas.sums(window);
                 let product = products[self.wrapped(place.shift[0] + offset, place.shift[1] + offset)];
                 let covariance = f64::from(product.re) - place.sum * moving.density / place.count;
-                let variance = (moving.squared - moving.density * moving.density / place.count)
-                    .max(VARIANCE_FLOOR * place.count);
+                let variance =
+                    (moving.squared - moving.density * moving.density / place.count).max(VARIANCE_FLOOR * place.count);
                 let ncc = covariance / (place.variance * variance).sqrt();
                 let energy = moving.energy.max(ENERGY_FLOOR * place.count);
                 let ngf = f64::from(product.im) / (place.energy * energy).sqrt();
@@ -346,8 +344,7 @@ impl Canvas {
                     };
                     row = row.combine(pixel, 1.0);
                 }
-                canvas.table[(y + 1) * (side + 1) + x + 1] =
-                    canvas.table[y * (side + 1) + x + 1].combine(row, 1.0);
+                canvas.table[(y + 1) * (side + 1) + x + 1] = canvas.table[y * (side + 1) + x + 1].combine(row, 1.0);
             }
         }
         canvas

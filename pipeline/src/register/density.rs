@@ -31,7 +31,9 @@ pub(crate) fn optical_density(image: &RgbImage) -> Option<Plane> {
         height: image.height() as usize,
         data: pixels
             .chunks_exact(3)
-            .map(|pixel| tables.iter().zip(pixel).map(|(table, value)| table[usize::from(*value)]).sum::<f32>().max(0.0))
+            .map(|pixel| {
+                tables.iter().zip(pixel).map(|(table, value)| table[usize::from(*value)]).sum::<f32>().max(0.0)
+            })
             .collect(),
     };
     let mut sorted = density.data.clone();

@@ -123,9 +123,13 @@ pub enum RegisterError {
     Parameter { name: &'static str, allowed: &'static str },
     #[error("the {side} image is {width} x {height} px, too small to register; both sides need at least {min} px")]
     TooSmall { side: Side, width: u32, height: u32, min: usize },
-    #[error("the {side} image is blank, nothing on it is darker than its background; check that the slide holds tissue")]
+    #[error(
+        "the {side} image is blank, nothing on it is darker than its background; check that the slide holds tissue"
+    )]
     Blank { side: Side },
-    #[error("no rotation and shift lays one image plausibly over the other; check that both show sections of one block")]
+    #[error(
+        "no rotation and shift lays one image plausibly over the other; check that both show sections of one block"
+    )]
     NoCandidate,
 }
 
@@ -212,8 +216,7 @@ fn refine_candidates(levels: &[Level], candidates: &[PixelAffine], iterations: u
     // Images too small for a second level get both passes on the only one.
     let affine_levels = if finer.is_empty() { levels } else { finer };
     for (pass, level) in affine_levels.iter().enumerate() {
-        let mut refined: Vec<_> =
-            maps.par_iter().map(|map| refine(level, *map, Freedom::Affine, iterations)).collect();
+        let mut refined: Vec<_> = maps.par_iter().map(|map| refine(level, *map, Freedom::Affine, iterations)).collect();
         refined.retain(|(map, _)| PLAUSIBLE_AREA_FACTOR.contains(&map.determinant().abs()));
         refined.sort_by(|(_, a), (_, b)| a.total_cmp(b));
         refined.truncate(if pass == 0 { FINALISTS } else { 1 });

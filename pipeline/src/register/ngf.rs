@@ -106,7 +106,10 @@ impl Level {
     fn sum_bands<const DERIVATIVE: bool, W: Warp>(&self, warp: &W) -> (Distance, Vec<f64>) {
         let bands: Vec<BandSum> = (0..self.fixed.height.div_ceil(BAND_ROWS))
             .into_par_iter()
-            .map_init(|| Band::new(self.fixed.width), |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS))
+            .map_init(
+                || Band::new(self.fixed.width),
+                |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS),
+            )
             .collect();
         let mut gradient = vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }];
         let (mut similarity, mut valid) = (0.0, 0);
@@ -178,7 +181,8 @@ impl Band {
             self.sample_row(level, warp, y, slot(y));
         }
 
-        let mut sum = BandSum { similarity: 0.0, valid: 0, gradient: vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }] };
+        let mut sum =
+            BandSum { similarity: 0.0, valid: 0, gradient: vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }] };
         for y in top.saturating_sub(reach - 1)..(bottom + reach - 1).min(height) {
             if y == 0 || y + 1 == height {
                 self.weight_x[slot(y)].fill(0.0);

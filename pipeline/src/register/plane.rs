@@ -232,7 +232,10 @@ mod tests {
         let constant = Plane::from_fn(9, 5, |_, _| 0.25).gaussian(2.0);
         assert!(constant.data.iter().all(|v| (v - 0.25).abs() < 1e-6));
         let point = Plane::from_fn(41, 41, |x, y| if (x, y) == (20, 20) { 1.0 } else { 0.0 }).gaussian(2.0);
-        let variance: f32 = (0..41).flat_map(|y| (0..41).map(move |x| (x, y))).map(|(x, y)| point.row(y)[x] * (x as f32 - 20.0).powi(2)).sum();
+        let variance: f32 = (0..41)
+            .flat_map(|y| (0..41).map(move |x| (x, y)))
+            .map(|(x, y)| point.row(y)[x] * (x as f32 - 20.0).powi(2))
+            .sum();
         assert!((variance.sqrt() - 2.0).abs() < 0.05, "{variance}");
     }
 }

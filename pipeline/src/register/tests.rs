@@ -1,3 +1,1 @@
 //! Whole registrations of synthetic sections, and the derivative of the distance.
-
-use super::*;

@@ -10,7 +10,7 @@ use lru::LruCache;
 use rayon::prelude::*;
 
 use super::{SlideError, SlideSource};
-use crate::units::{Mpp, PixelRect};
+use crate::units::{Mpp, PixelRect, UmPoint};
 
 /// Side of a tile in resampled pixels. A block of 8 × 8 patches of 64 px touches 1 to 4 of them.
 const TILE: u32 = 512;
@@ -32,6 +32,8 @@ pub struct Resampled {
     level: usize,
     /// Level pixels per resampled pixel.
     factor: f64,
+    /// Where resampled pixel (0, 0) begins, in level pixels.
+    origin: (f64, f64),
     tile: u32,
     tiles: Mutex<LruCache<(i64, i64), Tile>>,
 }
@@ -41,14 +43,24 @@ impl Resampled {
     /// [`SlideError::TooCoarse`] when the finest level is more than a tenth coarser than `mpp`: resampling would invent
     /// detail that the model takes for structure.
     pub fn new(slide: Arc<dyn SlideSource>, mpp: Mpp) -> Result<Self, SlideError> {
+        Self::with_origin(slide, mpp, UmPoint { x: 0.0, y: 0.0 })
+    }
+
+    /// The same with pixel (0, 0) beginning at `origin` instead of the canvas origin.
+    ///
+    /// # Errors
+    /// As [`Resampled::new`].
+    pub fn with_origin(slide: Arc<dyn SlideSource>, mpp: Mpp, origin: UmPoint) -> Result<Self, SlideError> {
         let info = slide.info();
         let level = info.best_level(mpp);
-        let factor = mpp.get() / info.level_mpp(level);
+        let level_mpp = info.level_mpp(level);
+        let factor = mpp.get() / level_mpp;
         if factor < 1.0 / 1.1 {
             return Err(SlideError::TooCoarse { path: info.path.clone(), have: info.mpp.get(), want: mpp.get() });
         }
         let tile = TILE.min((MAX_SOURCE_SIDE / factor) as u32).max(1);
-        Ok(Self { slide, mpp, level, factor, tile, tiles: Mutex::new(LruCache::new(CACHED_TILES)) })
+        let origin = (origin.x / level_mpp, origin.y / level_mpp);
+        Ok(Self { slide, mpp, level, factor, origin, tile, tiles: Mutex::new(LruCache::new(CACHED_TILES)) })
     }
 
     /// The slide behind.
@@ -61,7 +73,7 @@ impl Resampled {
         self.mpp
     }
 
-    /// Pixels of `rect`, whose origin is the canvas origin; outside the slide is background.
+    /// Pixels of `rect`; outside the slide is background.
     ///
     /// # Errors
     /// Whatever reading the slide gives.
@@ -94,14 +106,16 @@ impl Resampled {
 
     fn render(&self, tx: i64, ty: i64) -> Result<RgbImage, SlideError> {
         let side = i64::from(self.tile);
-        if (self.factor - 1.0).abs() < 1e-9 {
-            let rect = PixelRect { x: tx * side, y: ty * side, width: self.tile, height: self.tile };
-            return self.slide.read_level(self.level, rect);
+        let (left, top) =
+            ((tx * side) as f64 * self.factor + self.origin.0, (ty * side) as f64 * self.factor + self.origin.1);
+        let whole = |v: f64| (v - v.round()).abs() < 1e-6;
+        if (self.factor - 1.0).abs() < 1e-9 && whole(left) && whole(top) {
+            let (x, y) = (left.round() as i64, top.round() as i64);
+            return self.slide.read_level(self.level, PixelRect { x, y, width: self.tile, height: self.tile });
         }
         // The triangle reaches `factor` level pixels to either side of the tile.
         let margin = self.factor.ceil() + 1.0;
         let span = f64::from(self.tile) * self.factor;
-        let (left, top) = ((tx * side) as f64 * self.factor, (ty * side) as f64 * self.factor);
         let (x, y) = ((left - margin).floor(), (top - margin).floor());
         let (width, height) = ((left + span + margin - x).ceil() as u32, (top + span + margin - y).ceil() as u32);
         let block = self.slide.read_level(self.level, PixelRect { x: x as i64, y: y as i64, width, height })?;
@@ -135,24 +149,23 @@ fn copy_rows(from: &RgbImage, from_xy: (i64, i64), to: &mut RgbImage, to_xy: (i6
     }
 }
 
-/// The scanned part (the slide's bounds) at `mpp`, tiles in parallel. Pixel (0, 0) begins at the bounds origin, rounded
-/// down to a whole pixel of `mpp`.
+/// The scanned part (the slide's bounds) at `mpp`, strips in parallel. Pixel (0, 0) begins exactly at the bounds origin.
 ///
 /// # Errors
 /// As [`Resampled::new`] and reading.
 pub fn thumbnail(slide: &Arc<dyn SlideSource>, mpp: Mpp) -> Result<RgbImage, SlideError> {
-    let resampled = Resampled::new(Arc::clone(slide), mpp)?;
     let info = slide.info();
-    let (origin, (width_um, height_um)) = (info.bounds_origin(), info.bounds_um());
-    let (x, y) = ((origin.x / mpp.get()).floor() as i64, (origin.y / mpp.get()).floor() as i64);
-    let (width, height) =
-        ((width_um / mpp.get()).ceil().max(1.0) as u32, (height_um / mpp.get()).ceil().max(1.0) as u32);
+    let resampled = Resampled::with_origin(Arc::clone(slide), mpp, info.bounds_origin())?;
+    let (width_um, height_um) = info.bounds_um();
+    // A thousandth of a pixel is rounding, not tissue.
+    let pixels = |um: f64| (um / mpp.get() - 1e-3).ceil().max(1.0) as u32;
+    let (width, height) = (pixels(width_um), pixels(height_um));
     let strip = resampled.tile;
     let strips: Vec<RgbImage> = (0..height.div_ceil(strip))
         .into_par_iter()
         .map(|i| {
             let rows = strip.min(height - i * strip);
-            resampled.read(PixelRect { x, y: y + i64::from(i * strip), width, height: rows })
+            resampled.read(PixelRect { x: 0, y: i64::from(i * strip), width, height: rows })
         })
         .collect::<Result<_, _>>()?;
     let mut out = RgbImage::from_pixel(width, height, Rgb(info.background));

@@ -1,0 +1,118 @@
+//! Cluster labels in space: on the grid of the reference section, and carried into every section's own frame.
+
+use crate::patches::Grid;
+use crate::slide::SlideInfo;
+use crate::units::{Affine, Cell, UmPoint};
+
+/// Label of what the model was not asked about: glass, pen, cells with too little tissue.
+pub const BACKGROUND: u8 = 0;
+
+/// Cell labels of one section in its own frame, over the scanned part (the slide's bounds).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabelMap {
+    /// Top-left corner of cell (0, 0), micrometres from the section's canvas origin.
+    pub origin: UmPoint,
+    /// Side of a cell.
+    pub cell_um: f64,
+    pub cols: u32,
+    pub rows: u32,
+    /// Row-major; 0 is background, 1…K are clusters.
+    pub labels: Vec<u8>,
+}
+
+impl LabelMap {
+    /// The map of the reference section: one label a grid cell.
+    ///
+    /// # Panics
+    /// When `labels` does not have one entry a cell.
+    pub fn of_reference(grid: &Grid, labels: Vec<u8>) -> Self {
+        assert_eq!(labels.len(), grid.len(), "one label a cell");
+        let origin = grid.corner(Cell { col: 0, row: 0 });
+        Self { origin, cell_um: grid.spec.cell_um(), cols: grid.cols, rows: grid.rows, labels }
+    }
+
+    /// The map carried onto another section: each cell takes the label of the reference where `to_reference` sends its
+    /// centre. Cells are a quarter of the reference's, so that turning a map moves a border by at most an eighth of a
+    /// reference cell.
+    pub fn carried_to(&self, section: &SlideInfo, to_reference: &Affine) -> Self {
+        const SUBDIVISION: f64 = 4.0;
+        let (origin, (width, height)) = (section.bounds_origin(), section.bounds_um());
+        let cell_um = self.cell_um / SUBDIVISION;
+        let cells = |um: f64| ((um / cell_um - 1e-3).ceil() as u32).max(1);
+        let (cols, rows) = (cells(width), cells(height));
+        let mut carried = Self { origin, cell_um, cols, rows, labels: Vec::new() };
+        carried.labels = (0..rows)
+            .flat_map(|row| (0..cols).map(move |col| Cell { col, row }))
+            .map(|cell| self.label_at(to_reference.apply(carried.centre(cell))))
+            .collect();
+        carried
+    }
+
+    /// The label at a point of this section; background outside the map.
+    pub fn label_at(&self, point: UmPoint) -> u8 {
+        let index = |um: f64, cells: u32| {
+            let i = (um / self.cell_um).floor();
+            (i >= 0.0 && i < f64::from(cells)).then_some(i as usize)
+        };
+        match (index(point.x - self.origin.x, self.cols), index(point.y - self.origin.y, self.rows)) {
+            (Some(col), Some(row)) => self.labels[row * self.cols as usize + col],
+            _ => BACKGROUND,
+        }
+    }
+
+    fn centre(&self, cell: Cell) -> UmPoint {
+        UmPoint {
+            x: self.origin.x + (f64::from(cell.col) + 0.5) * self.cell_um,
+            y: self.origin.y + (f64::from(cell.row) + 0.5) * self.cell_um,
+        }
+    }
+
+    /// Number of cells with each label; index is the label.
+    pub fn counts(&self) -> [u64; 256] {
+        let mut counts = [0; 256];
+        for &label in &self.labels {
+            counts[label as usize] += 1;
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+    use crate::patches::PatchSpec;
+    use crate::slide::{SlideSource, SyntheticSlide};
+    use crate::units::Mpp;
+
+    fn map() -> (SyntheticSlide, LabelMap) {
+        let slide = SyntheticSlide::new(RgbImage::new(640, 320), Mpp::new(0.5).expect("plausible"));
+        let grid =
+            Grid::over(slide.info(), PatchSpec { mpp: Mpp::new(0.5).expect("plausible"), patch_px: 64, stride_px: 64 });
+        let labels = (0..grid.len()).map(|i| (i % 4) as u8).collect();
+        (slide, LabelMap::of_reference(&grid, labels))
+    }
+
+    #[test]
+    fn carrying_by_the_identity_changes_nothing_but_the_cell_size() {
+        let (slide, map) = map();
+        let carried = map.carried_to(slide.info(), &Affine::IDENTITY);
+        assert_eq!((carried.cols, carried.rows), (40, 20));
+        for y in 0..160 {
+            for x in 0..320 {
+                let point = UmPoint { x: f64::from(x) + 0.5, y: f64::from(y) + 0.5 };
+                assert_eq!(carried.label_at(point), map.label_at(point));
+            }
+        }
+    }
+
+    #[test]
+    fn a_shifted_section_sees_the_map_shifted_and_background_beyond() {
+        let (slide, map) = map();
+        // A point of the section lies 32 µm (one cell) further right on the reference.
+        let carried = map.carried_to(slide.info(), &Affine([[1.0, 0.0, 32.0], [0.0, 1.0, 0.0]]));
+        assert_eq!(carried.label_at(UmPoint { x: 16.0, y: 16.0 }), map.label_at(UmPoint { x: 48.0, y: 16.0 }));
+        assert_eq!(carried.label_at(UmPoint { x: 310.0, y: 16.0 }), BACKGROUND);
+    }
+}
