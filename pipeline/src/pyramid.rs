@@ -217,7 +217,6 @@ fn encode<W: Write + Seek, K: TiffKind, const CHANNELS: usize>(
         raster = raster.halved();
         scale *= 2.0;
     }
-    drop(encoder);
     Ok(out.flush()?)
 }
 

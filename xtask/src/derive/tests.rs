@@ -1,0 +1,114 @@
+use image::Rgb;
+
+use super::*;
+
+/// A painted HE section: glass around a disc of eosin with a lattice of nuclei, denser on the left.
+fn painted() -> RgbImage {
+    const EOSIN: stain::StainVector = [0.09, 0.95, 0.28];
+    RgbImage::from_fn(300, 240, |x, y| {
+        let (dx, dy) = (f64::from(x) - 150.0, f64::from(y) - 120.0);
+        let inside = dx.hypot(dy) < 105.0;
+        let pitch = if x < 150 { 12 } else { 24 };
+        let nucleus = (x % pitch).abs_diff(pitch / 2).pow(2) + (y % pitch).abs_diff(pitch / 2).pow(2) < 12;
+        let [h, e] = if inside {
+            [if nucleus { 1.4 } else { 0.1 }, 0.5 + 0.3 * (f64::from(x) / 9.0).sin() as f32]
+        } else {
+            [0.0; 2]
+        };
+        Rgb(stain::transmitted([244, 243, 245], [(h, stain::HAEMATOXYLIN), (e, EOSIN)]).map(|v| v.round() as u8))
+    })
+}
+
+fn mpp() -> Mpp {
+    Mpp::new(0.5).expect("plausible")
+}
+
+#[test]
+fn same_seed_gives_the_same_sections_and_another_seed_gives_others() {
+    let source = painted();
+    let section = |seed, index| Derivation::new(&source, mpp(), seed).section(index).expect("derived");
+    for index in 0..STAINS.len() {
+        assert_eq!(section(7, index), section(7, index), "{}", STAINS[index].name);
+        assert!(section(7, index) != section(8, index), "{}", STAINS[index].name);
+    }
+}
+
+#[test]
+fn he_keeps_the_slides_own_pixels_up_to_noise() {
+    let source = painted();
+    let derivation = Derivation::new(&source, mpp(), 3);
+    let (image, warp) = derivation.section(0).expect("derived");
+    assert_eq!(warp, Warp::IDENTITY);
+    assert_eq!([image.width(), image.height()], derivation.reference_size());
+    let [left, top, ..] = derivation.margin;
+    let differences = image.enumerate_pixels().flat_map(|(x, y, p)| {
+        let q = source.get_pixel(x + left, y + top);
+        (0..3).map(move |c| p[c].abs_diff(q[c]))
+    });
+    assert!(differences.max().expect("pixels") <= 8, "four deviations of two grey values");
+}
+
+#[test]
+fn stains_carry_different_information() {
+    let source = painted();
+    let derivation = Derivation::new(&source, mpp(), 5);
+    let signals: Vec<Plane> = (1..STAINS.len())
+        .map(|i| derivation.restain(i, STAINS[i].antigen.expect("an immunostain")))
+        .map(|[_, dab]| dab)
+        .collect();
+    let correlation = |a: &Plane, b: &Plane| {
+        let n = a.values.len() as f64;
+        let mean = |p: &Plane| p.values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+        let (ma, mb) = (mean(a), mean(b));
+        let product = |p: &Plane, mp: f64, q: &Plane, mq: f64| -> f64 {
+            p.values.iter().zip(&q.values).map(|(&x, &y)| (f64::from(x) - mp) * (f64::from(y) - mq)).sum()
+        };
+        product(a, ma, b, mb) / (product(a, ma, a, ma) * product(b, mb, b, mb)).sqrt()
+    };
+    for (i, a) in signals.iter().enumerate() {
+        assert!(a.values.iter().any(|&v| v > 0.3), "{} has signal", STAINS[i + 1].name);
+        for b in &signals[i + 1..] {
+            assert!(correlation(a, b) < 0.8);
+        }
+    }
+}
+
+/// Paints a checkerboard into both planes' place, sends it through the section's own scene, and looks its squares up by
+/// the warp that the file would state.
+#[test]
+fn the_stated_warp_finds_the_structure_it_moved() {
+    const SQUARE: u32 = 30;
+    let glass = [244, 243, 245];
+    let dark = |x: u32, y: u32| (x / SQUARE + y / SQUARE).is_multiple_of(2);
+    let source = RgbImage::from_fn(600, 480, |x, y| {
+        let h = if dark(x, y) { 1.5 } else { 0.2 };
+        Rgb(stain::transmitted(glass, [(h, stain::HAEMATOXYLIN), (0.3, [0.09, 0.95, 0.28])]).map(|v| v.round() as u8))
+    });
+    let derivation = Derivation::new(&source, mpp(), 11);
+    let [left, top, ..] = derivation.margin;
+    for index in 1..STAINS.len() {
+        let (image, warp) = derivation.section(index).expect("derived");
+        let text = serde_json::to_string(&warp).expect("JSON");
+        let warp: Warp = serde_json::from_str(&text).expect("the same warp");
+        let mut brightness = [Vec::new(), Vec::new()];
+        let [width, height] = derivation.reference_size();
+        // Centres of squares, in the reference frame; squares cut by the margin are left out.
+        for y in (SQUARE / 2..480).step_by(SQUARE as usize).filter(|&y| y > top && y < top + height) {
+            for x in (SQUARE / 2..600).step_by(SQUARE as usize).filter(|&x| x > left && x < left + width) {
+                let point = UmPoint::from_pixels(f64::from(x - left) + 0.5, f64::from(y - top) + 0.5, mpp());
+                let (sx, sy) = warp.apply(point).to_pixels(mpp());
+                if (0.0..f64::from(image.width())).contains(&sx) && (0.0..f64::from(image.height())).contains(&sy) {
+                    // Red: haematoxylin and DAB both darken it, and so do they in the dark squares only.
+                    brightness[usize::from(dark(x, y))].push(image.get_pixel(sx as u32, sy as u32)[0]);
+                }
+            }
+        }
+        let [mut light, mut dark] = brightness;
+        assert!(light.len() > 80 && dark.len() > 80);
+        light.sort_unstable();
+        dark.sort_unstable();
+        // The brown is random, so compare nearly all rather than all.
+        let (darkest_light, lightest_dark) = (light[light.len() / 20], dark[dark.len() * 19 / 20]);
+        assert!(darkest_light > lightest_dark, "{}: {darkest_light} and {lightest_dark}", STAINS[index].name);
+    }
+}
