@@ -17,10 +17,10 @@ pub(crate) struct Camera {
 }
 
 impl Camera {
-    /// Gains within 3 %, light uneven by up to 1.5 %, noise of 1 to 2 grey values: what flat-field corrected scanners
+    /// Gains within 2 %, light uneven by up to 1.5 %, noise of 1 to 2 grey values: what flat-field corrected scanners
     /// leave. Slides of one batch differ by about that much.
     pub(crate) fn random(rng: &mut impl Rng, canvas_um: [f64; 2]) -> Self {
-        let tint = [(); 3].map(|()| rng.random_range(0.97..=1.0));
+        let tint = [(); 3].map(|()| rng.random_range(0.98..=1.0));
         let spacing = canvas_um[0].max(canvas_um[1]) / 2.0;
         Self { tint, light: Spline::random(rng, canvas_um, spacing), noise: rng.random_range(1.0..=2.0) }
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use image::RgbImage;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tissuemap::pyramid;
 use tissuemap::slide::{self, OpenOptions};
@@ -97,7 +97,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             if stain.antigen.is_some() { "immunostain imitated from the HE slide" } else { "HE slide, cropped" };
         let description = format!("tissuemap demo section {} {}: {nature}; seed {}", args.case, stain.name, args.seed);
         pyramid::write_rgb(&args.out.join(&file), &image, mpp, &description)?;
-        println!("{}: {} x {} px", args.out.join(&file).display(), image.width(), image.height());
+        let [x, y] = warps.reference_size_px.map(|side| f64::from(side) * mpp.get() / 2.0);
+        let moved = warp.apply(UmPoint { x, y });
+        println!(
+            "{}: {} x {} px; the centre moved by ({:+.0}, {:+.0}) µm",
+            args.out.join(&file).display(),
+            image.width(),
+            image.height(),
+            moved.x - x,
+            moved.y - y
+        );
         warps.sections.insert(stain.name.into(), Section { file, size_px: [image.width(), image.height()], warp });
     }
     let write = |suffix: &str, text: String| {
@@ -164,34 +173,52 @@ impl<'a> Derivation<'a> {
 
     /// The section of stain number `index` and its true warp.
     fn section(&self, index: usize) -> anyhow::Result<(RgbImage, Warp)> {
-        let mpp = self.mpp.get();
-        let reference_px = self.reference_size();
-        let mut geometry = stream(self.seed, index, Purpose::Geometry, 1);
-        let size_px = match STAINS[index].antigen {
-            None => reference_px,
-            // The operator's scan area: a little narrower or wider than the reference's.
-            Some(_) => reference_px.map(|side| (f64::from(side) * geometry.random_range(0.97..=1.06)).round() as u32),
-        };
-        let canvas_um = size_px.map(|side| f64::from(side) * mpp);
-        let camera = Camera::random(&mut stream(self.seed, index, Purpose::Camera, 0), canvas_um);
-        let row_rng = |y| stream(self.seed, index, Purpose::Noise, y);
+        match STAINS[index].antigen {
+            None => Ok((self.crop(index), Warp::IDENTITY)),
+            Some(antigen) => self.bend(index, &self.restain(index, antigen)),
+        }
+    }
+
+    /// The reference section: the source's own pixels.
+    fn crop(&self, index: usize) -> RgbImage {
         let [left, top, ..] = self.margin;
-        let Some(antigen) = STAINS[index].antigen else {
-            let scene = |x, y| self.source.get_pixel(x + left, y + top).0.map(f32::from);
-            return Ok((camera.noise_only().photograph(size_px, mpp, row_rng, scene), Warp::IDENTITY));
+        let size_px = self.reference_size();
+        let scene = |x, y| self.source.get_pixel(x + left, y + top).0.map(f32::from);
+        self.camera(index, size_px).noise_only().photograph(size_px, self.mpp.get(), self.noise(index), scene)
+    }
+
+    /// Bends the section with these concentrations of counterstain and DAB, and photographs it.
+    fn bend(&self, index: usize, stains: &[Plane; 2]) -> anyhow::Result<(RgbImage, Warp)> {
+        let mpp = self.mpp.get();
+        let mut rng = stream(self.seed, index, Purpose::Geometry, 1);
+        let reference_px = self.reference_size();
+        // The operator's scan area: a little narrower or wider than the reference's.
+        let size_px = reference_px.map(|side| (f64::from(side) * rng.random_range(0.97..=1.06)).round() as u32);
+        let um = |px: [u32; 2]| px.map(|side| f64::from(side) * mpp);
+        let warp = Warp::random(&mut rng, um(reference_px), um(size_px));
+        let [left, top, ..] = self.margin.map(f64::from);
+        let image = {
+            let to_reference = warp.inverse()?;
+            let scene = |x: u32, y: u32| {
+                let point = to_reference(UmPoint::from_pixels(f64::from(x) + 0.5, f64::from(y) + 0.5, self.mpp));
+                let (x, y) = point.to_pixels(self.mpp);
+                let [h, dab] = sample(stains, x + left, y + top);
+                stain::transmitted(self.separated.glass, [(h, stain::HAEMATOXYLIN), (dab, stain::DAB)])
+            };
+            self.camera(index, size_px).photograph(size_px, mpp, self.noise(index), scene)
         };
-        let warp = Warp::random(&mut geometry, reference_px.map(|side| f64::from(side) * mpp), canvas_um);
-        let stains = self.restain(index, antigen);
-        let to_reference = warp.inverse()?;
-        let scene = |x: u32, y: u32| {
-            let point = to_reference(UmPoint::from_pixels(f64::from(x) + 0.5, f64::from(y) + 0.5, self.mpp));
-            let (x, y) = point.to_pixels(self.mpp);
-            let [h, dab] = sample(&stains, x + f64::from(left), y + f64::from(top));
-            stain::transmitted(self.separated.glass, [(h, stain::HAEMATOXYLIN), (dab, stain::DAB)])
-        };
-        let image = camera.photograph(size_px, mpp, row_rng, scene);
-        drop(to_reference);
         Ok((image, warp))
+    }
+
+    fn camera(&self, index: usize, size_px: [u32; 2]) -> Camera {
+        let canvas_um = size_px.map(|side| f64::from(side) * self.mpp.get());
+        Camera::random(&mut stream(self.seed, index, Purpose::Camera, 0), canvas_um)
+    }
+
+    /// The noise of each row.
+    fn noise(&self, index: usize) -> impl Fn(u32) -> ChaCha8Rng + Sync + use<> {
+        let seed = self.seed;
+        move |row| stream(seed, index, Purpose::Noise, row)
     }
 
     /// Concentrations of counterstain and DAB over the source.
@@ -225,7 +252,7 @@ fn sample(planes: &[Plane; 2], x: f64, y: f64) -> [f32; 2] {
     })
 }
 
-fn stream(seed: u64, stain: usize, purpose: Purpose, row: u32) -> impl Rng + use<> {
+fn stream(seed: u64, stain: usize, purpose: Purpose, row: u32) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stain as u64) << 40 | (purpose as u64) << 32 | u64::from(row));
     rng
@@ -237,8 +264,8 @@ fn origin_text(slide: &Path, seed: u64) -> String {
         "Where these sections come from\n\
          \n\
          REAL: the tissue and its HE stain, from one slide, {name}. The HE section is that slide's own pixels, cropped,\n\
-         with a little sensor noise added. (The slide that comes with openslide-rs is CMU-1-Small-Region, an Aperio scan\n\
-         of skin from the OpenSlide test data, CC0.)\n\
+         with a little sensor noise added. (The slide that comes with openslide-rs is CMU-1-Small-Region, from the freely\n\
+         distributable OpenSlide test data.)\n\
          \n\
          DERIVED, not real: every other stain. No antibody was ever used. Haematoxylin and eosin were separated by\n\
          Macenko's method, haematoxylin was kept as the blue counterstain, and a brown signal was computed from the\n\

@@ -12,7 +12,8 @@ pub(crate) type StainVector = [f64; 3];
 pub(crate) const HAEMATOXYLIN: StainVector = [0.650, 0.704, 0.286];
 pub(crate) const DAB: StainVector = [0.268, 0.570, 0.776];
 
-/// Macenko's β: optical densities below it are glass, or too pale to tell stains apart.
+/// Macenko's β: optical densities below it are glass, or too pale to tell stains apart. Compared with the mean of the
+/// three channels, because a bright eosin hardly absorbs red and would be left out channel by channel.
 const BETA: f64 = 0.15;
 
 /// Macenko's α: the angles of the two stains are the 1st and 99th percentile, so that debris does not decide.
@@ -22,7 +23,7 @@ const ALPHA: f64 = 0.01;
 pub(crate) struct Separated {
     /// Colour of the glass.
     pub(crate) glass: [u8; 3],
-    /// Concentrations; 1 is the slide's own strong staining (99th percentile of the stained pixels).
+    /// Concentrations; 1 is the slide's own strong staining (95th percentile of the stained pixels).
     pub(crate) haematoxylin: Plane,
     /// Concentrations, scaled like `haematoxylin`.
     pub(crate) eosin: Plane,
@@ -41,7 +42,7 @@ pub(crate) fn separate(image: &RgbImage) -> Separated {
         let plane = Plane::from_fn(image.width() as usize, image.height() as usize, |x, y| {
             dot(&row, &density(image.get_pixel(x as u32, y as u32).0, glass)).max(0.0) as f32
         });
-        let strong = plane.quantile(0.99, |v| v > BETA as f32).max(f32::MIN_POSITIVE);
+        let strong = plane.quantile(0.95, |v| v > BETA as f32).max(f32::MIN_POSITIVE);
         Plane { values: plane.values.iter().map(|v| v / strong).collect(), ..plane }
     };
     Separated { glass, haematoxylin: unmix(ee, he, h, e), eosin: unmix(hh, he, e, h) }
@@ -77,7 +78,7 @@ fn stain_vectors(image: &RgbImage, glass: [u8; 3]) -> [StainVector; 2] {
         .as_raw()
         .par_chunks_exact(3)
         .map(|p| density([p[0], p[1], p[2]], glass))
-        .filter(|od| od.iter().all(|&v| v > BETA))
+        .filter(|od| od.iter().sum::<f64>() / 3.0 > BETA)
         .collect();
     let mut covariance = [[0.0; 3]; 3];
     for od in &stained {
@@ -147,7 +148,7 @@ mod tests {
         });
         let separated = separate(&image);
         assert_eq!(separated.glass, glass);
-        // Both planes are scaled by their own 99th percentile: ratios within a plane are what must agree.
+        // Both planes are scaled by their own 95th percentile: ratios within a plane are what must agree.
         let ratio =
             |plane: &Plane, a: (usize, usize), b: (usize, usize)| f64::from(plane.at(a.0, a.1) / plane.at(b.0, b.1));
         assert!((ratio(&separated.haematoxylin, (50, 40), (100, 40)) - 0.5).abs() < 0.06);
