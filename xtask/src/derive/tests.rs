@@ -11,11 +11,9 @@ fn painted() -> RgbImage {
         let inside = dx.hypot(dy) < 105.0;
         let pitch = if x < 150 { 12 } else { 24 };
         let nucleus = (x % pitch).abs_diff(pitch / 2).pow(2) + (y % pitch).abs_diff(pitch / 2).pow(2) < 12;
-        let [h, e] = if inside {
-            [if nucleus { 1.4 } else { 0.1 }, 0.5 + 0.3 * (f64::from(x) / 9.0).sin() as f32]
-        } else {
-            [0.0; 2]
-        };
+        let tint = if x < 150 { 0.4 } else { 0.05 };
+        let stained = [if nucleus { 1.4 } else { tint }, 0.5 + 0.3 * (f64::from(x) / 9.0).sin() as f32];
+        let [h, e] = if inside { stained } else { [0.0; 2] };
         Rgb(stain::transmitted([244, 243, 245], [(h, stain::HAEMATOXYLIN), (e, EOSIN)]).map(|v| v.round() as u8))
     })
 }
