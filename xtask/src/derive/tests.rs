@@ -26,9 +26,9 @@ fn mpp() -> Mpp {
 fn same_seed_gives_the_same_sections_and_another_seed_gives_others() {
     let source = painted();
     let section = |seed, index| Derivation::new(&source, mpp(), seed).section(index).expect("derived");
-    for index in 0..STAINS.len() {
-        assert_eq!(section(7, index), section(7, index), "{}", STAINS[index].name);
-        assert!(section(7, index) != section(8, index), "{}", STAINS[index].name);
+    for (index, stain) in STAINS.iter().enumerate() {
+        assert_eq!(section(7, index), section(7, index), "{}", stain.name);
+        assert!(section(7, index) != section(8, index), "{}", stain.name);
     }
 }
 
@@ -75,18 +75,18 @@ fn stains_carry_different_information() {
 #[test]
 fn the_stated_warp_finds_the_structure_it_moved() {
     const SQUARE: u32 = 30;
-    let stained = |x: u32, y: u32| (x / SQUARE + y / SQUARE).is_multiple_of(2);
+    let marked = |x: u32, y: u32| (x / SQUARE + y / SQUARE).is_multiple_of(2);
     let source = painted();
     let checker = |strength: f32| {
         Plane::from_fn(source.width() as usize, source.height() as usize, |x, y| {
-            if stained(x as u32, y as u32) { strength } else { 0.0 }
+            if marked(x as u32, y as u32) { strength } else { 0.0 }
         })
     };
     let planes = [checker(1.5), checker(0.5)];
-    for index in 1..STAINS.len() {
-        let derivation = Derivation::new(&source, mpp(), 11);
-        let [left, top, ..] = derivation.margin;
-        let [width, height] = derivation.reference_size();
+    let derivation = Derivation::new(&source, mpp(), 11);
+    let [left, top, ..] = derivation.margin;
+    let [width, height] = derivation.reference_size();
+    for (index, stain) in STAINS.iter().enumerate().skip(1) {
         let (image, warp) = derivation.bend(index, &planes).expect("bent");
         // Through the file's text, as a reader of it would.
         let text = serde_json::to_string(&warp).expect("JSON");
@@ -99,7 +99,7 @@ fn the_stated_warp_finds_the_structure_it_moved() {
                 let (sx, sy) = warp.apply(reference).to_pixels(mpp());
                 if (0.0..f64::from(image.width())).contains(&sx) && (0.0..f64::from(image.height())).contains(&sy) {
                     let red = image.get_pixel(sx as u32, sy as u32)[0];
-                    assert_eq!(red < 150, stained(x, y), "{} at {x}, {y}: red {red}", STAINS[index].name);
+                    assert_eq!(red < 150, marked(x, y), "{} at {x}, {y}: red {red}", stain.name);
                     seen += 1;
                 }
             }
