@@ -6,6 +6,7 @@ pub mod infer;
 pub mod libs;
 pub mod map;
 pub mod patches;
+pub mod pyramid;
 pub mod register;
 pub mod section_set;
 pub mod slide;
