@@ -1,0 +1,203 @@
+//! What lands beside a slide: `<stem>.tissuemap/` with the picture, the polygons, the label map and the record.
+
+mod geojson;
+mod png;
+mod polygons;
+mod record;
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::{GrayImage, ImageError};
+use jiff::Timestamp;
+
+use crate::contract::Cluster;
+use crate::durable::{DurableError, Staging};
+use crate::infer::Model;
+use crate::map::LabelMap;
+use crate::road::{Inferred, Placement, Prepared, Progress, RoadError, RoadParams, Section, Stage};
+use crate::section_set::SetKey;
+use crate::slide::{self, SlideError, SlideSource};
+use crate::tissue::TissueOutcome;
+use crate::units::Mpp;
+
+pub use record::{Input, Record};
+
+/// In every output: maps are not to be taken for a diagnosis.
+pub const RESEARCH_USE_ONLY: &str = "Research use only. Not for use in diagnostic procedures.";
+
+/// Extension of result folders.
+pub const RESULT_EXTENSION: &str = "tissuemap";
+
+/// Names of the files in a result folder.
+pub const OVERLAY_PNG: &str = "overlay.png";
+/// Merged polygons for QuPath.
+pub const CLUSTERS_GEOJSON: &str = "clusters.geojson";
+/// One grey value a cell: 0 background, 1…K clusters.
+pub const LABELS_PNG: &str = "clusters.png";
+/// Provenance, figures, warnings.
+pub const RESULT_JSON: &str = "result.json";
+
+/// Why an overlay could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    #[error("cannot encode {}: {source}", path.display())]
+    Image { path: PathBuf, source: ImageError },
+    #[error("cannot write {}: {reason}", path.display())]
+    Write { path: PathBuf, reason: String },
+    #[error("cannot read {} to fingerprint it: {source}", path.display())]
+    Input { path: PathBuf, source: std::io::Error },
+}
+
+/// Everything one run of the road knows.
+pub struct Run<'a> {
+    pub key: &'a SetKey,
+    pub model: &'a Model,
+    pub params: &'a RoadParams,
+    pub prepared: &'a Prepared,
+    pub inferred: &'a Inferred,
+    pub started: Timestamp,
+}
+
+impl Run<'_> {
+    fn clusters(&self) -> &[Cluster] {
+        &self.model.contract().clusters
+    }
+}
+
+/// The folder beside a slide that holds its results.
+pub fn result_folder(slide: &Path) -> PathBuf {
+    slide.with_extension(RESULT_EXTENSION)
+}
+
+/// What a person should know about the run, in plain words.
+pub fn warnings(run: &Run) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let TissueOutcome::Empty { reason } = run.prepared.tissue {
+        warnings.push(format!("no tissue found on the reference section ({reason:?}); the map is empty"));
+    }
+    for section in &run.prepared.sections {
+        match &section.placement {
+            Placement::Missing => {
+                warnings.push(format!("stain {} is missing; its fill colour stood in", section.stain))
+            }
+            Placement::LeftOut { reason } => {
+                warnings.push(format!("stain {} could not be registered and was left out: {reason}", section.stain));
+            }
+            Placement::Reference | Placement::Registered { .. } => {}
+        }
+    }
+    if let Some(threshold) = run.model.contract().novelty_threshold {
+        let errors = &run.inferred.reconstruction_error;
+        let novel = errors.iter().filter(|&&e| e > threshold).count();
+        // The threshold is a high quantile of held-out patches: a few above it are expected, a tenth is another tissue.
+        if novel * 10 > errors.len() {
+            let percent = novel * 100 / errors.len();
+            warnings.push(format!(
+                "{percent} % of the tissue is unfamiliar to the model (reconstruction error above {threshold})"
+            ));
+        }
+    }
+    warnings
+}
+
+/// Writes one result folder for every slide that has a place, each published in one step.
+///
+/// # Errors
+/// Reading thumbnails, encoding, writing, publishing.
+pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, RoadError> {
+    let warnings = warnings(run);
+    let inputs = record::inputs(&run.prepared.sections)?;
+    let placed: Vec<(&Section, &Arc<dyn SlideSource>, LabelMap)> = run
+        .prepared
+        .sections
+        .iter()
+        .filter_map(|section| {
+            let slide = section.slide.as_ref()?;
+            let labels = match &section.placement {
+                Placement::Reference => run.inferred.labels.clone(),
+                Placement::Registered { map, .. } => run.inferred.labels.carried_to(slide.info(), &map.inverse()?),
+                Placement::LeftOut { .. } | Placement::Missing => return None,
+            };
+            Some((section, slide, labels))
+        })
+        .collect();
+    let total = placed.len() as u64;
+    let mut staged = Vec::with_capacity(placed.len());
+    for (done, (section, slide, labels)) in placed.iter().enumerate() {
+        progress.stage(Stage::Overlay, done as u64, total);
+        if progress.cancelled() {
+            return Err(RoadError::Cancelled);
+        }
+        let target = result_folder(&slide.info().path);
+        let staging = Staging::beside(&target)?;
+        write_section(run, &warnings, &inputs, section, slide, labels, staging.path())?;
+        staged.push((staging, target));
+    }
+    // All sections are drawn before the first appears: a failure half-way leaves no new map beside an old one.
+    let mut outputs = Vec::with_capacity(staged.len());
+    for (staging, target) in staged {
+        staging.publish()?;
+        outputs.push(target);
+    }
+    progress.stage(Stage::Overlay, total, total);
+    Ok(outputs)
+}
+
+fn write_section(
+    run: &Run,
+    warnings: &[String],
+    inputs: &[Input],
+    section: &Section,
+    slide: &Arc<dyn SlideSource>,
+    labels: &LabelMap,
+    folder: &Path,
+) -> Result<(), RoadError> {
+    let picture = picture(run, warnings, section, slide, labels)?;
+    let path = folder.join(OVERLAY_PNG);
+    picture.image.save(&path).map_err(|source| OverlayError::Image { path, source })?;
+
+    let path = folder.join(LABELS_PNG);
+    GrayImage::from_raw(labels.cols, labels.rows, labels.labels.clone())
+        .map_or(Ok(()), |image| image.save(&path))
+        .map_err(|source| OverlayError::Image { path, source })?;
+
+    let record = Record::new(run, warnings, inputs, section, slide.info(), labels, picture.mpp);
+    let path = folder.join(CLUSTERS_GEOJSON);
+    write_file(&path, |out| geojson::write(out, labels, slide.info(), run.clusters(), &record))?;
+    let path = folder.join(RESULT_JSON);
+    write_file(&path, |out| Ok(serde_json::to_writer_pretty(out, &record)?))?;
+    Ok(())
+}
+
+fn picture(
+    run: &Run,
+    warnings: &[String],
+    section: &Section,
+    slide: &Arc<dyn SlideSource>,
+    labels: &LabelMap,
+) -> Result<png::Picture, SlideError> {
+    let (width, height) = slide.info().bounds_um();
+    let wanted = width.max(height) / f64::from(run.params.overlay_long_side_px);
+    let mpp = Mpp::new(wanted).ok().filter(|&m| m > slide.info().mpp).unwrap_or(slide.info().mpp);
+    let thumbnail = slide::thumbnail(slide, mpp)?;
+    let title = format!("{} {}", run.key, section.stain);
+    Ok(png::draw(&thumbnail, mpp, slide.info().bounds_origin(), labels, run.clusters(), &title, warnings))
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<(), AnyError>) -> Result<(), RoadError> {
+    let create = |e| DurableError::new("create", path, e);
+    let mut out = BufWriter::new(File::create(path).map_err(create)?);
+    write(&mut out).map_err(|e| OverlayError::Write { path: path.into(), reason: e.to_string() })?;
+    out.flush().map_err(|e| DurableError::new("write", path, e))?;
+    Ok(())
+}
+
+/// The record in a result folder, if there is a whole one.
+pub fn read_record(folder: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(folder.join(RESULT_JSON)).ok()?).ok()
+}

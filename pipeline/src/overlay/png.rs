@@ -1,0 +1,150 @@
+//! `overlay.png`: the section with the map over it, a legend, a scale bar.
+
+use std::convert::Infallible;
+
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_8X13, FONT_9X18_BOLD};
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::primitives::{Primitive, PrimitiveStyle, PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
+use embedded_graphics::text::{Baseline, Text};
+use embedded_graphics::{Drawable, Pixel};
+use image::{Rgb, RgbImage};
+
+use super::RESEARCH_USE_ONLY;
+use crate::contract::Cluster;
+use crate::map::{BACKGROUND, LabelMap};
+use crate::units::{Mpp, UmPoint};
+
+/// Share of the cluster's colour over tissue: structures stay visible below it.
+const COVER: f32 = 0.45;
+/// Share of the colour along borders between labels.
+const BORDER_COVER: f32 = 0.9;
+const LEGEND_WIDTH: u32 = 280;
+const MARGIN: i32 = 14;
+const LINE: i32 = 20;
+const INK: Rgb888 = Rgb888::new(30, 30, 30);
+
+/// The drawn picture. The section fills it from pixel (0, 0), which begins at the slide's bounds origin; legend and
+/// banner lie to the right and below.
+pub(super) struct Picture {
+    pub(super) image: RgbImage,
+    pub(super) mpp: Mpp,
+}
+
+/// Draws the map over `thumbnail`, whose pixel (0, 0) begins at `origin`.
+pub(super) fn draw(
+    thumbnail: &RgbImage,
+    mpp: Mpp,
+    origin: UmPoint,
+    map: &LabelMap,
+    clusters: &[Cluster],
+    title: &str,
+    warnings: &[String],
+) -> Picture {
+    let (width, height) = thumbnail.dimensions();
+    let lines = clusters.len() as u32 + 5;
+    let footer = (warnings.len() as u32 + 1) * LINE as u32 + MARGIN as u32;
+    let total_height = height.max(lines * LINE as u32 + 2 * MARGIN as u32) + footer;
+    let mut image = RgbImage::from_pixel(width + LEGEND_WIDTH, total_height, Rgb([255; 3]));
+    let label = |x: u32, y: u32| {
+        let um = |v: u32| (f64::from(v) + 0.5) * mpp.get();
+        map.label_at(UmPoint { x: origin.x + um(x), y: origin.y + um(y) })
+    };
+    for (x, y, pixel) in thumbnail.enumerate_pixels() {
+        let here = label(x, y);
+        let cluster = clusters.iter().find(|c| c.id == here && here != BACKGROUND);
+        let color = cluster.map_or(*pixel, |cluster| {
+            let border = label(x + 1, y) != here || label(x, y + 1) != here;
+            mix(*pixel, cluster.color, if border { BORDER_COVER } else { COVER })
+        });
+        image.put_pixel(x, y, color);
+    }
+    let mut canvas = Canvas(&mut image);
+    legend(&mut canvas, width as i32 + MARGIN, map, clusters, title);
+    scale_bar(&mut canvas, width, height, mpp);
+    let mut y = total_height as i32 - footer as i32 + MARGIN / 2;
+    for warning in warnings {
+        text(&mut canvas, MARGIN, y, &format!("! {warning}"), &FONT_8X13, Rgb888::new(180, 30, 20));
+        y += LINE;
+    }
+    text(&mut canvas, MARGIN, y, RESEARCH_USE_ONLY, &FONT_8X13, INK);
+    Picture { image, mpp }
+}
+
+fn mix(pixel: Rgb<u8>, color: [u8; 3], cover: f32) -> Rgb<u8> {
+    let mut out = pixel;
+    for (value, over) in out.0.iter_mut().zip(color) {
+        *value = (f32::from(*value) * (1.0 - cover) + f32::from(over) * cover).round() as u8;
+    }
+    out
+}
+
+fn legend(canvas: &mut Canvas, x: i32, map: &LabelMap, clusters: &[Cluster], title: &str) {
+    let counts = map.counts();
+    let labelled: u64 = counts[1..].iter().sum();
+    text(canvas, x, MARGIN, title, &FONT_9X18_BOLD, INK);
+    text(canvas, x, MARGIN + LINE, "share of the labelled tissue", &FONT_8X13, INK);
+    for (i, cluster) in clusters.iter().enumerate() {
+        let y = MARGIN + LINE * (i as i32 + 2) + LINE / 2;
+        let [r, g, b] = cluster.color;
+        let style = PrimitiveStyleBuilder::new()
+            .fill_color(Rgb888::new(r, g, b))
+            .stroke_color(INK)
+            .stroke_width(1)
+            .stroke_alignment(StrokeAlignment::Inside)
+            .build();
+        fill(canvas, Rectangle::new(Point::new(x, y), Size::new(18, 14)), style);
+        let percent = if labelled == 0 { 0.0 } else { counts[cluster.id as usize] as f64 * 100.0 / labelled as f64 };
+        text(canvas, x + 26, y, &format!("{:<20} {percent:5.1} %", cluster.name), &FONT_8X13, INK);
+    }
+}
+
+/// A bar of 1, 2 or 5 times a power of ten micrometres, at most a quarter of the section's width.
+fn scale_bar(canvas: &mut Canvas, width: u32, height: u32, mpp: Mpp) {
+    let quarter = f64::from(width) * mpp.get() / 4.0;
+    let power = 10_f64.powf(quarter.log10().floor());
+    let um = [5.0, 2.0, 1.0].into_iter().map(|m| m * power).find(|&um| um <= quarter).unwrap_or(power);
+    let bar = (um / mpp.get()).round() as u32;
+    let label = if um >= 1000.0 { format!("{} mm", um / 1000.0) } else { format!("{um} µm") };
+    let (x, y) = (MARGIN, height as i32 - MARGIN - 6);
+    let back = Size::new(bar.max(label.chars().count() as u32 * 8) + 12, 34);
+    fill(canvas, Rectangle::new(Point::new(x - 6, y - 22), back), PrimitiveStyle::with_fill(Rgb888::WHITE));
+    fill(canvas, Rectangle::new(Point::new(x, y), Size::new(bar, 5)), PrimitiveStyle::with_fill(INK));
+    text(canvas, x, y - 18, &label, &FONT_8X13, INK);
+}
+
+fn text(canvas: &mut Canvas, x: i32, y: i32, words: &str, font: &MonoFont, color: Rgb888) {
+    let Ok(_) =
+        Text::with_baseline(words, Point::new(x, y), MonoTextStyle::new(font, color), Baseline::Top).draw(canvas);
+}
+
+fn fill(canvas: &mut Canvas, shape: Rectangle, style: PrimitiveStyle<Rgb888>) {
+    let Ok(()) = shape.into_styled(style).draw(canvas);
+}
+
+/// An image that `embedded-graphics` draws on; what lies outside is cut off.
+struct Canvas<'a>(&'a mut RgbImage);
+
+impl OriginDimensions for Canvas<'_> {
+    fn size(&self) -> Size {
+        Size::new(self.0.width(), self.0.height())
+    }
+}
+
+impl DrawTarget for Canvas<'_> {
+    type Color = Rgb888;
+    type Error = Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
+        for Pixel(point, color) in pixels {
+            if let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y))
+                && let Some(pixel) = self.0.get_pixel_mut_checked(x, y)
+            {
+                *pixel = Rgb([color.r(), color.g(), color.b()]);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! `result.json`: everything needed to trust, repeat or refuse a result.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{OverlayError, RESEARCH_USE_ONLY, Run};
+use crate::map::LabelMap;
+use crate::road::{Placement, Section};
+use crate::section_set::SetKey;
+use crate::slide::SlideInfo;
+use crate::units::{Level0Rect, Mpp};
+
+/// Format of the file; raised when a field changes its meaning.
+const FORMAT: u32 = 1;
+
+/// The record of one slide's result.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    pub notice: String,
+    pub software: Software,
+    /// The same for all slides of a set processed from the same bytes with the same model and parameters.
+    pub run_id: String,
+    pub set: SetKey,
+    pub slide: SlideRecord,
+    pub model: ModelRecord,
+    /// All slides of the set that the model saw.
+    pub inputs: Vec<Input>,
+    /// What is wrong or unusual, in plain words; empty when nothing is.
+    pub warnings: Vec<String>,
+    /// Per stain, in the model's order: placement, map and quality figures.
+    pub sections: Vec<Value>,
+    /// Outcome and share of tissue on the reference section.
+    pub tissue: Value,
+    pub map: MapRecord,
+    pub clusters: Vec<ClusterRecord>,
+    pub parameters: Value,
+    pub times: Times,
+}
+
+/// What wrote the record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Software {
+    pub name: String,
+    pub version: String,
+    pub openslide: String,
+}
+
+/// The slide that this folder belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SlideRecord {
+    pub file: String,
+    pub stain: String,
+    pub vendor: String,
+    pub mpp: Mpp,
+    /// Level-0 pixels of the canvas.
+    pub width: u32,
+    /// Level-0 pixels of the canvas.
+    pub height: u32,
+    /// The scanned part: coordinates in `clusters.geojson` and `overlay.png` begin at its corner.
+    pub bounds: Level0Rect,
+}
+
+/// The model that made the labels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelRecord {
+    pub sha256: String,
+    pub contract_version: u32,
+    pub stains: Vec<String>,
+    pub patch_px: u32,
+    pub stride_px: u32,
+    pub mpp: Mpp,
+}
+
+/// A slide file as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    pub stain: String,
+    pub file: String,
+    pub bytes: u64,
+    pub modified_unix_ns: u64,
+    pub sha256: String,
+}
+
+/// Where the cells of `clusters.png` lie.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MapRecord {
+    pub cols: u32,
+    pub rows: u32,
+    pub cell_um: f64,
+    /// Top-left corner of cell (0, 0), level-0 pixels of the full canvas.
+    pub origin_level0: [f64; 2],
+    /// Resolution of `overlay.png`, whose pixel (0, 0) begins at the bounds' corner.
+    pub overlay_mpp: Mpp,
+    /// Cells of the reference grid that the model labelled.
+    pub tissue_cells: usize,
+    /// Median over the labelled cells of the highest cluster probability.
+    pub median_confidence: Option<f32>,
+}
+
+/// One cluster on this slide.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    pub id: u8,
+    pub name: String,
+    pub color: [u8; 3],
+    pub cells: u64,
+    pub area_um2: f64,
+    /// Share of all labelled cells of this slide.
+    pub fraction_of_tissue: f64,
+}
+
+/// When the work was done. The only part of a record that differs between equal runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Times {
+    pub started: Timestamp,
+    pub finished: Timestamp,
+}
+
+impl Record {
+    pub(super) fn new(
+        run: &Run,
+        warnings: &[String],
+        inputs: &[Input],
+        section: &Section,
+        slide: &SlideInfo,
+        labels: &LabelMap,
+        overlay_mpp: Mpp,
+    ) -> Self {
+        let contract = run.model.contract();
+        let counts = labels.counts();
+        let labelled: u64 = counts[1..].iter().sum();
+        let clusters = contract.clusters.iter().map(|cluster| {
+            let cells = counts[cluster.id as usize];
+            ClusterRecord {
+                id: cluster.id,
+                name: cluster.name.clone(),
+                color: cluster.color,
+                cells,
+                area_um2: cells as f64 * labels.cell_um * labels.cell_um,
+                fraction_of_tissue: if labelled == 0 { 0.0 } else { cells as f64 / labelled as f64 },
+            }
+        });
+        let origin = labels.origin.to_level0(slide.mpp);
+        let parameters = serde_json::to_value(run.params).unwrap_or_default();
+        Self {
+            format: FORMAT,
+            notice: RESEARCH_USE_ONLY.into(),
+            software: Software {
+                name: "tissuemap".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                openslide: crate::slide::openslide_version().unwrap_or_else(|e| e.to_string()),
+            },
+            run_id: run_id(run.model.sha256(), inputs, &parameters),
+            set: run.key.clone(),
+            slide: SlideRecord {
+                file: file_name(&slide.path),
+                stain: section.stain.clone(),
+                vendor: slide.vendor.clone(),
+                mpp: slide.mpp,
+                width: slide.levels[0].width,
+                height: slide.levels[0].height,
+                bounds: slide.bounds,
+            },
+            model: ModelRecord {
+                sha256: run.model.sha256().into(),
+                contract_version: contract.version,
+                stains: contract.stains.iter().map(|s| s.name.clone()).collect(),
+                patch_px: contract.patch_px,
+                stride_px: contract.stride_px,
+                mpp: contract.mpp,
+            },
+            inputs: inputs.to_vec(),
+            warnings: warnings.to_vec(),
+            sections: run.prepared.sections.iter().map(section_record).collect(),
+            tissue: serde_json::to_value(run.prepared.tissue).unwrap_or_default(),
+            map: MapRecord {
+                cols: labels.cols,
+                rows: labels.rows,
+                cell_um: labels.cell_um,
+                origin_level0: [origin.x, origin.y],
+                overlay_mpp,
+                tissue_cells: run.prepared.cells.len(),
+                median_confidence: median(&run.inferred.confidence),
+            },
+            clusters: clusters.collect(),
+            parameters,
+            times: Times { started: run.started, finished: Timestamp::now() },
+        }
+    }
+}
+
+fn section_record(section: &Section) -> Value {
+    let mut value = serde_json::to_value(&section.placement).unwrap_or_default();
+    value["stain"] = section.stain.clone().into();
+    value
+}
+
+/// Hash over what decides the result: model, input bytes, parameters.
+fn run_id(model: &str, inputs: &[Input], parameters: &Value) -> String {
+    let mut hash = Sha256::new();
+    hash.update(model);
+    for input in inputs {
+        hash.update(&input.stain);
+        hash.update(&input.sha256);
+    }
+    hash.update(parameters.to_string());
+    hex(&hash.finalize())[..32].to_owned()
+}
+
+fn median(values: &[f32]) -> Option<f32> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// Fingerprints the slide files that the run used.
+pub(super) fn inputs(sections: &[Section]) -> Result<Vec<Input>, OverlayError> {
+    let used = sections.iter().filter(|s| !matches!(s.placement, Placement::Missing));
+    used.filter_map(|section| section.slide.as_ref().map(|slide| (&section.stain, &slide.info().path)))
+        .map(|(stain, path)| {
+            fingerprint(stain, path).map_err(|source| OverlayError::Input { path: path.clone(), source })
+        })
+        .collect()
+}
+
+fn fingerprint(stain: &str, path: &Path) -> io::Result<Input> {
+    let metadata = fs::metadata(path)?;
+    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hash.update(&buffer[..n]),
+        }
+    }
+    Ok(Input {
+        stain: stain.into(),
+        file: file_name(path),
+        bytes: metadata.len(),
+        modified_unix_ns: modified.as_nanos() as u64,
+        sha256: hex(&hash.finalize()),
+    })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

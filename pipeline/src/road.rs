@@ -1,0 +1,412 @@
+//! The road from slide files to overlays: open the set, register, find tissue, cut patches, infer, draw.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::RgbImage;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::{ModelContract, StainSpec};
+use crate::durable::DurableError;
+use crate::infer::{Model, ModelError};
+use crate::map::{BACKGROUND, LabelMap};
+use crate::overlay::{self, OverlayError};
+use crate::patches::{Grid, PatchSource, PatchSpec, StainPixels};
+use crate::register::{self, RegisterParams, RegistrationQuality};
+use crate::section_set::{SectionSet, SetKey};
+use crate::slide::{self, OpenOptions, Resampled, SlideError, SlideSource};
+use crate::tissue::{TissueMask, TissueOutcome, TissueParams, find_tissue};
+use crate::units::{Affine, Cell, Mpp, UmPoint};
+
+/// Parts of the work, in order, for progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    Open,
+    Register,
+    Tissue,
+    Infer,
+    Overlay,
+}
+
+/// Hears how far the work is, and may ask it to stop.
+pub trait Progress: Sync {
+    /// `done` of `total` steps of `stage`.
+    fn stage(&self, stage: Stage, done: u64, total: u64);
+    /// Asked between steps; `true` ends the work with [`RoadError::Cancelled`] and nothing published.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Progress that nobody watches.
+impl Progress for () {
+    fn stage(&self, _: Stage, _: u64, _: u64) {}
+}
+
+/// Parameters of everything but the model, which carries its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoadParams {
+    /// Resolution in µm per pixel of slides that state none.
+    pub mpp: Option<Mpp>,
+    pub limits: slide::Limits,
+    pub register: RegisterParams,
+    pub tissue: TissueParams,
+    /// Long side of the images that are registered. Between 900 and 2000 px: below, landmarks blur; above, only time grows.
+    pub register_long_side_px: u32,
+    /// Long side of `overlay.png`, before the legend.
+    pub overlay_long_side_px: u32,
+    /// Patches per call of the model.
+    pub batch: usize,
+}
+
+impl Default for RoadParams {
+    fn default() -> Self {
+        Self {
+            mpp: None,
+            limits: slide::Limits::default(),
+            register: RegisterParams::default(),
+            tissue: TissueParams::default(),
+            register_long_side_px: 1400,
+            overlay_long_side_px: 1600,
+            batch: 64,
+        }
+    }
+}
+
+/// What a model wants to see.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Layout {
+    /// In the order of the tensor's planes.
+    pub stains: Vec<StainSpec>,
+    /// The stain whose section carries the grid.
+    pub reference: String,
+    pub spec: PatchSpec,
+    /// A cell with less tissue is background.
+    pub min_tissue_fraction: f32,
+    /// What stands in for a stain that is not there.
+    pub missing_stain_fill: [u8; 3],
+}
+
+impl From<&ModelContract> for Layout {
+    fn from(contract: &ModelContract) -> Self {
+        Self {
+            stains: contract.stains.clone(),
+            reference: contract.reference.clone(),
+            spec: PatchSpec { mpp: contract.mpp, patch_px: contract.patch_px, stride_px: contract.stride_px },
+            min_tissue_fraction: contract.background.min_tissue_fraction,
+            missing_stain_fill: contract.missing_stain_fill,
+        }
+    }
+}
+
+/// How a section lies to the reference.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "placement", rename_all = "kebab-case")]
+pub enum Placement {
+    /// It is the reference.
+    Reference,
+    /// `map` sends micrometres of the reference's canvas to micrometres of this section's canvas.
+    Registered { map: Affine, quality: RegistrationQuality },
+    /// Registration failed; the model sees the fill colour instead, and this section gets no map.
+    LeftOut { reason: String },
+    /// No slide of this stain in the set.
+    Missing,
+}
+
+/// One stain of a set.
+#[derive(Clone)]
+pub struct Section {
+    pub stain: String,
+    pub slide: Option<Arc<dyn SlideSource>>,
+    pub placement: Placement,
+}
+
+/// A set whose patches can be cut.
+pub struct Prepared {
+    pub source: PatchSource,
+    pub grid: Grid,
+    pub tissue: TissueOutcome,
+    /// Share of tissue in each cell, row-major.
+    pub tissue_fraction: Vec<f32>,
+    /// Cells with enough tissue, in blocks.
+    pub cells: Vec<Cell>,
+    /// In the contract's order.
+    pub sections: Vec<Section>,
+}
+
+/// What a processed set left behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetResult {
+    pub key: SetKey,
+    /// One `<stem>.tissuemap` folder a slide.
+    pub outputs: Vec<PathBuf>,
+    pub tissue_cells: usize,
+    /// What a person should know: missing or left-out stains, no tissue, unfamiliar tissue.
+    pub warnings: Vec<String>,
+}
+
+/// Why a set could not be processed.
+#[derive(Debug, thiserror::Error)]
+pub enum RoadError {
+    #[error(transparent)]
+    Slide(#[from] SlideError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("set {key}: no slide of the reference stain {reference} (found: {found})")]
+    NoReference { key: SetKey, reference: String, found: String },
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    #[error(transparent)]
+    Publish(#[from] DurableError),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl RoadError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Slide(error) => error.hint(),
+            Self::Model(_) => {
+                "install a model that `tissuemapctl` accepts; models/CONTRACT.md explains the refusal ids"
+            }
+            Self::NoReference { .. } => {
+                "scan the reference stain, or check stain names and aliases (a manifest overrules names)"
+            }
+            Self::Overlay(_) | Self::Publish(_) => "check free space and write permission beside the slide",
+            Self::Cancelled => "nothing was published; submit the set again",
+        }
+    }
+}
+
+/// The whole road for one set: every slide of it gets its `<stem>.tissuemap` folder.
+///
+/// # Errors
+/// [`RoadError`]; nothing is published then, except where publishing itself fails half-way through the slides of the
+/// set: each folder is whole or absent.
+pub fn process_set(
+    set: &SectionSet,
+    model: &mut Model,
+    params: &RoadParams,
+    progress: &dyn Progress,
+) -> Result<SetResult, RoadError> {
+    let started = jiff::Timestamp::now();
+    let layout = Layout::from(model.contract());
+    let prepared = prepare(set, &layout, params, progress)?;
+    let inferred = infer(&prepared, model, params.batch, progress)?;
+    let run = overlay::Run { key: &set.key, model, params, prepared: &prepared, inferred: &inferred, started };
+    let outputs = overlay::write_all(&run, progress)?;
+    Ok(SetResult {
+        key: set.key.clone(),
+        outputs,
+        tissue_cells: prepared.cells.len(),
+        warnings: overlay::warnings(&run),
+    })
+}
+
+/// Opens, registers, finds tissue: everything before the model. The trainer's first half of the road is this function.
+///
+/// # Errors
+/// A slide cannot be read, or the reference stain is missing. A stain that cannot be registered is no error: it is
+/// [`Placement::LeftOut`].
+pub fn prepare(
+    set: &SectionSet,
+    layout: &Layout,
+    params: &RoadParams,
+    progress: &dyn Progress,
+) -> Result<Prepared, RoadError> {
+    let options = OpenOptions { mpp: params.mpp, limits: params.limits.clone() };
+    let total = set.slides.len() as u64;
+    let mut slides = BTreeMap::new();
+    for (done, (stain, path)) in set.slides.iter().enumerate() {
+        progress.stage(Stage::Open, done as u64, total);
+        slides.insert(stain.clone(), slide::open(path, &options)?);
+    }
+    progress.stage(Stage::Open, total, total);
+    prepare_opened(&set.key, &slides, layout, params, progress)
+}
+
+/// [`prepare`] for slides that are already open, canonical stain to slide.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_opened(
+    key: &SetKey,
+    slides: &BTreeMap<String, Arc<dyn SlideSource>>,
+    layout: &Layout,
+    params: &RoadParams,
+    progress: &dyn Progress,
+) -> Result<Prepared, RoadError> {
+    let reference = slides.get(&layout.reference).ok_or_else(|| RoadError::NoReference {
+        key: key.clone(),
+        reference: layout.reference.clone(),
+        found: slides.keys().cloned().collect::<Vec<_>>().join(", "),
+    })?;
+    let sections = place_sections(slides, layout, params, progress)?;
+
+    progress.stage(Stage::Tissue, 0, 1);
+    let mask_mpp = thumbnail_mpp(&[reference], |_| params.tissue.um_per_px);
+    let mask = find_tissue(&slide::thumbnail(reference, mask_mpp)?, mask_mpp.get(), &params.tissue);
+    let grid = Grid::over(reference.info(), layout.spec);
+    let tissue_fraction = tissue_per_cell(&mask, mask_mpp, &grid, reference.info().bounds_origin());
+    let cells =
+        grid.cells_in_blocks().filter(|&c| tissue_fraction[grid.index(c)] >= layout.min_tissue_fraction).collect();
+    progress.stage(Stage::Tissue, 1, 1);
+
+    let stains = sections.iter().map(|section| stain_pixels(section, layout)).collect::<Result<_, _>>()?;
+    Ok(Prepared {
+        source: PatchSource::new(layout.spec, stains),
+        grid,
+        tissue: mask.outcome,
+        tissue_fraction,
+        cells,
+        sections,
+    })
+}
+
+/// The coarsest resolution of all slides' finest levels, or what `wanted` asks for, whichever is coarser.
+fn thumbnail_mpp(slides: &[&Arc<dyn SlideSource>], wanted: impl Fn(f64) -> f64) -> Mpp {
+    let longest = slides.iter().map(|s| s.info().bounds_um()).fold(0.0, |long: f64, (w, h)| long.max(w).max(h));
+    let finest = slides.iter().map(|s| s.info().mpp).fold(slides[0].info().mpp, |a, b| if b > a { b } else { a });
+    Mpp::new(wanted(longest)).map_or(finest, |wanted| if wanted > finest { wanted } else { finest })
+}
+
+fn place_sections(
+    slides: &BTreeMap<String, Arc<dyn SlideSource>>,
+    layout: &Layout,
+    params: &RoadParams,
+    progress: &dyn Progress,
+) -> Result<Vec<Section>, RoadError> {
+    let used: Vec<&Arc<dyn SlideSource>> = layout.stains.iter().filter_map(|s| slides.get(&s.name)).collect();
+    let mpp = thumbnail_mpp(&used, |longest| longest / f64::from(params.register_long_side_px));
+    let reference = &slides[&layout.reference];
+    let fixed = slide::thumbnail(reference, mpp)?;
+    let total = layout.stains.len() as u64;
+    let mut sections = Vec::with_capacity(layout.stains.len());
+    for (done, StainSpec { name, .. }) in layout.stains.iter().enumerate() {
+        progress.stage(Stage::Register, done as u64, total);
+        if progress.cancelled() {
+            return Err(RoadError::Cancelled);
+        }
+        let slide = slides.get(name).cloned();
+        let placement = match &slide {
+            None => Placement::Missing,
+            Some(_) if *name == layout.reference => Placement::Reference,
+            Some(slide) => place(&fixed, reference, slide, mpp, &params.register)?,
+        };
+        sections.push(Section { stain: name.clone(), slide, placement });
+    }
+    progress.stage(Stage::Register, total, total);
+    Ok(sections)
+}
+
+fn place(
+    fixed: &RgbImage,
+    reference: &Arc<dyn SlideSource>,
+    slide: &Arc<dyn SlideSource>,
+    mpp: Mpp,
+    params: &RegisterParams,
+) -> Result<Placement, SlideError> {
+    let moving = slide::thumbnail(slide, mpp)?;
+    Ok(match register::register(fixed, &moving, params) {
+        Ok(found) => {
+            let map =
+                between_canvases(found.map.to_um(mpp), reference.info().bounds_origin(), slide.info().bounds_origin());
+            Placement::Registered { map, quality: found.quality }
+        }
+        Err(error) => Placement::LeftOut { reason: error.to_string() },
+    })
+}
+
+/// Thumbnails begin at the bounds origin, canvases do not: `x ↦ A(x − from) + to`.
+fn between_canvases(map: Affine, from: UmPoint, to: UmPoint) -> Affine {
+    let moved = map.apply(UmPoint { x: -from.x, y: -from.y });
+    let Affine([[a, b, _], [d, e, _]]) = map;
+    Affine([[a, b, moved.x + to.x], [d, e, moved.y + to.y]])
+}
+
+fn stain_pixels(section: &Section, layout: &Layout) -> Result<StainPixels, SlideError> {
+    let pixels = |slide: &Arc<dyn SlideSource>| Resampled::new(Arc::clone(slide), layout.spec.mpp);
+    Ok(match (&section.slide, &section.placement) {
+        (Some(slide), Placement::Reference) => StainPixels::Section { pixels: pixels(slide)?, map: None },
+        (Some(slide), Placement::Registered { map, .. }) => {
+            StainPixels::Section { pixels: pixels(slide)?, map: Some(*map) }
+        }
+        _ => StainPixels::Missing(layout.missing_stain_fill),
+    })
+}
+
+/// Share of tissue pixels under each cell, from sums over rectangles of the mask (summed-area table).
+fn tissue_per_cell(mask: &TissueMask, mask_mpp: Mpp, grid: &Grid, mask_origin: UmPoint) -> Vec<f32> {
+    let (width, height) = (mask.width as usize, mask.height as usize);
+    let mut sums = vec![0_u32; (width + 1) * (height + 1)];
+    for y in 0..height {
+        let mut row = 0;
+        for x in 0..width {
+            row += u32::from(mask.tissue[y * width + x]);
+            sums[(y + 1) * (width + 1) + x + 1] = sums[y * (width + 1) + x + 1] + row;
+        }
+    }
+    let cell_px = grid.spec.cell_um() / mask_mpp.get();
+    let fraction = |row: u32, col: u32| {
+        let corner = grid.corner(Cell { col, row });
+        let (x, y) = UmPoint { x: corner.x - mask_origin.x, y: corner.y - mask_origin.y }.to_pixels(mask_mpp);
+        // At least one mask pixel a cell, also where cells are finer than the mask.
+        let span = |from: f64, limit: usize| {
+            let first = (from.round().max(0.0) as usize).min(limit - 1);
+            (first, ((from + cell_px).round() as usize).clamp(first + 1, limit))
+        };
+        let ((x0, x1), (y0, y1)) = (span(x, width), span(y, height));
+        let at = |x: usize, y: usize| sums[y * (width + 1) + x];
+        let inside = (at(x1, y1) + at(x0, y0)) - (at(x0, y1) + at(x1, y0));
+        inside as f32 / ((x1 - x0) * (y1 - y0)) as f32
+    };
+    (0..grid.rows)
+        .flat_map(|row| (0..grid.cols).map(move |col| (row, col)))
+        .map(|(row, col)| fraction(row, col))
+        .collect()
+}
+
+/// What the model said of every cell.
+pub struct Inferred {
+    /// On the reference grid.
+    pub labels: LabelMap,
+    /// Highest probability of each tissue cell, in the order of [`Prepared::cells`].
+    pub confidence: Vec<f32>,
+    /// Reconstruction error of each tissue cell, in the order of [`Prepared::cells`].
+    pub reconstruction_error: Vec<f32>,
+}
+
+fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Progress) -> Result<Inferred, RoadError> {
+    let clusters = model.contract().clusters.clone();
+    let len = prepared.source.tensor_len();
+    let total = prepared.cells.len();
+    let mut labels = vec![BACKGROUND; prepared.grid.len()];
+    let (mut confidence, mut reconstruction_error) = (Vec::with_capacity(total), Vec::with_capacity(total));
+    let mut tensors = vec![0; len * batch.clamp(1, total.max(1))];
+    progress.stage(Stage::Infer, 0, total as u64);
+    for cells in prepared.cells.chunks(batch.max(1)) {
+        if progress.cancelled() {
+            return Err(RoadError::Cancelled);
+        }
+        let tensors = &mut tensors[..len * cells.len()];
+        tensors
+            .par_chunks_exact_mut(len)
+            .zip(cells)
+            .try_for_each(|(tensor, &cell)| prepared.source.tensor(&prepared.grid, cell, tensor))?;
+        let outputs = model.run(tensors)?;
+        for (cell, probs) in cells.iter().zip(outputs.probs.chunks_exact(clusters.len())) {
+            let (best, p) =
+                probs.iter().enumerate().fold((0, f32::MIN), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
+            labels[prepared.grid.index(*cell)] = clusters[best].id;
+            confidence.push(p);
+        }
+        reconstruction_error.extend(outputs.reconstruction_error);
+        progress.stage(Stage::Infer, confidence.len() as u64, total as u64);
+    }
+    Ok(Inferred { labels: LabelMap::of_reference(&prepared.grid, labels), confidence, reconstruction_error })
+}
