@@ -13,7 +13,7 @@ Brings what building and running tissuemap needs, into .deps/ of this checkout. 
 and unchanged is left alone.
 
   (none)      system packages, OpenSlide, ONNX Runtime: enough for tissuemapd, tissuemapctl and scripts/demo.sh
-  --trainer   libtorch too (540 MB to fetch, 1.2 GB on disk): for tissuemap-train
+  --trainer   libtorch too (544 MB to fetch, 1.1 GB on disk): for tissuemap-train
   --test      --trainer, and a Python environment for the tests' cross-checks: for scripts/test.sh
   --checks    cargo-deny and shellcheck: for .ci/run
   --help      this text
@@ -190,7 +190,7 @@ end_part() { # NAME
 
 bring_runtime() {
   have_part runtime lib/libopenslide.so.1 lib/libonnxruntime.so && return
-  begin_part runtime 200 "OpenSlide 4.0.1 and ONNX Runtime 1.31.1 (25 MB, 35 MB on disk)"
+  begin_part runtime 200 "OpenSlide 4.0.1 and ONNX Runtime 1.31.1 (27 MB, 36 MB on disk)"
   fetch_wheels runtime
   unpack openslide_bin/libopenslide.so onnxruntime/capi/libonnxruntime.so
   place openslide_bin/libopenslide.so.1 lib/libopenslide.so.1
@@ -200,7 +200,7 @@ bring_runtime() {
 
 bring_trainer() {
   have_part trainer torch/lib/libtorch_cpu.so torch/include nvidia/cu13/lib && return
-  begin_part trainer 3000 "libtorch 2.11.0 (540 MB, 1.2 GB on disk)"
+  begin_part trainer 3000 "libtorch 2.11.0 (544 MB, 1.1 GB on disk)"
   fetch_wheels trainer
   # The folder layout is that of the wheels: libtorch_cpu.so looks for the CUDA runtime in ../../nvidia/cu13/lib.
   unpack torch/lib/lib torch/include/ nvidia/cu13/lib/lib
