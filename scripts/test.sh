@@ -3,9 +3,9 @@
 #
 #   scripts/test.sh                        all of it
 #   scripts/test.sh register               tests with "register" in their name
-#   scripts/test.sh -p tissuemap -- --test-threads=1
+#   scripts/test.sh -- --test-threads=1    what follows -- goes to the test programs
 #
-# Arguments go to `cargo test`. The release profile is used on purpose: debug builds of pixel loops take many times as
+# Other arguments go to `cargo test`. The release profile is used on purpose: debug builds of pixel loops take many times as
 # long, the demo and CI then share one build, and what is tested (overflow checks included) is what is shipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,7 +30,7 @@ echo
 echo "---- scripts/test.sh: $((SECONDS - started)) s"
 grep -E '^test .* \.\.\. FAILED$' "$log" | sort -u || true
 grep -hoE 'SKIPPED: .*' "$log" | sort -u || true
-awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
-     END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored; exit passed + failed == 0 }' "$log" ||
+awk '/^test result: / { passed += $4; failed += $6; skipped += $8 }
+     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed + failed == 0 }' "$log" ||
   { echo "no test ran: nothing matches, or the tests did not build (see above)"; status=1; }
 exit "$status"
