@@ -164,11 +164,11 @@ for wheel in sorted((staging / "wheels").glob("*.whl")):
 PYTHON
 }
 
-# Puts a finished file or folder in its place in one step.
+# Puts a finished file or folder in its place. A file is replaced in one step: a program may be using it.
 place() { # FROM (under $staging/files) TO (under .deps)
   mkdir -p "$(dirname "$deps/$2")"
-  rm -rf "${deps:?}/$2"
-  mv "$staging/files/$1" "$deps/$2"
+  [[ ! -d $deps/$2 ]] || rm -rf "${deps:?}/$2"
+  mv -T "$staging/files/$1" "$deps/$2"
 }
 
 begin_part() { # NAME MB WHAT
