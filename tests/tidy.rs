@@ -1,0 +1,142 @@
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::support;
+
+/// A longer file is two files: split it along the way of the data.
+const LINES_PER_FILE: usize = 600;
+
+/// Not ours, or made by a build. `.git` is a file in a worktree.
+const LEFT_OUT: [&str; 3] = [".git", ".deps", "target"];
+
+/// Every text file of the tree: its path below the root, and its text. Links are not followed.
+fn tree() -> Vec<(PathBuf, String)> {
+    fn walk(directory: &Path, files: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(directory).expect("readable directory").map(|entry| entry.expect("entry")) {
+            let (kind, path) = (entry.file_type().expect("file type"), entry.path());
+            if LEFT_OUT.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            if kind.is_dir() {
+                walk(&path, files);
+            } else if kind.is_file() {
+                // What is not UTF-8 (a model, a picture) has no lines to keep in order.
+                if let Ok(text) = std::fs::read_to_string(&path) {
+                    files.push((path.strip_prefix(support::root()).expect("below the root").to_owned(), text));
+                }
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(support::root(), &mut files);
+    assert!(files.iter().any(|(path, _)| path.ends_with("tests/tidy.rs")), "the walk must see this file");
+    files
+}
+
+fn rust_files() -> Vec<(PathBuf, String)> {
+    tree().into_iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+/// The names of all functions that `source` defines.
+fn functions(source: &str) -> impl Iterator<Item = &str> {
+    source.match_indices("fn ").map(|(at, keyword)| {
+        let rest = &source[at + keyword.len()..];
+        &rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())]
+    })
+}
+
+/// What `text` says between `before` and the next backtick, each time.
+fn quoted_after<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(before)
+        .filter_map(move |(at, _)| text[at + before.len()..].split_once('`').map(|(name, _)| name))
+}
+
+/// Whether `text` names a place in somebody's home, or below another machine's root.
+fn names_a_private_path(text: &str) -> bool {
+    // Written in two parts, so that this file does not offend itself.
+    ["home", "root", "Users", "work"].map(|top| format!("/{top}/")).iter().any(|place| {
+        text.match_indices(place.as_str()).any(|(at, _)| {
+            // Part of a longer path, as in `daemon/work/`, is fine.
+            !text[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}*~".contains(c))
+        })
+    })
+}
+
+/// The hazard that a test's name claims (`h05` of `h05_…`), if it claims one.
+fn hazard(function: &str) -> Option<&str> {
+    let (id, _) = function.split_once('_')?;
+    id.strip_prefix('h')
+        .is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()) && !number.is_empty())
+        .then_some(id)
+}
+
+/// The hazards that docs/HAZARDS.md lists: the first column of its table.
+fn listed_hazards() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(support::root().join("docs/HAZARDS.md")).expect("docs/HAZARDS.md");
+    text.lines().filter_map(|line| line.strip_prefix("| h")).map(|rest| format!("h{}", &rest[..2])).collect()
+}
+
+#[test]
+fn no_source_file_is_too_long() {
+    let long: Vec<_> = rust_files()
+        .iter()
+        .map(|(path, text)| (text.lines().count(), path.display().to_string()))
+        .filter(|(lines, _)| *lines > LINES_PER_FILE)
+        .collect();
+    assert!(long.is_empty(), "longer than {LINES_PER_FILE} lines: {long:?}");
+}
+
+#[test]
+fn every_text_file_ends_with_a_newline() {
+    let open: Vec<_> = tree()
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty() && !text.ends_with('\n'))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(open.is_empty(), "no newline at the end of {open:?}");
+}
+
+#[test]
+fn no_file_names_a_private_path() {
+    let named: Vec<_> =
+        tree().into_iter().filter(|(_, text)| names_a_private_path(text)).map(|(path, _)| path).collect();
+    assert!(named.is_empty(), "absolute paths of one machine in {named:?}");
+}
+
+#[test]
+fn a_private_path_is_recognised() {
+    let absolute = ["", "home", "someone", "slides"].join("/");
+    assert!(names_a_private_path(&format!("open(\"{absolute}\")")));
+    assert!(!names_a_private_path(&format!("below daemon{absolute}")));
+}
+
+#[test]
+fn every_hazard_that_a_test_names_is_listed() {
+    let listed = listed_hazards();
+    assert!(listed.contains("h01"), "the table in docs/HAZARDS.md was not understood");
+    let unknown: Vec<_> = rust_files()
+        .iter()
+        .flat_map(|(path, text)| functions(text).map(move |name| (path.clone(), name.to_owned())))
+        .filter(|(_, name)| hazard(name).is_some_and(|id| !listed.contains(id)))
+        .collect();
+    assert!(unknown.is_empty(), "not in docs/HAZARDS.md: {unknown:?}");
+}
+
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let sources = rust_files();
+    let defined: BTreeSet<_> = sources.iter().flat_map(|(_, text)| functions(text)).collect();
+    let missing: Vec<_> = tree()
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "md"))
+        .flat_map(|(path, text)| quoted_after(text, "test `").map(move |name| (path.clone(), name.to_owned())))
+        .filter(|(_, name)| !defined.contains(name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "documents promise tests that do not exist: {missing:?}");
+}
+
+#[test]
+fn readme_says_research_use_only() {
+    let readme = std::fs::read_to_string(support::root().join("README.md")).expect("README.md");
+    assert!(readme.contains("Research use only"));
+}
