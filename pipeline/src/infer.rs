@@ -395,23 +395,28 @@ mod tests {
     #[test]
     fn h09_a_model_whose_patches_influence_each_other_fails_the_golden_patches() {
         let mut leaky = example_model();
-        // Scaling by the mean over the batch as well: right for one patch alone, wrong for several.
-        node(&mut leaky, "products").input[0] = "batch_latent".to_owned();
+        // (latent + its mean over the batch) · weights / 2: right for one patch alone, wrong for several.
+        node(&mut leaky, "products").input[0] = "leaky".to_owned();
+        let halves = |four: &[u8; 4]| (f32::from_le_bytes(*four) / 2.0).to_le_bytes();
+        let weights = initializer(&mut leaky, "weights");
+        weights.raw_data = Some(weights.raw_data().as_chunks().0.iter().flat_map(halves).collect());
+        let mut axis = initializer(&mut leaky, "pixels").clone();
+        (axis.name, axis.dims, axis.raw_data) = (Some("batch".to_owned()), vec![1], Some(0i64.to_le_bytes().to_vec()));
+        let mut mean = node(&mut leaky, "reconstruction").clone();
+        (mean.input, mean.output) = (vec![LATENT.to_owned(), "batch".to_owned()], vec!["batch_mean".to_owned()]);
+        mean.name = Some("mean".to_owned());
+        let mut add = node(&mut leaky, "logits").clone();
+        (add.input, add.output) = (vec![LATENT.to_owned(), "batch_mean".to_owned()], vec!["leaky".to_owned()]);
+        add.name = Some("add".to_owned());
         let graph = leaky.graph.as_mut().expect("graph");
-        let at = graph.node.iter().position(|node| node.output[0] == "products").expect("node");
-        let mut mean = graph.node[at - 1].clone();
-        mean.input = vec![LATENT.to_owned(), "batch_axis".to_owned()];
-        mean.output = vec!["batch_latent".to_owned()];
-        mean.attribute[0].i = Some(1);
-        graph.node.insert(at, mean);
-        let mut axis = graph.initializer.iter().find(|tensor| tensor.name() == "pixels").expect("axes").clone();
-        (axis.name, axis.dims, axis.raw_data) =
-            (Some("batch_axis".to_owned()), vec![1], Some(0i64.to_le_bytes().to_vec()));
         graph.initializer.push(axis);
+        graph.node.splice(3..3, [mean, add]);
         let Some(model) = open(&leaky) else { return };
-        let error = model.expect("opens").verify_golden().expect_err("differs");
-        // [1, D] · [D, K] gives one row for all patches, so the shape already betrays it.
-        assert_eq!(error.id(), "model.output-shape");
+        let mut model = model.expect("opens");
+        let one = model.contract().golden.patches[..model.contract().signature().tensor_len()].to_vec();
+        let alone = model.run(&one).expect("runs").probs;
+        assert!(difference(&model.contract().golden.probs[..alone.len()], &alone) < GOLDEN_TOLERANCE);
+        assert_eq!(model.verify_golden().expect_err("differs").id(), "model.golden-mismatch");
     }
 
     #[test]
@@ -455,11 +460,11 @@ mod tests {
         node(&mut raw_logits, CLUSTER_PROBS).op_type = Some("Identity".to_owned());
         node(&mut raw_logits, CLUSTER_PROBS).attribute.clear();
         let mut not_a_number = example_model();
-        // The mean minus itself is 0, and 0 / 0 is not a number.
+        // A black patch equals its mean, and 0 / 0 is not a number.
         node(&mut not_a_number, "squared").op_type = Some("Div".to_owned());
         for (model, id) in [(raw_logits, "model.not-probabilities"), (not_a_number, "model.not-finite")] {
             let Some(model) = open(&model) else { return };
-            assert_eq!(model.expect("opens").run(&[7; 3 * 2 * 16 * 16]).expect_err("refused").id(), id);
+            assert_eq!(model.expect("opens").run(&[0; 3 * 2 * 16 * 16]).expect_err("refused").id(), id);
         }
     }
 

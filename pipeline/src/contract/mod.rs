@@ -13,6 +13,8 @@ pub mod graph;
 mod metadata;
 mod palette;
 mod preflight;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use golden::PROBS_SUM_TOLERANCE;
 pub use golden::{GOLDEN_TOLERANCE, Golden, MAX_GOLDEN};

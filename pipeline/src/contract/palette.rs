@@ -11,11 +11,14 @@ use super::Cluster;
 const OKABE_ITO: [[u8; 3]; 7] =
     [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
 
-/// Glass, the ink of legends, and the grey of a blended thumbnail are taken from the start.
-const RESERVED: [[u8; 3]; 3] = [[255, 255, 255], [0, 0, 0], [128, 128, 128]];
+/// Glass and the ink of legends are taken from the start.
+const RESERVED: [[u8; 3]; 2] = [[255, 255, 255], [0, 0, 0]];
 
-/// Candidates per channel; 9³ = 729 leave enough to choose from for 254 clusters.
-const STEPS: u16 = 9;
+/// Oklab lightness that candidates may have; darker or lighter ones all look alike over a blended thumbnail.
+const LIGHTNESS: std::ops::RangeInclusive<f32> = 0.35..=0.95;
+
+/// Levels per channel; the candidates among these 13³ = 2197 colours are enough for 254 clusters.
+const STEPS: u16 = 13;
 
 /// One colour as three kinds of eyes see it, in Oklab.
 type Seen = [[f32; 3]; 3];
@@ -33,10 +36,9 @@ fn colors(k: usize) -> Vec<[u8; 3]> {
     let nearest_taken =
         |candidate: &Seen| taken.iter().map(|other| distance(candidate, other)).fold(f32::INFINITY, f32::min);
     let mut candidates: Vec<([u8; 3], Seen, f32)> = grid
-        .map(|color| {
-            let seen = seen(color);
-            (color, seen, nearest_taken(&seen))
-        })
+        .map(|color| (color, seen(color)))
+        .filter(|(_, seen)| LIGHTNESS.contains(&seen[0][0]))
+        .map(|(color, seen)| (color, seen, nearest_taken(&seen)))
         .collect();
     while colors.len() < k {
         let Some(&(color, chosen, _)) = candidates.iter().max_by(|a, b| a.2.total_cmp(&b.2)) else { break };
