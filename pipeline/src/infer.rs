@@ -17,6 +17,9 @@ use crate::contract::{
 };
 use crate::libs::{LibraryError, SharedLibrary};
 
+#[cfg(test)]
+mod tests;
+
 /// The oldest release whose C interface the `ort` crate's `api-31` speaks, and what setup.sh brings.
 const ONNX_RUNTIME: SharedLibrary = SharedLibrary {
     name: "ONNX Runtime",
@@ -83,7 +86,7 @@ impl ModelError {
 }
 
 /// How to run a model on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InferOptions {
     /// CPU threads of one session; 0 lets ONNX Runtime take one per physical core.
     pub threads: usize,
@@ -183,7 +186,7 @@ impl Model {
         let environment = environment()?;
         let session = open_session(environment, bytes, options)
             .map_err(|e| ModelError::Session { path: path.to_owned(), reason: one_line(e.message()) })?;
-        let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         Ok(Self { path: path.to_owned(), sha256, contract, session })
     }
 
@@ -219,6 +222,7 @@ impl Model {
 
         let output = |name: &'static str, expected: &[usize]| -> Result<Vec<f32>, ModelError> {
             let expected: Vec<i64> = expected.iter().map(|&dim| dim as i64).collect();
+            // Indexing cannot fail: ONNX Runtime returns every output of the graph, and the preflight saw these three there.
             let (found, values) = results[name].try_extract_tensor::<f32>().map_err(failed)?;
             if **found != *expected {
                 return Err(ModelError::OutputShape {
@@ -314,184 +318,15 @@ fn environment() -> Result<&'static Environment, LibraryError> {
 
 /// The one place where a session is configured, and so where execution providers are chosen.
 fn open_session(environment: &Environment, bytes: &[u8], options: &InferOptions) -> ort::Result<Session> {
-    let builder = Session::builder(environment)?
+    let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::Level3)?
         .with_intra_threads(options.threads)?
         // Waiting threads must not burn the scanner computer's cores between batches.
         .with_intra_op_spinning(false)?;
-    let mut builder = builder;
     builder.commit_from_memory(bytes)
 }
 
 /// ONNX Runtime's messages span lines; ours do not.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message;
-
-    use super::*;
-    use crate::contract::{example, onnx};
-    use crate::units::Mpp;
-
-    const STAINS: [&str; 2] = ["HE", "Ki67"];
-
-    fn example_model() -> onnx::ModelProto {
-        example::model(&STAINS, 16, Mpp::new(0.5).expect("plausible"), 5)
-    }
-
-    /// The model, or `None` with a loud word where ONNX Runtime is not set up.
-    fn open(model: &onnx::ModelProto) -> Option<Result<Model, ModelError>> {
-        if let Err(reason) = environment() {
-            #[allow(clippy::print_stderr)]
-            {
-                eprintln!("SKIPPED: {reason}");
-            }
-            return None;
-        }
-        Some(Model::from_bytes(&model.encode_to_vec(), Path::new("example.onnx"), &InferOptions { threads: 1 }))
-    }
-
-    fn initializer<'a>(model: &'a mut onnx::ModelProto, name: &str) -> &'a mut onnx::TensorProto {
-        let tensors = &mut model.graph.as_mut().expect("graph").initializer;
-        tensors.iter_mut().find(|tensor| tensor.name() == name).expect("initializer")
-    }
-
-    fn node<'a>(model: &'a mut onnx::ModelProto, output: &str) -> &'a mut onnx::NodeProto {
-        let nodes = &mut model.graph.as_mut().expect("graph").node;
-        nodes.iter_mut().find(|node| node.output[0] == output).expect("node")
-    }
-
-    #[test]
-    fn h15_golden_patches_of_the_example_pass() {
-        let Some(model) = open(&example_model()) else { return };
-        let report = model.expect("opens").verify_golden().expect("golden patches pass");
-        assert_eq!((report.patches, report.labels_changed), (5, 0));
-    }
-
-    #[test]
-    fn h09_a_changed_weight_fails_the_golden_patches() {
-        let mut changed = example_model();
-        let weights = initializer(&mut changed, "weights").raw_data.as_mut().expect("values");
-        weights[..4].copy_from_slice(&0.0f32.to_le_bytes());
-        let Some(model) = open(&changed) else { return };
-        let error = model.expect("opens").verify_golden().expect_err("differs");
-        assert_eq!(error.id(), "model.golden-mismatch");
-        assert!(error.to_string().contains("cluster_probs"), "{error}");
-    }
-
-    #[test]
-    fn h15_swapped_colour_planes_fail_the_golden_patches() {
-        let mut swapped = example_model();
-        let weights = initializer(&mut swapped, "weights").raw_data.as_mut().expect("values");
-        let row = 4 * 5;
-        weights[..3 * row].rotate_left(row);
-        let Some(model) = open(&swapped) else { return };
-        assert_eq!(model.expect("opens").verify_golden().expect_err("differs").id(), "model.golden-mismatch");
-    }
-
-    #[test]
-    fn h09_a_model_whose_patches_influence_each_other_fails_the_golden_patches() {
-        let mut leaky = example_model();
-        // (latent + its mean over the batch) · weights / 2: right for one patch alone, wrong for several.
-        node(&mut leaky, "products").input[0] = "leaky".to_owned();
-        let halves = |four: &[u8; 4]| (f32::from_le_bytes(*four) / 2.0).to_le_bytes();
-        let weights = initializer(&mut leaky, "weights");
-        weights.raw_data = Some(weights.raw_data().as_chunks().0.iter().flat_map(halves).collect());
-        let mut axis = initializer(&mut leaky, "pixels").clone();
-        (axis.name, axis.dims, axis.raw_data) = (Some("batch".to_owned()), vec![1], Some(0i64.to_le_bytes().to_vec()));
-        let mut mean = node(&mut leaky, "reconstruction").clone();
-        (mean.input, mean.output) = (vec![LATENT.to_owned(), "batch".to_owned()], vec!["batch_mean".to_owned()]);
-        mean.name = Some("mean".to_owned());
-        let mut add = node(&mut leaky, "logits").clone();
-        (add.input, add.output) = (vec![LATENT.to_owned(), "batch_mean".to_owned()], vec!["leaky".to_owned()]);
-        add.name = Some("add".to_owned());
-        let graph = leaky.graph.as_mut().expect("graph");
-        graph.initializer.push(axis);
-        graph.node.splice(3..3, [mean, add]);
-        let Some(model) = open(&leaky) else { return };
-        let mut model = model.expect("opens");
-        let one = model.contract().golden.patches[..model.contract().signature().tensor_len()].to_vec();
-        let alone = model.run(&one).expect("runs").probs;
-        assert!(difference(&model.contract().golden.probs[..alone.len()], &alone) < GOLDEN_TOLERANCE);
-        assert_eq!(model.verify_golden().expect_err("differs").id(), "model.golden-mismatch");
-    }
-
-    #[test]
-    fn batches_of_any_size_give_the_same_outputs_per_patch() {
-        let Some(model) = open(&example_model()) else { return };
-        let mut model = model.expect("opens");
-        let golden = model.contract().golden.clone();
-        let all = model.run(&golden.patches).expect("runs");
-        let tensor_len = model.contract().signature().tensor_len();
-        for split in 0..=golden.len() {
-            let (first, second) = golden.patches.split_at(split * tensor_len);
-            let (a, b) = (model.run(first).expect("runs"), model.run(second).expect("runs"));
-            assert_eq!(all.latent, [a.latent, b.latent].concat());
-            assert_eq!(all.probs, [a.probs, b.probs].concat());
-            assert_eq!(all.reconstruction_error, [a.reconstruction_error, b.reconstruction_error].concat());
-        }
-    }
-
-    #[test]
-    fn a_patch_of_a_legend_colour_belongs_to_that_cluster() {
-        let Some(model) = open(&example_model()) else { return };
-        let mut model = model.expect("opens");
-        for cluster in model.contract().clusters.clone() {
-            let plane = |channel: u8| [channel; 16 * 16];
-            let patch = [cluster.color, cluster.color].concat().into_iter().flat_map(plane).collect::<Vec<u8>>();
-            let outputs = model.run(&patch).expect("runs");
-            assert_eq!(most_probable(&outputs.probs) + 1, usize::from(cluster.id));
-            assert!(outputs.reconstruction_error[0] < 1e-6);
-        }
-    }
-
-    #[test]
-    fn a_part_of_a_patch_is_refused() {
-        let Some(model) = open(&example_model()) else { return };
-        assert_eq!(model.expect("opens").run(&[0; 100]).expect_err("not whole").id(), "model.input-length");
-    }
-
-    #[test]
-    fn h09_outputs_that_are_no_probabilities_are_refused() {
-        let mut raw_logits = example_model();
-        node(&mut raw_logits, CLUSTER_PROBS).op_type = Some("Identity".to_owned());
-        node(&mut raw_logits, CLUSTER_PROBS).attribute.clear();
-        let mut not_a_number = example_model();
-        // A black patch equals its mean, and 0 / 0 is not a number.
-        node(&mut not_a_number, "squared").op_type = Some("Div".to_owned());
-        for (model, id) in [(raw_logits, "model.not-probabilities"), (not_a_number, "model.not-finite")] {
-            let Some(model) = open(&model) else { return };
-            assert_eq!(model.expect("opens").run(&[0; 3 * 2 * 16 * 16]).expect_err("refused").id(), id);
-        }
-    }
-
-    #[test]
-    fn h09_a_model_that_onnx_runtime_cannot_build_is_refused_in_one_line() {
-        let mut bad = example_model();
-        node(&mut bad, "products").input.pop();
-        let Some(model) = open(&bad) else { return };
-        let error = model.expect_err("refused");
-        assert_eq!(error.id(), "model.session");
-        assert!(error.to_string().starts_with("example.onnx: ") && !error.to_string().contains('\n'), "{error}");
-    }
-
-    #[test]
-    fn files_are_identified_by_their_sha256_and_missing_ones_named() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let path = folder.path().join("m.onnx");
-        let error = Model::load(&path).expect_err("absent");
-        assert_eq!(error.id(), "model.unreadable");
-        assert!(error.to_string().contains("m.onnx"), "{error}");
-        let bytes = example_model().encode_to_vec();
-        std::fs::write(&path, &bytes).expect("written");
-        if open(&example_model()).is_none() {
-            return;
-        }
-        let model = Model::load(&path).expect("opens");
-        let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!((model.sha256().len(), model.sha256()), (64, expected.as_str()));
-    }
 }

@@ -95,7 +95,11 @@ fn golden(clusters: &[Cluster], stains: usize, patch_px: u32) -> Golden {
         let plane = |plane: usize| {
             let channel = cluster.color[plane % 3];
             (0..pixels).map(move |i| {
-                if (i + i / patch_px as usize) % 2 == 0 { channel.saturating_add(9) } else { channel.saturating_sub(9) }
+                if (i + i / patch_px as usize).is_multiple_of(2) {
+                    channel.saturating_add(9)
+                } else {
+                    channel.saturating_sub(9)
+                }
             })
         };
         let planes: Vec<Vec<u8>> = (0..3 * stains).map(|p| plane(p).collect()).collect();
