@@ -44,14 +44,28 @@ else
   out=$(mktemp -d "${TMPDIR:-/tmp}/tissuemap-demo.XXXXXX")
 fi
 
-# Each step reports how long it took.
+# Each step reports how long it took; whatever the way out, the two processes end and a step that failed is named.
+current='' daemon='' bus=''
 step() { # TEXT COMMAND...
-  local text=$1 started=$SECONDS
+  local started=$SECONDS
+  current=$1
   shift
-  say "$text"
-  "$@" || die "failed: $text"
-  say "done: $text ($((SECONDS - started)) s)"
+  say "$current"
+  "$@"
+  say "done: $current ($((SECONDS - started)) s)"
+  current=''
 }
+
+stop() {
+  local pid
+  if [[ -n $current ]]; then say "failed: $current"; fi
+  for pid in $daemon $bus; do
+    kill "$pid" 2>/dev/null || continue
+    wait "$pid" 2>/dev/null || true
+  done
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
 
 # ---- build and derive ----------------------------------------------------------------------------------------------
 
@@ -67,17 +81,6 @@ mkdir "$incoming"
 step 'deriving five sections from one HE slide' "$bin/xtask" derive --out "$sections" --seed "$seed" --case demo
 
 # ---- the daemon on a bus of its own --------------------------------------------------------------------------------
-
-daemon='' bus=''
-stop() {
-  local pid
-  for pid in $daemon $bus; do
-    kill "$pid" 2>/dev/null || continue
-    wait "$pid" 2>/dev/null || true
-  done
-}
-trap stop EXIT
-trap 'exit 130' INT TERM
 
 await() { # SECONDS WHAT COMMAND...: polls until the command succeeds
   local deadline=$((SECONDS + $1)) what=$2
@@ -167,7 +170,7 @@ step 'tissuemapd registers, infers and draws' await "$timeout" 'set of results' 
 
 untouched() {
   local stain
-  for stain in "${stains[@]}"; do cmp --silent "$sections/demo_$stain.tif" "$incoming/demo_$stain.tif" || return 1; done
+  for stain in "${stains[@]}"; do cmp "$sections/demo_$stain.tif" "$incoming/demo_$stain.tif"; done
 }
 step 'checking that no slide was changed' untouched
 
