@@ -15,8 +15,8 @@ use rustfft::num_complex::Complex32;
 use super::RegisterParams;
 use super::affine::PixelAffine;
 use super::fft::{Fft2, Spectrum};
-use super::ngf::mean_magnitude;
-use super::plane::Plane;
+use super::plane::{Plane, double_angle};
+use super::similarity::Similarity;
 
 /// Blur before the gradients of the search images, in their pixels: below it lies pixel noise, not tissue.
 const GRADIENT_SIGMA_PX: f32 = 1.0;
@@ -32,7 +32,7 @@ const ENERGY_FLOOR: f64 = 1e-4;
 /// A local maximum of the search score.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peak {
-    /// Sum of both similarities, lowered for small overlaps; at most 2.
+    /// [`Similarity::score`] there.
     pub(crate) score: f64,
     /// In full-resolution pixels.
     pub(crate) map: PixelAffine,
@@ -47,13 +47,8 @@ struct Features {
 
 impl Features {
     fn new(density: Plane) -> Self {
-        let (mut gx, mut gy) = density.gaussian(GRADIENT_SIGMA_PX).gradient();
-        let e = (mean_magnitude(&gx, &gy) as f32).max(f32::MIN_POSITIVE.sqrt());
-        for (gx, gy) in gx.data.iter_mut().zip(&mut gy.data) {
-            let norm = *gx * *gx + *gy * *gy + e * e;
-            (*gx, *gy) = ((*gx * *gx - *gy * *gy) / norm, 2.0 * *gx * *gy / norm);
-        }
-        Self { density, z: [gx, gy] }
+        let z = double_angle(&density.gaussian(GRADIENT_SIGMA_PX));
+        Self { density, z }
     }
 
     fn energy(&self) -> Plane {
@@ -160,8 +155,7 @@ impl<'a> Search<'a> {
         let plain = Canvas::new(self, [[cos, -sin], [sin, cos]], false);
         let mirrored = Canvas::new(self, [[-cos, sin], [sin, cos]], true);
         let [mask, plain_density] = self.fft.forward_pair(&plain.mask, &plain.density);
-        let [mirrored_density, _] =
-            self.fft.forward_pair(&mirrored.density, &Plane::zeros(self.canvas, self.canvas));
+        let [mirrored_density, _] = self.fft.forward_pair(&mirrored.density, &Plane::zeros(self.canvas, self.canvas));
         let places = self.places(&plain, &mask);
         let mut peaks = Vec::with_capacity(4 * PEAKS_PER_ORIENTATION);
         for (canvas, density) in [(plain, plain_density), (mirrored, mirrored_density)] {
@@ -229,18 +223,19 @@ impl<'a> Search<'a> {
             .map(|place| {
                 let [left, top, right, bottom] = place.window;
                 let flip = |edge: usize| self.canvas - edge;
-                let window =
-                    if turned { [flip(right), flip(bottom), flip(left), flip(top)] } else { place.window };
+                let window = if turned { [flip(right), flip(bottom), flip(left), flip(top)] } else { place.window };
                 let moving = canvas.sums(window);
                 let product = products[self.wrapped(place.shift[0] + offset, place.shift[1] + offset)];
                 let covariance = f64::from(product.re) - place.sum * moving.density / place.count;
-                let variance = (moving.squared - moving.density * moving.density / place.count)
-                    .max(VARIANCE_FLOOR * place.count);
-                let ncc = covariance / (place.variance * variance).sqrt();
+                let variance =
+                    (moving.squared - moving.density * moving.density / place.count).max(VARIANCE_FLOOR * place.count);
                 let energy = moving.energy.max(ENERGY_FLOOR * place.count);
-                let ngf = f64::from(product.im) / (place.energy * energy).sqrt();
-                // Full credit from 5/6 of the smaller image on: small overlaps fit by chance.
-                (ncc + ngf) * (0.5 + 0.6 * place.count / self.smaller_area).min(1.0)
+                let similarity = Similarity {
+                    ncc: covariance / (place.variance * variance).sqrt(),
+                    edges: f64::from(product.im) / (place.energy * energy).sqrt(),
+                    overlap: place.count / self.smaller_area,
+                };
+                similarity.score()
             })
             .collect();
         let mut peaks = Vec::with_capacity(PEAKS_PER_ORIENTATION);
@@ -346,8 +341,7 @@ impl Canvas {
                     };
                     row = row.combine(pixel, 1.0);
                 }
-                canvas.table[(y + 1) * (side + 1) + x + 1] =
-                    canvas.table[y * (side + 1) + x + 1].combine(row, 1.0);
+                canvas.table[(y + 1) * (side + 1) + x + 1] = canvas.table[y * (side + 1) + x + 1].combine(row, 1.0);
             }
         }
         canvas

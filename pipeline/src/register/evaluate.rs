@@ -158,9 +158,7 @@ impl Variant {
     pub fn apply(self, image: &RgbImage) -> (RgbImage, PixelAffine) {
         let (width, height) = (f64::from(image.width()), f64::from(image.height()));
         match self {
-            Self::Rotated90 => {
-                (imageops::rotate90(image), PixelAffine([[0.0, -1.0, height - 1.0], [1.0, 0.0, 0.0]]))
-            }
+            Self::Rotated90 => (imageops::rotate90(image), PixelAffine([[0.0, -1.0, height - 1.0], [1.0, 0.0, 0.0]])),
             Self::Rotated180 => {
                 (imageops::rotate180(image), PixelAffine([[-1.0, 0.0, width - 1.0], [0.0, -1.0, height - 1.0]]))
             }
@@ -174,7 +172,8 @@ impl Variant {
             }
             Self::Rotated37 => {
                 let (sin, cos) = 37f64.to_radians().sin_cos();
-                let (new_width, new_height) = ((width * cos + height * sin).ceil(), (width * sin + height * cos).ceil());
+                let (new_width, new_height) =
+                    ((width * cos + height * sin).ceil(), (width * sin + height * cos).ceil());
                 let from = [(width - 1.0) / 2.0, (height - 1.0) / 2.0];
                 let map = PixelAffine::through(
                     [[cos, -sin], [sin, cos]],
@@ -217,7 +216,12 @@ mod tests {
     fn rtre_interpolates_quantiles_and_divides_by_the_fixed_diagonal() {
         let landmarks = |offset: f64| (0..5).map(|i| (i, (f64::from(i) * offset, 7.0))).collect();
         let image = RgbImage::new(30, 40);
-        let case = Case { fixed: image.clone(), moving: image, fixed_landmarks: landmarks(0.0), moving_landmarks: landmarks(1.0) };
+        let case = Case {
+            fixed: image.clone(),
+            moving: image,
+            fixed_landmarks: landmarks(0.0),
+            moving_landmarks: landmarks(1.0),
+        };
         let rtre = case.rtre(&PixelAffine::IDENTITY);
         assert!((rtre.median - 2.0 / 50.0).abs() < 1e-12 && (rtre.p90 - 3.6 / 50.0).abs() < 1e-12);
     }

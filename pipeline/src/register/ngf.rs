@@ -13,7 +13,7 @@
 
 use rayon::prelude::*;
 
-use super::plane::{Plane, gradient_adjoint_row, gradient_row};
+use super::plane::{Plane, gradient_adjoint_row, gradient_row, mean_magnitude};
 
 /// Rows one task computes. Fixed, so that the sums are added in the same order for any number of threads; 32 rows keep
 /// the buffers of a 1000 px wide image inside a level-2 cache while the four halo rows cost about a tenth.
@@ -106,7 +106,10 @@ impl Level {
     fn sum_bands<const DERIVATIVE: bool, W: Warp>(&self, warp: &W) -> (Distance, Vec<f64>) {
         let bands: Vec<BandSum> = (0..self.fixed.height.div_ceil(BAND_ROWS))
             .into_par_iter()
-            .map_init(|| Band::new(self.fixed.width), |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS))
+            .map_init(
+                || Band::new(self.fixed.width),
+                |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS),
+            )
             .collect();
         let mut gradient = vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }];
         let (mut similarity, mut valid) = (0.0, 0);
@@ -178,7 +181,8 @@ impl Band {
             self.sample_row(level, warp, y, slot(y));
         }
 
-        let mut sum = BandSum { similarity: 0.0, valid: 0, gradient: vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }] };
+        let mut sum =
+            BandSum { similarity: 0.0, valid: 0, gradient: vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }] };
         for y in top.saturating_sub(reach - 1)..(bottom + reach - 1).min(height) {
             if y == 0 || y + 1 == height {
                 self.weight_x[slot(y)].fill(0.0);
@@ -252,10 +256,4 @@ impl Band {
             (weight_x[0], weight_x[last], weight_y[0], weight_y[last]) = (0.0, 0.0, 0.0, 0.0);
         }
     }
-}
-
-/// Mean length of the gradient vectors.
-pub(crate) fn mean_magnitude(gx: &Plane, gy: &Plane) -> f64 {
-    let sum: f64 = gx.data.iter().zip(&gy.data).map(|(gx, gy)| f64::from((gx * gx + gy * gy).sqrt())).sum();
-    sum / gx.data.len() as f64
 }
