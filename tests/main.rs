@@ -5,3 +5,9 @@ mod support;
 
 /// Real slide files through real OpenSlide: every good one opens and reads, every bad one has its own error.
 mod slides;
+
+/// Label map, picture and polygons of one result against each other and against what was painted.
+mod overlays;
+
+/// House rules: file lengths, hazard ids, no machine's paths.
+mod tidy;

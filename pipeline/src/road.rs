@@ -194,18 +194,27 @@ pub fn process_set(
     params: &RoadParams,
     progress: &dyn Progress,
 ) -> Result<SetResult, RoadError> {
+    process_opened(&set.key, &open_all(set, params, progress)?, model, params, progress)
+}
+
+/// [`process_set`] for slides that are already open, canonical stain to slide.
+///
+/// # Errors
+/// As [`process_set`].
+pub fn process_opened(
+    key: &SetKey,
+    slides: &Slides,
+    model: &mut Model,
+    params: &RoadParams,
+    progress: &dyn Progress,
+) -> Result<SetResult, RoadError> {
     let started = jiff::Timestamp::now();
     let layout = Layout::from(model.contract());
-    let prepared = prepare(set, &layout, params, progress)?;
+    let prepared = prepare_opened(key, slides, &layout, params, progress)?;
     let inferred = infer(&prepared, model, params.batch, progress)?;
-    let run = overlay::Run { key: &set.key, model, params, prepared: &prepared, inferred: &inferred, started };
+    let run = overlay::Run { key, model, params, prepared: &prepared, inferred: &inferred, started };
     let outputs = overlay::write_all(&run, progress)?;
-    Ok(SetResult {
-        key: set.key.clone(),
-        outputs,
-        tissue_cells: prepared.cells.len(),
-        warnings: overlay::warnings(&run),
-    })
+    Ok(SetResult { key: key.clone(), outputs, tissue_cells: prepared.cells.len(), warnings: overlay::warnings(&run) })
 }
 
 /// Opens, registers, finds tissue: everything before the model. The trainer's first half of the road is this function.
@@ -219,15 +228,22 @@ pub fn prepare(
     params: &RoadParams,
     progress: &dyn Progress,
 ) -> Result<Prepared, RoadError> {
+    prepare_opened(&set.key, &open_all(set, params, progress)?, layout, params, progress)
+}
+
+/// The slides of a set, by canonical stain.
+pub type Slides = BTreeMap<String, Arc<dyn SlideSource>>;
+
+fn open_all(set: &SectionSet, params: &RoadParams, progress: &dyn Progress) -> Result<Slides, RoadError> {
     let options = OpenOptions { mpp: params.mpp, limits: params.limits.clone() };
     let total = set.slides.len() as u64;
-    let mut slides = BTreeMap::new();
+    let mut slides = Slides::new();
     for (done, (stain, path)) in set.slides.iter().enumerate() {
         progress.stage(Stage::Open, done as u64, total);
         slides.insert(stain.clone(), slide::open(path, &options)?);
     }
     progress.stage(Stage::Open, total, total);
-    prepare_opened(&set.key, &slides, layout, params, progress)
+    Ok(slides)
 }
 
 /// [`prepare`] for slides that are already open, canonical stain to slide.
@@ -236,7 +252,7 @@ pub fn prepare(
 /// As [`prepare`].
 pub fn prepare_opened(
     key: &SetKey,
-    slides: &BTreeMap<String, Arc<dyn SlideSource>>,
+    slides: &Slides,
     layout: &Layout,
     params: &RoadParams,
     progress: &dyn Progress,
@@ -276,7 +292,7 @@ fn thumbnail_mpp(slides: &[&Arc<dyn SlideSource>], wanted: impl Fn(f64) -> f64) 
 }
 
 fn place_sections(
-    slides: &BTreeMap<String, Arc<dyn SlideSource>>,
+    slides: &Slides,
     layout: &Layout,
     params: &RoadParams,
     progress: &dyn Progress,

@@ -92,7 +92,12 @@ pub(crate) struct AffineWarp {
 }
 
 impl AffineWarp {
-    /// `map` in pixels of `level`.
+    /// A map between full-resolution pixels, seen on `level`.
+    pub(crate) fn on_level(map: PixelAffine, level: &Level) -> Self {
+        Self::new(map.to_level(level.factor as f64), level)
+    }
+
+    /// A map between pixels of `level`.
     pub(crate) fn new(map: PixelAffine, level: &Level) -> Self {
         Self { map, centre: [(level.fixed.width - 1) as f64 / 2.0, (level.fixed.height - 1) as f64 / 2.0] }
     }
@@ -132,9 +137,8 @@ const MEMORY: usize = 6;
 /// An iteration that lowers the distance by less than this share moves the map by hundredths of a level pixel.
 const RELATIVE_DECREASE: f64 = 1e-6;
 
-/// Lowers the NGF distance on one level, starting from `start` (full-resolution pixels). Returns the refined map (full
-/// resolution) and its distance on this level.
-pub(crate) fn refine(level: &Level, start: PixelAffine, freedom: Freedom, max_iterations: usize) -> (PixelAffine, f64) {
+/// Lowers the NGF distance on one level, starting from `start`. Both maps are in full-resolution pixels.
+pub(crate) fn refine(level: &Level, start: PixelAffine, freedom: Freedom, max_iterations: usize) -> PixelAffine {
     let factor = level.factor as f64;
     let start = start.to_level(factor);
     let centre = AffineWarp::new(start, level).centre;
@@ -172,5 +176,5 @@ pub(crate) fn refine(level: &Level, start: PixelAffine, freedom: Freedom, max_it
     let options =
         lbfgs::Options { memory: MEMORY, max_iterations, first_step: 1.0, relative_decrease: RELATIVE_DECREASE };
     let end = minimize(&vec![0.0; unknowns], &options, objective);
-    (map_of(&end.x).from_level(factor), end.value)
+    map_of(&end).from_level(factor)
 }

@@ -15,8 +15,8 @@ use rustfft::num_complex::Complex32;
 use super::RegisterParams;
 use super::affine::PixelAffine;
 use super::fft::{Fft2, Spectrum};
-use super::ngf::mean_magnitude;
-use super::plane::Plane;
+use super::plane::{Plane, double_angle};
+use super::similarity::Similarity;
 
 /// Blur before the gradients of the search images, in their pixels: below it lies pixel noise, not tissue.
 const GRADIENT_SIGMA_PX: f32 = 1.0;
@@ -32,7 +32,7 @@ const ENERGY_FLOOR: f64 = 1e-4;
 /// A local maximum of the search score.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peak {
-    /// Sum of both similarities, lowered for small overlaps; at most 2.
+    /// [`Similarity::score`] there.
     pub(crate) score: f64,
     /// In full-resolution pixels.
     pub(crate) map: PixelAffine,
@@ -47,13 +47,8 @@ struct Features {
 
 impl Features {
     fn new(density: Plane) -> Self {
-        let (mut gx, mut gy) = density.gaussian(GRADIENT_SIGMA_PX).gradient();
-        let e = (mean_magnitude(&gx, &gy) as f32).max(f32::MIN_POSITIVE.sqrt());
-        for (gx, gy) in gx.data.iter_mut().zip(&mut gy.data) {
-            let norm = *gx * *gx + *gy * *gy + e * e;
-            (*gx, *gy) = ((*gx * *gx - *gy * *gy) / norm, 2.0 * *gx * *gy / norm);
-        }
-        Self { density, z: [gx, gy] }
+        let z = double_angle(&density.gaussian(GRADIENT_SIGMA_PX));
+        Self { density, z }
     }
 
     fn energy(&self) -> Plane {
@@ -234,11 +229,13 @@ impl<'a> Search<'a> {
                 let covariance = f64::from(product.re) - place.sum * moving.density / place.count;
                 let variance =
                     (moving.squared - moving.density * moving.density / place.count).max(VARIANCE_FLOOR * place.count);
-                let ncc = covariance / (place.variance * variance).sqrt();
                 let energy = moving.energy.max(ENERGY_FLOOR * place.count);
-                let ngf = f64::from(product.im) / (place.energy * energy).sqrt();
-                // Full credit from 5/6 of the smaller image on: small overlaps fit by chance.
-                (ncc + ngf) * (0.5 + 0.6 * place.count / self.smaller_area).min(1.0)
+                let similarity = Similarity {
+                    ncc: covariance / (place.variance * variance).sqrt(),
+                    edges: f64::from(product.im) / (place.energy * energy).sqrt(),
+                    overlap: place.count / self.smaller_area,
+                };
+                similarity.score()
             })
             .collect();
         let mut peaks = Vec::with_capacity(PEAKS_PER_ORIENTATION);

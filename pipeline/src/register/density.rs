@@ -11,8 +11,14 @@ const DENSEST_PERCENTILE: f64 = 0.995;
 /// Sensor and JPEG noise of a few grey levels on glass stays below this density; the faintest counterstain is far above.
 const MIN_DENSITY: f32 = 0.02;
 
+/// Tissue always lets some light through. What is blacker than this in all channels was never scanned: programs fill
+/// missing parts of an image with black.
+const UNSCANNED_LEVEL: u8 = 8;
+/// Interpolation smears the border of unscanned parts by a pixel or two.
+const UNSCANNED_MARGIN_PX: usize = 2;
+
 /// Mean optical density `−log10(I / background)` of the three channels, scaled to `[0, 1]`; the background is each
-/// channel's 97th percentile. `None` where the image holds nothing darker than its background.
+/// channel's 97th percentile. Unscanned parts count as background. `None` where the image holds nothing darker than its background.
 pub(crate) fn optical_density(image: &RgbImage) -> Option<Plane> {
     let pixels = image.as_raw();
     let mut histograms = [[0usize; 256]; 3];
@@ -36,6 +42,7 @@ pub(crate) fn optical_density(image: &RgbImage) -> Option<Plane> {
             })
             .collect(),
     };
+    clear_unscanned(&mut density, pixels);
     let mut sorted = density.data.clone();
     let rank = (sorted.len().checked_sub(1)? as f64 * DENSEST_PERCENTILE) as usize;
     let densest = *sorted.select_nth_unstable_by(rank, f32::total_cmp).1;
@@ -44,6 +51,20 @@ pub(crate) fn optical_density(image: &RgbImage) -> Option<Plane> {
     }
     density.data.iter_mut().for_each(|d| *d = (*d / densest).min(1.0));
     Some(density)
+}
+
+/// Sets the density to that of glass in and next to unscanned parts.
+fn clear_unscanned(density: &mut Plane, pixels: &[u8]) {
+    let (width, height) = (density.width, density.height);
+    for (i, _) in pixels.chunks_exact(3).enumerate().filter(|(_, pixel)| pixel.iter().all(|v| *v <= UNSCANNED_LEVEL)) {
+        let around = |centre: usize, side: usize| {
+            centre.saturating_sub(UNSCANNED_MARGIN_PX)..(centre + UNSCANNED_MARGIN_PX + 1).min(side)
+        };
+        for y in around(i / width, height) {
+            let columns = around(i % width, width);
+            density.data[y * width + columns.start..y * width + columns.end].fill(0.0);
+        }
+    }
 }
 
 /// The level below or at which the given share of the counted pixels lies.
@@ -78,6 +99,18 @@ mod tests {
             assert!((bright.row(50)[x] - expected).abs() < 0.01);
             assert!((dim.row(50)[x] - expected).abs() < 0.01);
         }
+    }
+
+    #[test]
+    fn a_black_frame_counts_as_glass() {
+        let section = |frame: u8| {
+            RgbImage::from_fn(120, 100, |x, y| match (x, y) {
+                (20..100, 20..80) => Rgb([200, 120, 160]),
+                (10..110, 10..90) => Rgb([240; 3]),
+                _ => Rgb([frame; 3]),
+            })
+        };
+        assert_eq!(optical_density(&section(0)), optical_density(&section(240)));
     }
 
     #[test]

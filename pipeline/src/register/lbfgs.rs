@@ -22,13 +22,6 @@ pub(crate) struct Options {
     pub(crate) relative_decrease: f64,
 }
 
-/// Where the iteration ended.
-#[derive(Debug, Clone)]
-pub(crate) struct Minimum {
-    pub(crate) x: Vec<f64>,
-    pub(crate) value: f64,
-}
-
 /// A point visited by the line search along the current direction.
 struct Trial {
     step: f64,
@@ -40,12 +33,12 @@ struct Trial {
 }
 
 /// Minimises `function`, which returns the value at its first argument and writes the gradient into the second.
-/// The result is never worse than `start`.
+/// The point returned is never worse than `start`.
 pub(crate) fn minimize(
     start: &[f64],
     options: &Options,
     mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
-) -> Minimum {
+) -> Vec<f64> {
     let mut x = start.to_vec();
     let mut gradient = vec![0.0; x.len()];
     let mut value = function(&x, &mut gradient);
@@ -76,7 +69,7 @@ pub(crate) fn minimize(
             break;
         }
     }
-    Minimum { x, value }
+    x
 }
 
 /// A step, the change of the gradient along it, and 1 over their inner product.
@@ -214,7 +207,7 @@ mod tests {
                 evaluations += 1;
                 rosenbrock(x, g)
             });
-            assert!(end.x.iter().all(|x| (x - 1.0).abs() < 1e-5), "{end:?}");
+            assert!(end.iter().all(|x| (x - 1.0).abs() < 1e-5), "{end:?}");
             assert!(evaluations < 250, "{evaluations} evaluations");
         }
     }
@@ -225,7 +218,7 @@ mod tests {
             g.fill(1.0);
             7.0
         });
-        assert_eq!((end.x, end.value), (vec![2.0, 3.0], 7.0));
+        assert_eq!(end, [2.0, 3.0]);
     }
 
     proptest! {
@@ -237,7 +230,7 @@ mod tests {
                 }
                 (0..4).map(|i| 0.5 * curvature[i] * (x[i] - centre[i]).powi(2)).sum()
             });
-            prop_assert!(end.x.iter().zip(&centre).all(|(x, c)| (x - c).abs() < 1e-3), "{end:?} {centre:?}");
+            prop_assert!(end.iter().zip(&centre).all(|(x, c)| (x - c).abs() < 1e-3), "{end:?} {centre:?}");
         }
     }
 }

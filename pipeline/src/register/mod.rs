@@ -21,6 +21,7 @@ mod lbfgs;
 mod ngf;
 mod plane;
 mod quality;
+mod similarity;
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -29,10 +30,11 @@ use serde::{Deserialize, Serialize};
 pub use affine::PixelAffine;
 pub use quality::RegistrationQuality;
 
-use affine::{Freedom, refine};
+use affine::{AffineWarp, Freedom, refine};
 use coarse::Peak;
 use ngf::Level;
 use plane::Plane;
+use similarity::Similarity;
 
 /// Reductions of the pyramid, coarse to fine.
 const FACTORS: [usize; 5] = [16, 8, 4, 2, 1];
@@ -208,17 +210,24 @@ fn distinct_candidates(peaks: &[Peak], (width, height): (usize, usize), limit: u
 }
 
 /// Refines all candidates on the two coarsest levels, the best [`FINALISTS`] on the next and the winner on the rest.
-/// `None` where every candidate collapsed.
+/// `None` without candidates.
 fn refine_candidates(levels: &[Level], candidates: &[PixelAffine], iterations: usize) -> Option<PixelAffine> {
     let (coarsest, finer) = levels.split_first()?;
     let mut maps: Vec<PixelAffine> =
-        candidates.par_iter().map(|map| refine(coarsest, *map, Freedom::Rigid, iterations).0).collect();
+        candidates.par_iter().map(|map| refine(coarsest, *map, Freedom::Rigid, iterations)).collect();
     // Images too small for a second level get both passes on the only one.
     let affine_levels = if finer.is_empty() { levels } else { finer };
     for (pass, level) in affine_levels.iter().enumerate() {
-        let mut refined: Vec<_> = maps.par_iter().map(|map| refine(level, *map, Freedom::Affine, iterations)).collect();
-        refined.retain(|(map, _)| PLAUSIBLE_AREA_FACTOR.contains(&map.determinant().abs()));
-        refined.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        let mut refined: Vec<(PixelAffine, f64)> = maps
+            .par_iter()
+            .map(|start| {
+                let map = refine(level, *start, Freedom::Affine, iterations);
+                // A collapsed map says nothing against where it started; a finer level may hold it better.
+                let map = if PLAUSIBLE_AREA_FACTOR.contains(&map.determinant().abs()) { map } else { *start };
+                (map, Similarity::measure(level, &AffineWarp::on_level(map, level)).score())
+            })
+            .collect();
+        refined.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         refined.truncate(if pass == 0 { FINALISTS } else { 1 });
         maps = refined.into_iter().map(|(map, _)| map).collect();
     }

@@ -13,7 +13,7 @@
 
 use rayon::prelude::*;
 
-use super::plane::{Plane, gradient_adjoint_row, gradient_row};
+use super::plane::{Plane, gradient_adjoint_row, gradient_row, mean_magnitude};
 
 /// Rows one task computes. Fixed, so that the sums are added in the same order for any number of threads; 32 rows keep
 /// the buffers of a 1000 px wide image inside a level-2 cache while the four halo rows cost about a tenth.
@@ -256,10 +256,4 @@ impl Band {
             (weight_x[0], weight_x[last], weight_y[0], weight_y[last]) = (0.0, 0.0, 0.0, 0.0);
         }
     }
-}
-
-/// Mean length of the gradient vectors.
-pub(crate) fn mean_magnitude(gx: &Plane, gy: &Plane) -> f64 {
-    let sum: f64 = gx.data.iter().zip(&gy.data).map(|(gx, gy)| f64::from((gx * gx + gy * gy).sqrt())).sum();
-    sum / gx.data.len() as f64
 }

@@ -126,6 +126,24 @@ impl Plane {
     }
 }
 
+/// Real and imaginary part of `z = (gx + i·gy)² / (|g|² + e²)`, `e` the mean length of the gradients: direction of the edge
+/// modulo 180°, length near 1 on edges and near 0 where there are none.
+pub(crate) fn double_angle(image: &Plane) -> [Plane; 2] {
+    let (mut gx, mut gy) = image.gradient();
+    let e = (mean_magnitude(&gx, &gy) as f32).max(f32::MIN_POSITIVE.sqrt());
+    for (gx, gy) in gx.data.iter_mut().zip(&mut gy.data) {
+        let norm = *gx * *gx + *gy * *gy + e * e;
+        (*gx, *gy) = ((*gx * *gx - *gy * *gy) / norm, 2.0 * *gx * *gy / norm);
+    }
+    [gx, gy]
+}
+
+/// Mean length of gradient vectors.
+pub(crate) fn mean_magnitude(gx: &Plane, gy: &Plane) -> f64 {
+    let sum: f64 = gx.data.iter().zip(&gy.data).map(|(gx, gy)| f64::from((gx * gx + gy * gy).sqrt())).sum();
+    sum / gx.data.len() as f64
+}
+
 /// Weights of a Gaussian out to three sigma, summing to 1.
 fn gaussian_kernel(sigma_px: f32) -> Vec<f32> {
     let radius = (3.0 * sigma_px).ceil() as i32;

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::affine::{AffineWarp, PixelAffine};
 use super::coarse::Peak;
-use super::ngf::{Level, Warp};
+use super::ngf::Level;
+use super::similarity::Similarity;
 
 /// Two maps that move the corners of the fixed image apart by more than this share of its diagonal (root mean square)
 /// are different answers. 15 % is a rotation by 17° or a shift by 15 % of the diagonal: three angle steps of the search
@@ -33,8 +34,7 @@ pub struct RegistrationQuality {
 
 /// Measures `map` on `level`; `peaks` are all candidates of the search, best first.
 pub(crate) fn measure(map: PixelAffine, level: &Level, peaks: &[Peak], size: (usize, usize)) -> RegistrationQuality {
-    let factor = level.factor as f64;
-    let warp = |map: PixelAffine| AffineWarp::new(map.to_level(factor), level);
+    let warp = |map| AffineWarp::on_level(map, level);
     let after = level.distance(&warp(map));
     let (agreeing, rival) = best_by_agreement(map, peaks, size);
     RegistrationQuality {
@@ -42,7 +42,7 @@ pub(crate) fn measure(map: PixelAffine, level: &Level, peaks: &[Peak], size: (us
         determinant: map.determinant(),
         ngf_before: level.distance(&warp(PixelAffine::IDENTITY)).value,
         ngf_after: after.value,
-        ncc: correlation(level, &warp(map)),
+        ncc: Similarity::measure(level, &warp(map)).ncc,
         search_score: agreeing.unwrap_or(0.0),
         search_margin: rival.map(|rival| agreeing.unwrap_or(0.0) - rival),
     }
@@ -54,27 +54,4 @@ fn best_by_agreement(map: PixelAffine, peaks: &[Peak], (width, height): (usize, 
     let agrees = |peak: &&Peak| peak.map.corner_distance(&map, width, height) < limit;
     let best = |wanted: bool| peaks.iter().find(|peak| agrees(peak) == wanted).map(|peak| peak.score);
     (best(true), best(false))
-}
-
-/// Normalised cross-correlation of the fixed image and the warped moving image where both exist.
-fn correlation(level: &Level, warp: &impl Warp) -> f64 {
-    let (mut xs, mut ys) = (vec![0.0; level.fixed.width], vec![0.0; level.fixed.width]);
-    let (mut n, mut f, mut m, mut ff, mut mm, mut fm) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
-    for y in 0..level.fixed.height {
-        warp.positions(y, &mut xs, &mut ys);
-        for (fixed, (x, y)) in level.fixed.row(y).iter().zip(xs.iter().zip(&ys)) {
-            let sample = level.moving.sample(*x, *y);
-            if sample.inside {
-                let (a, b) = (f64::from(*fixed), f64::from(sample.value));
-                n += 1.0;
-                f += a;
-                m += b;
-                ff += a * a;
-                mm += b * b;
-                fm += a * b;
-            }
-        }
-    }
-    let spread = (ff - f * f / n) * (mm - m * m / n);
-    if spread > 0.0 { (fm - f * m / n) / spread.sqrt() } else { 0.0 }
 }
