@@ -44,7 +44,7 @@ fn painted(shift: (i32, i32)) -> RgbImage {
     RgbImage::from_fn(900, 700, |x, y| {
         let (x, y) = (x as i32 - shift.0, y as i32 - shift.1);
         let (fx, fy) = (f64::from(x), f64::from(y));
-        let wave = (fx / 37.0).sin() + (fy / 29.0).cos() + (fx / 61.0 + fy / 43.0).sin() + (fx * fy / 9000.0).cos();
+        let wave = (fx / 80.0).sin() + (fy / 65.0).cos() + (fx / 130.0 + fy / 95.0).sin() + (fx * fy / 30000.0).cos();
         let grain = ((x * 31 + y * 17) % 7) as u8;
         if wave < -0.3 {
             return Rgb([250; 3]);
@@ -134,8 +134,9 @@ fn the_map_is_where_the_colours_are() {
                 }
             }
         }
-        // Cells are 16 px, blobs some 30: borders run through cells.
-        eprintln!("{}: {right} of {asked} {:?}", record.slide.stain, record.sections);
+        // Cells are 16 px, blobs some 80: borders run through cells, where the example model answers the mean colour.
+        let share = f64::from(right) / f64::from(asked);
+        assert!(asked > 1000 && share > 0.7, "{}: {right} of {asked}", record.slide.stain);
     }
 }
 
