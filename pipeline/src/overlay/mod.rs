@@ -81,7 +81,7 @@ pub fn warnings(run: &Run) -> Vec<String> {
     for section in &run.prepared.sections {
         match &section.placement {
             Placement::Missing => {
-                warnings.push(format!("stain {} is missing; its fill colour stood in", section.stain))
+                warnings.push(format!("stain {} is missing; its fill colour stood in", section.stain));
             }
             Placement::LeftOut { reason } => {
                 warnings.push(format!("stain {} could not be registered and was left out: {reason}", section.stain));

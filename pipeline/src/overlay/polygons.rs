@@ -82,8 +82,7 @@ fn rings(mut edges: BTreeMap<Vertex, Vec<Vertex>>) -> Polygon {
         let mut ring = vec![start];
         let mut direction = (0_i64, 0_i64);
         let mut at = start;
-        loop {
-            let Some(ends) = edges.get_mut(&at) else { break };
+        while let Some(ends) = edges.get_mut(&at) {
             let left = |to: &Vertex| {
                 let turn = (i64::from(to.0) - i64::from(at.0), i64::from(to.1) - i64::from(at.1));
                 direction.0 * turn.1 - direction.1 * turn.0 < 0

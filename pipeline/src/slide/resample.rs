@@ -207,7 +207,7 @@ mod tests {
         let block = resampled.read(PixelRect { x: -2, y: 520, width: 10, height: 20 }).expect("readable");
         assert_eq!(block.get_pixel(0, 0).0, [255; 3]);
         assert_eq!(block.get_pixel(5, 15).0, [255; 3]);
-        assert_eq!(block.get_pixel(4, 3).0, [(2 * 7 + 523) as u8, 2 ^ (523_u32 as u8), (523 * 3) as u8]);
+        assert_eq!(block.get_pixel(4, 3).0, [(2 * 7 + 523) as u8, 0b10 ^ 0x0b, (523 * 3) as u8]);
     }
 
     #[test]
