@@ -136,6 +136,21 @@ fn every_test_that_the_documents_name_exists() {
 }
 
 #[test]
+fn every_link_between_documents_leads_somewhere() {
+    let broken: Vec<_> = tree()
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "md"))
+        .flat_map(|(path, text)| {
+            let folder = support::root().join(path.parent().unwrap_or(Path::new("")));
+            let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+            links.filter(|link| !link.is_empty() && !link.contains("://")).map(move |link| folder.join(link))
+        })
+        .filter(|target| !target.exists())
+        .collect();
+    assert!(broken.is_empty(), "links to nowhere: {broken:?}");
+}
+
+#[test]
 fn readme_says_research_use_only() {
     let readme = std::fs::read_to_string(support::root().join("README.md")).expect("README.md");
     assert!(readme.contains("Research use only"));
