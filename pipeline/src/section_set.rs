@@ -238,7 +238,12 @@ pub fn group(paths: &[PathBuf], namer: &Namer, manifest: Option<&Manifest>) -> G
         let slides = sets.entry(key.clone()).or_default();
         match slides.get(&name.stain) {
             Some(first) => {
-                errors.push(NamingError::Duplicate { path: path.clone(), first: first.clone(), key, stain: name.stain });
+                errors.push(NamingError::Duplicate {
+                    path: path.clone(),
+                    first: first.clone(),
+                    key,
+                    stain: name.stain,
+                });
             }
             None => drop(slides.insert(name.stain, path.clone())),
         }
