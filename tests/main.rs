@@ -11,3 +11,6 @@ mod overlays;
 
 /// House rules: file lengths, hazard ids, no machine's paths.
 mod tidy;
+
+/// Slides arrive, overlays appear, originals stay as they were: both programs as processes, a bus of their own.
+mod end_to_end;

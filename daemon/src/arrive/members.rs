@@ -1,0 +1,234 @@
+//! A slide is rarely just a file: which files belong to it, and how their state is remembered.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use tissuemap::overlay::RESULT_EXTENSION;
+
+/// What one member looked like when it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub modified: SystemTime,
+}
+
+impl Member {
+    pub(crate) fn new(path: PathBuf, metadata: &Metadata) -> Self {
+        // A file system without modification times still has sizes; growth is then what settles.
+        Self { path, bytes: metadata.len(), modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
+    }
+}
+
+/// Sizes and modification times of all members of a slide, sorted by path. Two equal fingerprints mean: nothing was
+/// written in between (as far as a file system tells without reading the files).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fingerprint(Vec<Member>);
+
+impl Fingerprint {
+    /// The fingerprint of these members, in any order.
+    pub fn new(mut members: Vec<Member>) -> Self {
+        members.sort();
+        members.dedup();
+        Self(members)
+    }
+
+    /// The members, sorted by path.
+    pub fn members(&self) -> &[Member] {
+        &self.0
+    }
+}
+
+/// Endings of files that name a slide. `.czi` is listed although OpenSlide reads it only in versions to come: the
+/// operator shall get a reason, not silence.
+const SLIDE_ENDINGS: &[&str] =
+    &["svs", "ndpi", "mrxs", "scn", "bif", "svslide", "tif", "tiff", "vms", "vmu", "dcm", "czi"];
+
+/// Endings under which copying programs hide an unfinished file.
+const TEMPORARY_ENDINGS: &[&str] = &["tmp", "part", "partial", "filepart", "crdownload"];
+
+fn ending_in(path: &Path, endings: &[&str]) -> bool {
+    path.extension().is_some_and(|e| endings.iter().any(|known| e.eq_ignore_ascii_case(known)))
+}
+
+/// True for names the scan passes over: hidden and backup files, unfinished copies, and our own output.
+pub fn ignored(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(b".")
+        || name.ends_with(b"~")
+        || ending_in(path, TEMPORARY_ENDINGS)
+        || ending_in(path, &[RESULT_EXTENSION])
+}
+
+/// True when the name is that of a slide's naming file.
+pub(super) fn names_a_slide(path: &Path) -> bool {
+    ending_in(path, SLIDE_ENDINGS)
+}
+
+pub(super) fn is_dicom(path: &Path) -> bool {
+    ending_in(path, &["dcm"])
+}
+
+/// The fingerprint of the slide that `path` names, with all its members as they are now:
+///
+/// | slide | members |
+/// |---|---|
+/// | `case.mrxs` | it and every file in the sibling directory `case/` |
+/// | `case.vms`, `case.vmu` | it and the files its key file names |
+/// | `series/x.dcm` | every file of the directory |
+/// | any other | the file |
+///
+/// Temporary names count as members inside a directory that belongs to the slide: a growing `Data0007.dat.part` means
+/// that the copy goes on.
+///
+/// # Errors
+/// A member cannot be looked at; one that has just vanished is left out instead.
+pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
+    let mut members = Vec::new();
+    push(&mut members, path.to_path_buf())?;
+    if ending_in(path, &["mrxs"]) {
+        push_directory(&mut members, &path.with_extension(""))?;
+    } else if ending_in(path, &["vms", "vmu"]) {
+        for file in key_file_members(path)? {
+            push(&mut members, file)?;
+        }
+    } else if is_dicom(path)
+        && let Some(series) = path.parent()
+    {
+        push_directory(&mut members, series)?;
+    }
+    Ok(Fingerprint::new(members))
+}
+
+fn push(members: &mut Vec<Member>, path: PathBuf) -> io::Result<()> {
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => members.push(Member::new(path, &metadata)),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn push_directory(members: &mut Vec<Member>, directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        // The index of a MIRAX slide often arrives before its data.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        push(members, entry?.path())?;
+    }
+    Ok(())
+}
+
+/// The files that a Hamamatsu VMS or VMU key file names, beside it.
+fn key_file_members(path: &Path) -> io::Result<Vec<PathBuf>> {
+    // Real key files have some 60 lines; what is longer is not one, and OpenSlide will say so.
+    const MAX_BYTES: u64 = 64 << 10;
+    const KEYS: &[&str] = &["ImageFile", "MapFile", "MacroImage", "OptimisationFile"];
+
+    let mut text = Vec::new();
+    match fs::File::open(path) {
+        Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| KEYS.iter().any(|known| key.trim().starts_with(known)))
+        .map(|(_, value)| value.trim())
+        // Only names: a key file must not make us look elsewhere.
+        .filter(|value| Path::new(value).file_name() == Some(OsStr::new(value)))
+        .map(|value| directory.join(value))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, names: &[&str]) {
+        for name in names {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().expect("has a parent")).expect("create");
+            fs::write(path, name).expect("write");
+        }
+    }
+
+    fn members_of(folder: &Path, slide: &str) -> Vec<String> {
+        let found = fingerprint(&folder.join(slide)).expect("readable");
+        let relative = |m: &Member| m.path.strip_prefix(folder).expect("inside").display().to_string();
+        found.members().iter().map(relative).collect()
+    }
+
+    #[test]
+    fn a_plain_slide_is_its_file() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(folder.path(), &["a_HE.svs", "a_HE.xml", "b_HE.svs"]);
+        assert_eq!(members_of(folder.path(), "a_HE.svs"), ["a_HE.svs"]);
+    }
+
+    #[test]
+    fn mirax_members_are_the_index_and_its_directory_even_unfinished_ones() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(
+            folder.path(),
+            &["a.mrxs", "b.mrxs", "a/Slidedat.ini", "a/Data0000.dat", "a/Data0001.dat.part", "b/Index.dat"],
+        );
+        assert_eq!(
+            members_of(folder.path(), "a.mrxs"),
+            ["a/Data0000.dat", "a/Data0001.dat.part", "a/Slidedat.ini", "a.mrxs"]
+        );
+    }
+
+    #[test]
+    fn mirax_index_without_its_data_yet_is_alone() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(folder.path(), &["a.mrxs"]);
+        assert_eq!(members_of(folder.path(), "a.mrxs"), ["a.mrxs"]);
+    }
+
+    #[test]
+    fn dicom_members_are_the_whole_series_directory() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(folder.path(), &["s/1.dcm", "s/2.dcm", "s/3.dcm.part", "t/1.dcm"]);
+        assert_eq!(members_of(folder.path(), "s/1.dcm"), ["s/1.dcm", "s/2.dcm", "s/3.dcm.part"]);
+    }
+
+    #[test]
+    fn vms_members_are_the_files_its_key_file_names_and_never_elsewhere() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(folder.path(), &["a.jpg", "a(1,0).jpg", "a_macro.jpg", "a.opt", "other.jpg", "sub/x.jpg"]);
+        let keys = "[Virtual Microscope Specimen]\nNoLayers=1\nImageFile=a.jpg\nImageFile(1,0)=a(1,0).jpg\n\
+                    MacroImage=a_macro.jpg\nOptimisationFile=a.opt\nMapFile=missing.jpg\nImageFile(2,0)=sub/x.jpg\n";
+        fs::write(folder.path().join("a.vms"), keys).expect("write");
+        assert_eq!(members_of(folder.path(), "a.vms"), ["a(1,0).jpg", "a.jpg", "a.opt", "a.vms", "a_macro.jpg"]);
+    }
+
+    #[test]
+    fn growth_of_any_member_changes_the_fingerprint() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(folder.path(), &["a.mrxs", "a/Data0000.dat"]);
+        let slide = folder.path().join("a.mrxs");
+        let before = fingerprint(&slide).expect("readable");
+        fs::write(folder.path().join("a/Data0000.dat"), "longer than it was").expect("write");
+        assert_ne!(fingerprint(&slide).expect("readable"), before);
+    }
+
+    #[test]
+    fn temporary_hidden_and_own_names_are_ignored() {
+        for name in [".x.svs", "x.svs~", "x.tmp", "x.svs.PART", "x.partial", "x.svs.filepart", "case_HE.tissuemap"] {
+            assert!(ignored(Path::new(name)), "{name}");
+        }
+        for name in ["x.svs", "x.tiff", "partial.svs", "tissuemap"] {
+            assert!(!ignored(Path::new(name)), "{name}");
+        }
+    }
+}

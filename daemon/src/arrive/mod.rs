@@ -1,0 +1,161 @@
+//! From files that appear in a folder to slides that are whole and readable.
+//!
+//! **Invariant:** the scan is the truth, events are hints. [`watch`] only makes the next [`scan`] come sooner; with
+//! every event lost, every slide is still found, at most one scan interval later.
+
+pub mod members;
+pub mod scan;
+pub mod settle;
+pub mod watch;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::members::Fingerprint;
+use self::scan::Snapshot;
+use self::settle::{Event, Settle};
+use crate::job::Fault;
+
+/// A settled slide whose readability is to be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    pub slide: PathBuf,
+    pub fingerprint: Fingerprint,
+}
+
+/// The slides of one watch folder on their way to being ready: seen, settled, probed. Like [`Settle`], it does no
+/// input or output itself.
+#[derive(Debug)]
+pub struct Arrivals {
+    settle: Settle,
+    to_probe: VecDeque<Settled>,
+    ready: BTreeMap<PathBuf, Fingerprint>,
+    rejected: BTreeMap<PathBuf, Fault>,
+    unreadable: BTreeMap<PathBuf, String>,
+}
+
+impl Arrivals {
+    /// Slides settle when unchanged for `quiet`.
+    pub fn new(quiet: Duration) -> Self {
+        Self {
+            settle: Settle::new(quiet),
+            to_probe: VecDeque::new(),
+            ready: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a scan of the folder that took this time.
+    pub fn observe(&mut self, look: Range<Duration>, snapshot: Snapshot) {
+        for event in self.settle.observe(look, &snapshot) {
+            match event {
+                Event::Settled { slide, fingerprint } => self.to_probe.push_back(Settled { slide, fingerprint }),
+                Event::Unsettled { slide } => {
+                    self.to_probe.retain(|settled| settled.slide != slide);
+                    self.ready.remove(&slide);
+                    self.rejected.remove(&slide);
+                }
+            }
+        }
+        self.unreadable = snapshot.unreadable;
+    }
+
+    /// The next slide to open for a test; the caller reports back with [`Arrivals::probed`].
+    pub fn next_probe(&mut self) -> Option<Settled> {
+        self.to_probe.pop_front()
+    }
+
+    /// Takes in the outcome of a probe. Ignored when the slide has changed meanwhile: it will settle and be probed anew.
+    pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
+        let Settled { slide, fingerprint } = settled;
+        if !self.settle.is_settled(&slide, &fingerprint) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.ready.insert(slide, fingerprint);
+            }
+            Err(fault) => {
+                self.rejected.insert(slide, fault);
+            }
+        }
+    }
+
+    /// Slides that are whole and readable.
+    pub fn ready(&self) -> &BTreeMap<PathBuf, Fingerprint> {
+        &self.ready
+    }
+
+    /// Slides that settled but cannot be read, and what could not even be looked at, with the reason. A slide leaves
+    /// this list only when it changes.
+    pub fn rejected(&self) -> impl Iterator<Item = String> {
+        let unreadable = self.unreadable.iter().map(|(path, reason)| format!("{}: {reason}", path.display()));
+        self.rejected.values().map(ToString::to_string).chain(unreadable)
+    }
+
+    /// Slides that are still being copied or wait for their probe.
+    pub fn pending(&self) -> impl Iterator<Item = &PathBuf> {
+        self.settle.pending().chain(self.to_probe.iter().map(|settled| &settled.slide))
+    }
+
+    /// When a scan could settle the next slide.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.settle.next_due()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(10);
+
+    fn seconds(s: u64) -> Range<Duration> {
+        Duration::from_secs(s)..Duration::from_secs(s)
+    }
+
+    fn folder(bytes: u64) -> Snapshot {
+        let slide = PathBuf::from("case1_HE.svs");
+        let member = members::Member { path: slide.clone(), bytes, modified: std::time::SystemTime::UNIX_EPOCH };
+        Snapshot { slides: [(slide, Fingerprint::new(vec![member]))].into(), ..Snapshot::default() }
+    }
+
+    fn fault() -> Fault {
+        Fault::new("case1_HE.svs: damaged", "copy it again")
+    }
+
+    #[test]
+    fn a_rejected_slide_is_probed_again_only_after_it_changed() {
+        let mut arrivals = Arrivals::new(QUIET);
+        arrivals.observe(seconds(0), folder(1));
+        arrivals.observe(seconds(10), folder(1));
+        let settled = arrivals.next_probe().expect("settled");
+        arrivals.probed(settled, Err(fault()));
+        assert_eq!(arrivals.rejected().collect::<Vec<_>>(), ["case1_HE.svs: damaged; hint: copy it again"]);
+        arrivals.observe(seconds(100), folder(1));
+        assert_eq!(arrivals.next_probe(), None);
+
+        arrivals.observe(seconds(101), folder(2));
+        assert_eq!(arrivals.rejected().count(), 0);
+        arrivals.observe(seconds(111), folder(2));
+        let settled = arrivals.next_probe().expect("settled again");
+        arrivals.probed(settled, Ok(()));
+        assert_eq!(arrivals.ready().len(), 1);
+    }
+
+    #[test]
+    fn a_probe_of_a_slide_that_changed_meanwhile_counts_for_nothing() {
+        let mut arrivals = Arrivals::new(QUIET);
+        arrivals.observe(seconds(0), folder(1));
+        arrivals.observe(seconds(10), folder(1));
+        let settled = arrivals.next_probe().expect("settled");
+        arrivals.observe(seconds(11), folder(2));
+        arrivals.probed(settled.clone(), Ok(()));
+        assert!(arrivals.ready().is_empty());
+        arrivals.probed(settled, Err(fault()));
+        assert_eq!(arrivals.rejected().count(), 0);
+    }
+}

@@ -1,0 +1,282 @@
+//! The daemon's configuration file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use serde::Deserialize;
+use tissuemap::road::RoadParams;
+use tissuemap::section_set::{Namer, NamingError, NamingRules};
+use tissuemap::units::Mpp;
+
+use crate::sets::Incomplete;
+
+/// The commented configuration that `tissuemapd config` prints; equal to the built-in defaults.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// How long a running job may go on after the daemon was asked to end.
+    #[serde(default = "drain_seconds")]
+    pub drain_seconds: u64,
+    /// At least one.
+    pub watch: Vec<Watch>,
+    #[serde(default)]
+    pub naming: NamingRules,
+    #[serde(default)]
+    pub group: Group,
+    #[serde(default)]
+    pub bus: Bus,
+    /// How a set is processed.
+    #[serde(default)]
+    pub road: RoadParams,
+}
+
+/// One folder in which slides arrive.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    pub folder: PathBuf,
+    /// Resolution of slides that state none.
+    pub mpp: Option<Mpp>,
+    /// CSV that overrules file names.
+    pub manifest: Option<PathBuf>,
+    #[serde(default = "settle_seconds")]
+    pub settle_seconds: u64,
+    #[serde(default = "scan_seconds")]
+    pub scan_seconds: u64,
+    /// Ask for no file system events.
+    #[serde(default)]
+    pub poll: bool,
+}
+
+/// Scanners and SMB copies pause for a few seconds between tiles or retries; half a minute is ten times that.
+fn settle_seconds() -> u64 {
+    30
+}
+
+/// A scan is one `stat` a file; once a minute is no load even for a network share with ten thousand slides.
+fn scan_seconds() -> u64 {
+    60
+}
+
+/// Leaves a third of systemd's default 90 s for the cancelled job to end.
+fn drain_seconds() -> u64 {
+    60
+}
+
+/// What becomes of incomplete sets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Group {
+    pub wait_seconds: u64,
+    pub incomplete: Incomplete,
+}
+
+impl Default for Group {
+    /// A scanner needs some ten minutes for a slide at 40x, so an hour covers a rack of five stains.
+    fn default() -> Self {
+        Self { wait_seconds: 3600, incomplete: Incomplete::Wait }
+    }
+}
+
+/// Where the daemon tells its state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bus {
+    pub kind: BusKind,
+}
+
+/// One of the D-Bus buses of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BusKind {
+    /// The machine's bus, where a daemon started by systemd belongs.
+    #[default]
+    System,
+    /// The bus of a logged-in user.
+    Session,
+    /// No bus: the daemon tells its state in its log only.
+    #[value(skip)]
+    None,
+}
+
+/// Why a configuration cannot be used; the text names the file, the line and the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("configuration {}: {place}{reason}", path.display())]
+    Parse { path: PathBuf, place: String, reason: String },
+    #[error("configuration {}: `{key}` {reason}", path.display())]
+    Value { path: PathBuf, key: String, reason: String },
+    #[error("configuration {}: [naming]: {source}", path.display())]
+    Naming { path: PathBuf, source: Box<NamingError> },
+}
+
+impl Config {
+    /// Reads the file, makes its paths absolute and checks its values. What the paths lead to is not looked at: a
+    /// network share may come later.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let text = fs::read_to_string(path).map_err(read)?;
+        let absolute = std::path::absolute(path).map_err(read)?;
+        Self::parse(&text, path)?.resolved(absolute.parent().unwrap_or(Path::new("/"))).checked(path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.into(),
+            place: error.span().map(|span| place(text, span.start)).unwrap_or_default(),
+            reason: error.message().trim_end().replace('\n', ", "),
+        })
+    }
+
+    fn resolved(mut self, folder: &Path) -> Self {
+        self.model = folder.join(&self.model);
+        for watch in &mut self.watch {
+            watch.folder = folder.join(&watch.folder);
+            watch.manifest = watch.manifest.as_ref().map(|manifest| folder.join(manifest));
+        }
+        self
+    }
+
+    fn checked(self, path: &Path) -> Result<Self, ConfigError> {
+        let wrong = |key: String, reason: String| Err(ConfigError::Value { path: path.into(), key, reason });
+        if self.watch.is_empty() {
+            return wrong("watch".into(), "must name at least one folder: add a [[watch]] section".into());
+        }
+        for (index, watch) in self.watch.iter().enumerate() {
+            for (key, value) in [("settle_seconds", watch.settle_seconds), ("scan_seconds", watch.scan_seconds)] {
+                if value == 0 {
+                    return wrong(format!("watch.{key}"), format!("of {} must be at least 1", watch.folder.display()));
+                }
+            }
+            // A slide below two folders would be processed twice.
+            let overlaps =
+                |other: &&Watch| watch.folder.starts_with(&other.folder) || other.folder.starts_with(&watch.folder);
+            if let Some(other) = self.watch[index + 1..].iter().find(overlaps) {
+                let (one, two) = (watch.folder.display(), other.folder.display());
+                return wrong("watch.folder".into(), format!("{one} and {two} overlap; watch only the outer one"));
+            }
+        }
+        Namer::new(&self.naming)
+            .map_err(|source| ConfigError::Naming { path: path.into(), source: Box::new(source) })?;
+        Ok(self)
+    }
+}
+
+impl Watch {
+    /// [`Watch::settle_seconds`] as a duration.
+    pub fn settle(&self) -> Duration {
+        Duration::from_secs(self.settle_seconds)
+    }
+
+    /// [`Watch::scan_seconds`] as a duration.
+    pub fn scan_interval(&self) -> Duration {
+        Duration::from_secs(self.scan_seconds)
+    }
+}
+
+/// `line 3, `key`: ` for a byte offset, the key only where the line has one.
+fn place(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) => format!("line {number}, `{}`: ", key.trim()),
+        None => format!("line {number}: "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let path = Path::new("/etc/tissuemap/tissuemapd.toml");
+        Config::parse(text, path)
+            .and_then(|config| config.resolved(Path::new("/etc/tissuemap")).checked(path))
+            .map_err(|error| error.to_string())
+    }
+
+    const MINIMAL: &str = "model = \"m.onnx\"\n[[watch]]\nfolder = \"incoming\"\n";
+
+    #[test]
+    fn the_printed_default_is_the_built_in_default() {
+        let mut minimal = parse(MINIMAL).expect("minimal");
+        minimal.model = "/etc/tissuemap/model.onnx".into();
+        assert_eq!(parse(DEFAULT).expect("default"), minimal);
+    }
+
+    #[test]
+    fn commented_keys_of_the_printed_default_parse_too() {
+        let uncomment = |line: &str| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || rest.split(' ').nth(1) == Some("=") => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        let text: Vec<String> = DEFAULT.lines().map(uncomment).collect();
+        let config = parse(&text.join("\n")).expect("all keys are known");
+        assert!(config.watch[0].mpp.is_some() && config.watch[0].manifest.is_some());
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config = parse("model = \"/models/m.onnx\"\n[[watch]]\nfolder = \"incoming\"\nmanifest = \"names.csv\"")
+            .expect("fine");
+        assert_eq!(config.model, Path::new("/models/m.onnx"));
+        assert_eq!(config.watch[0].folder, Path::new("/etc/tissuemap/incoming"));
+        assert_eq!(config.watch[0].manifest.as_deref(), Some(Path::new("/etc/tissuemap/names.csv")));
+    }
+
+    #[test]
+    fn errors_are_one_line_and_name_file_line_and_key() {
+        let cases = [
+            ("model = \"m\"\n", vec!["watch"]),
+            ("[[watch]]\nfolder = \"a\"\n", vec!["model"]),
+            ("model = \"m\"\nwatch = []\n", vec!["`watch`", "at least one folder"]),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\nsettle_secs = 3\n",
+                vec!["line 4", "settle_secs", "settle_seconds"],
+            ),
+            ("model = \"m\"\n[[watch]]\nfolder = \"a\"\nsettle_seconds = \"3\"\n", vec!["line 4, `settle_seconds`"]),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\nscan_seconds = 0\n",
+                vec!["`watch.scan_seconds`", "at least 1"],
+            ),
+            ("model = \"m\"\n[[watch]]\nfolder = \"a\"\nmpp = 0.0\n", vec!["line 4, `mpp`", "plausible"]),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[group]\nincomplete = \"go\"\n",
+                vec!["line 5, `incomplete`", "skip"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[naming]\npatterns = [\"(\"]\n",
+                vec!["[naming]", "regular expression"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[[watch]]\nfolder = \"a/b\"\n",
+                vec!["`watch.folder`", "overlap"],
+            ),
+        ];
+        for (text, parts) in cases {
+            let error = parse(text).expect_err(text);
+            assert!(!error.contains('\n'), "{error}");
+            for part in ["/etc/tissuemap/tissuemapd.toml"].iter().chain(&parts) {
+                assert!(error.contains(part), "{part:?} missing in {error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::read(Path::new("/nonexistent/tissuemapd.toml")).expect_err("missing").to_string();
+        assert!(error.contains("/nonexistent/tissuemapd.toml") && error.contains("No such file"), "{error}");
+    }
+}

@@ -1,0 +1,133 @@
+//! The commands of `tissuemapctl`. Data goes to standard output, words to standard error.
+
+pub mod bus;
+pub mod process;
+pub mod slide;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tissuemap::units::Mpp;
+
+use crate::config::BusKind;
+use crate::exit;
+
+const EXAMPLES: &str = "Examples:
+  tissuemapctl process case7_HE.svs case7_CD31.svs --model mouse.onnx
+  tissuemapctl slide info case7_HE.svs
+  tissuemapctl status --watch
+  tissuemapctl wait --timeout 3600 && echo 'a result is there'
+";
+
+/// Operates tissuemap: asks the daemon, or processes slides without it. Research use only.
+#[derive(Debug, Parser)]
+#[command(version, after_help = format!("{EXAMPLES}\n{}", exit::HELP))]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// The D-Bus bus on which the daemon is
+    #[arg(long, global = true, value_enum, default_value = "system")]
+    pub bus: BusKind,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Process slides now, without the daemon
+    Process(ProcessArgs),
+    /// Show what the daemon is doing
+    Status(StatusArgs),
+    /// Wait until the daemon has finished a section set
+    Wait(WaitArgs),
+    /// Look at a slide
+    #[command(subcommand)]
+    Slide(SlideCommand),
+}
+
+/// `tissuemapctl slide`
+#[derive(Debug, Subcommand)]
+pub enum SlideCommand {
+    /// Show vendor, resolution, levels, scanned part and all of OpenSlide's properties
+    Info(InfoArgs),
+}
+
+/// `tissuemapctl process`
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// The slides of one or more section sets, in any order
+    #[arg(required = true, value_name = "SLIDE", help_heading = "Input")]
+    pub slides: Vec<PathBuf>,
+    /// Micrometres per pixel of slides that state none
+    #[arg(long, value_parser = parse_mpp, help_heading = "Input")]
+    pub mpp: Option<Mpp>,
+    /// A CSV (slide, case, block, section, stain) that overrules the file names
+    #[arg(long, value_name = "CSV", help_heading = "Input")]
+    pub manifest: Option<PathBuf>,
+    /// The model; needed unless --config names it
+    #[arg(long, value_name = "ONNX", required_unless_present = "config", help_heading = "Model")]
+    pub model: Option<PathBuf>,
+    /// Take model, naming and parameters from this configuration of the daemon
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub config: Option<PathBuf>,
+    /// Also process sets that have their results already
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Print one JSON object a set
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `tissuemapctl status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print the status again at every change, until the daemon ends
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `tissuemapctl wait`
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+/// `tissuemapctl slide info`
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    #[arg(value_name = "SLIDE")]
+    pub slide: PathBuf,
+    /// Micrometres per pixel, if the slide states none
+    #[arg(long, value_parser = parse_mpp)]
+    pub mpp: Option<Mpp>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_mpp(text: &str) -> Result<Mpp, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Mpp::new(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_implausible_mpp_is_refused_with_the_reason() {
+        let error = Cli::try_parse_from(["tissuemapctl", "slide", "info", "a.svs", "--mpp", "0"]).expect_err("refused");
+        assert!(error.to_string().contains("plausible"), "{error}");
+    }
+}

@@ -1,0 +1,137 @@
+//! `tissuemapctl process`: the whole road once, without the daemon.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tissuemap::road::{Progress, RoadParams, SetResult, Stage};
+use tissuemap::section_set::{Grouped, Manifest, Namer, NamingError, SectionSet, group};
+
+use super::ProcessArgs;
+use crate::arrive::members::fingerprint;
+use crate::config::Config;
+use crate::done::is_done;
+use crate::exit::{self, Exit, Failure};
+use crate::in_process::InProcess;
+use crate::job::{Fault, Job, JobRunner};
+use crate::status::stage_name;
+
+/// Groups the slides, processes each set and prints its output directories.
+///
+/// # Errors
+/// Nothing could be begun, or some slides or sets failed; the others are processed all the same.
+pub fn run(args: &ProcessArgs) -> Result<(), Failure> {
+    let config = args.config.as_deref().map(Config::read).transpose().map_err(|error| Exit::Usage.because(&error))?;
+    let model = args.model.clone().or(config.as_ref().map(|config| config.model.clone()));
+    let model = model.ok_or_else(|| Exit::Usage.with(Fault::new("no model", "give --model or --config")))?;
+    let params = config.as_ref().map_or_else(RoadParams::default, |config| config.road.clone());
+    let naming = config.map(|config| config.naming).unwrap_or_default();
+
+    let manifest =
+        args.manifest.as_deref().map(Manifest::read).transpose().map_err(|error| Exit::Usage.because(&error))?;
+    let runner = InProcess::load(&model, &params).map_err(|fault| Exit::Unavailable.with(fault))?;
+    let namer = namer(&naming, &runner).map_err(|error| Exit::Usage.because(&error))?;
+    let slides: Vec<PathBuf> =
+        args.slides.iter().map(|slide| std::path::absolute(slide).unwrap_or_else(|_| slide.clone())).collect();
+    let Grouped { sets, errors } = group(&slides, &namer, manifest.as_ref());
+
+    let mut failures = errors.len();
+    for error in &errors {
+        exit::complain(&Fault::from_error(error));
+    }
+    for set in sets {
+        if let Err(fault) = process(set, args, &runner)? {
+            exit::complain(&fault);
+            failures += 1;
+        }
+    }
+    match failures {
+        0 => Ok(()),
+        n => Err(Exit::JobsFailed.with(Fault::new(format!("{n} failed"), "the reasons are above"))),
+    }
+}
+
+fn namer(rules: &tissuemap::section_set::NamingRules, runner: &InProcess) -> Result<Namer, NamingError> {
+    let mut namer = Namer::new(rules)?;
+    for stain in &runner.model().stains {
+        namer.add_stain(&stain.name, &stain.aliases)?;
+    }
+    Ok(namer)
+}
+
+/// The outer error ends the program, the inner one concerns this set.
+fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<Result<(), Fault>, Failure> {
+    let name = format!("set {}", set.key);
+    let inputs: Result<_, std::io::Error> =
+        set.slides.values().map(|slide| Ok((slide.clone(), fingerprint(slide)?))).collect();
+    let inputs = match inputs {
+        Ok(inputs) => inputs,
+        Err(error) => return Ok(Err(Fault::from_error(&error))),
+    };
+    let job = Job { set, inputs, mpp: args.mpp };
+    let bar = Bar::new(&name);
+    if !args.force && is_done(&job, runner.model()) {
+        bar.end("has its results already; --force processes it again");
+        return Ok(Ok(()));
+    }
+    match runner.process(&job, &bar) {
+        Err(fault) => {
+            bar.end("failed");
+            Ok(Err(fault))
+        }
+        Ok(result) => {
+            bar.end(&format!("{} tissue cells", result.tissue_cells));
+            for warning in &result.warnings {
+                exit::say(&format!("warning: {name}: {warning}"));
+            }
+            exit::print(&listing(&result, args.json)?).map(Ok)
+        }
+    }
+}
+
+fn listing(result: &SetResult, json: bool) -> Result<String, Failure> {
+    if json {
+        return serde_json::to_string(result).map(|line| line + "\n").map_err(|error| Exit::Internal.because(&error));
+    }
+    Ok(exit::lines(result.outputs.iter().map(|output| output.display())))
+}
+
+/// A progress bar on standard error; lines of text where that is not a terminal.
+struct Bar {
+    bar: ProgressBar,
+    stage: Mutex<Option<Stage>>,
+}
+
+impl Bar {
+    fn new(name: &str) -> Self {
+        let style = ProgressStyle::with_template("{prefix} {msg:<9} {wide_bar} {percent:>3} %")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self { bar: ProgressBar::new(1).with_style(style).with_prefix(name.to_owned()), stage: Mutex::new(None) }
+    }
+
+    /// Replaces the bar by a line.
+    fn end(&self, words: &str) {
+        let line = format!("{}: {words}", self.bar.prefix());
+        if self.bar.is_hidden() {
+            exit::say(&line);
+        } else {
+            self.bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar.abandon_with_message(line);
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn stage(&self, stage: Stage, done: u64, total: u64) {
+        let mut last = self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *last != Some(stage) {
+            *last = Some(stage);
+            self.bar.set_message(stage_name(stage));
+            if self.bar.is_hidden() {
+                exit::say(&format!("{}: {}", self.bar.prefix(), stage_name(stage)));
+            }
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}

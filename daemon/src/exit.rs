@@ -1,0 +1,96 @@
+//! How the two programs end.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::job::Fault;
+
+/// What an exit code means. The numbers above 63 are those of `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The program ran, but slides or sets failed.
+    JobsFailed = 1,
+    /// A bug, or the operating system refused something ordinary.
+    Internal = 2,
+    /// The command line or the configuration is wrong.
+    Usage = 64,
+    /// Something that must be there is not: the bus, the daemon, a library, the model.
+    Unavailable = 69,
+}
+
+/// The table for `--help`.
+pub const HELP: &str = "Exit codes:
+  0   done
+  1   slides or section sets failed
+  2   internal error
+  64  the command line or the configuration is wrong
+  69  something is not there: the bus, the daemon, a library, the model, or news within --timeout";
+
+impl Exit {
+    /// This ending, for that reason.
+    pub fn with(self, fault: Fault) -> Failure {
+        Failure { exit: self, fault }
+    }
+
+    /// This ending, because of `error` and its causes.
+    pub fn because(self, error: &dyn std::error::Error) -> Failure {
+        self.with(Fault::from_error(error))
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A program's unhappy end: the code, and what to tell.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub fault: Fault,
+}
+
+/// Parses the command line; `Err` is the exit code after help or a usage error was printed.
+///
+/// # Errors
+/// See above.
+pub fn parse<C: clap::Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        // Nothing can be done about a closed terminal.
+        let _ = error.print();
+        if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS }
+    })
+}
+
+/// Tells a person something on standard error.
+#[allow(clippy::print_stderr)]
+pub fn say(words: &str) {
+    eprintln!("{words}");
+}
+
+/// Tells a person what went wrong: the reason, then the hint on a line of its own.
+pub fn complain(fault: &Fault) {
+    say(&format!("error: {}", fault.reason()));
+    if let Some(hint) = fault.hint() {
+        say(&format!("hint: {hint}"));
+    }
+}
+
+/// One line each.
+pub fn lines(items: impl Iterator<Item = impl Display>) -> String {
+    items.fold(String::new(), |text, item| text + &item.to_string() + "\n")
+}
+
+/// Writes data to standard output. A reader that has gone away (`| head`) is not an error.
+///
+/// # Errors
+/// Standard output cannot be written for any other reason.
+pub fn print(data: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Exit::Internal.because(&error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,182 @@
+//! One watch folder with everything that is known about its slides and section sets. Does no input or output itself:
+//! [`look`] and the job runner do, and report here.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tissuemap::section_set::{Manifest, Namer, SetKey, group};
+
+use crate::arrive::scan::{Snapshot, scan};
+use crate::arrive::{Arrivals, Settled};
+use crate::config::{Group, Watch};
+use crate::job::{Fault, Job};
+use crate::sets::Sets;
+
+/// Looks that hints ask for are at least so far apart: a slide being copied raises thousands of events, and no look
+/// before the settle time is over can change the verdict.
+const HINT_SPACING: Duration = Duration::from_secs(1);
+
+/// What one look at a watch folder found.
+#[derive(Debug)]
+pub struct Look {
+    snapshot: Snapshot,
+    manifest: Option<Manifest>,
+}
+
+/// Looks at a watch folder. Blocks, on a dead network share for long.
+///
+/// # Errors
+/// The folder or its manifest cannot be read.
+pub fn look(watch: &Watch) -> Result<Look, Fault> {
+    let snapshot = scan(&watch.folder).map_err(|error| {
+        Fault::new(
+            format!("watch folder {}: {error}", watch.folder.display()),
+            "create or mount it, or correct `watch.folder`",
+        )
+    })?;
+    let manifest = watch.manifest.as_deref().map(Manifest::read).transpose();
+    Ok(Look { snapshot, manifest: manifest.map_err(|error| Fault::from_error(&error))? })
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Folder {
+    watch: Watch,
+    namer: Arc<Namer>,
+    arrivals: Arrivals,
+    sets: Sets,
+    manifest: Option<Manifest>,
+    /// Slides that no set can take, with the reason.
+    misfits: Vec<String>,
+    /// Why the last look failed.
+    fault: Option<Fault>,
+    last_look: Option<Duration>,
+    looking: bool,
+    hinted: bool,
+    changed: bool,
+}
+
+impl Folder {
+    /// A folder not yet looked at. `stains` are those that make a set complete.
+    pub fn new(watch: Watch, namer: Arc<Namer>, stains: Vec<String>, group: &Group) -> Self {
+        Self {
+            arrivals: Arrivals::new(watch.settle()),
+            sets: Sets::new(stains, Duration::from_secs(group.wait_seconds), group.incomplete),
+            watch,
+            namer,
+            manifest: None,
+            misfits: Vec::new(),
+            fault: None,
+            last_look: None,
+            looking: false,
+            hinted: false,
+            changed: false,
+        }
+    }
+
+    /// The configuration.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Something may have changed in the folder.
+    pub fn hint(&mut self) {
+        self.hinted = true;
+    }
+
+    /// When something is to be done here if nothing happens before: a look, or the end of a set's deadline.
+    pub fn next_due(&self) -> Option<Duration> {
+        [self.next_look(), self.sets.next_due()].into_iter().flatten().min()
+    }
+
+    fn next_look(&self) -> Option<Duration> {
+        if self.looking {
+            return None;
+        }
+        let Some(last) = self.last_look else { return Some(Duration::ZERO) };
+        let hint = self.hinted.then_some(last + HINT_SPACING);
+        let settle = self.arrivals.next_due().map(|due| due.max(last + HINT_SPACING));
+        [Some(last + self.watch.scan_interval()), hint, settle].into_iter().flatten().min()
+    }
+
+    /// True when a look is due; the caller then takes it and reports with [`Folder::looked`].
+    pub fn begin_look(&mut self, now: Duration) -> bool {
+        let due = self.next_look().is_some_and(|due| due <= now);
+        if due {
+            (self.looking, self.hinted) = (true, false);
+        }
+        due
+    }
+
+    /// Takes in a look that took this time. A failed one changes nothing that is known: a share that is away for a
+    /// minute has not lost its slides.
+    pub fn looked(&mut self, time: Range<Duration>, look: Result<Look, Fault>) {
+        self.looking = false;
+        self.last_look = Some(time.end);
+        match look {
+            Ok(Look { snapshot, manifest }) => {
+                self.arrivals.observe(time, snapshot);
+                self.manifest = manifest;
+                self.fault = None;
+                self.changed = true;
+            }
+            Err(fault) => self.fault = Some(fault),
+        }
+    }
+
+    /// The next slide to probe.
+    pub fn next_probe(&mut self) -> Option<Settled> {
+        self.arrivals.next_probe()
+    }
+
+    /// Takes in the outcome of a probe.
+    pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
+        self.arrivals.probed(settled, outcome);
+        self.changed = true;
+    }
+
+    /// Groups the ready slides where anything has changed, and gives the sets that are to be processed from now on.
+    pub fn group(&mut self, now: Duration) -> Vec<SetKey> {
+        if !self.changed && self.sets.next_due().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.changed = false;
+        let ready = self.arrivals.ready();
+        let slides: Vec<PathBuf> = ready.keys().cloned().collect();
+        let grouped = group(&slides, &self.namer, self.manifest.as_ref());
+        self.misfits = grouped.errors.iter().map(ToString::to_string).collect();
+        self.sets.update(now, grouped.sets, ready)
+    }
+
+    /// Begins a queued set's job; `None` when it is no longer as it was when it was queued.
+    pub fn start(&mut self, key: &SetKey) -> Option<Job> {
+        let (set, inputs) = self.sets.start(key)?;
+        Some(Job { set, inputs, mpp: self.watch.mpp })
+    }
+
+    /// Takes in what became of a job.
+    pub fn finish(&mut self, key: &SetKey, outcome: Result<(), Fault>) {
+        self.sets.finish(key, outcome);
+        self.changed = true;
+    }
+
+    /// Slides that are being copied or tested.
+    pub fn arriving(&self) -> impl Iterator<Item = String> {
+        self.arrivals.pending().map(|slide| slide.display().to_string())
+    }
+
+    /// Sets that lack stains.
+    pub fn waiting(&self) -> impl Iterator<Item = String> {
+        self.sets.waiting()
+    }
+
+    /// What needs a person.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let folder = self.fault.iter().map(ToString::to_string);
+        let slides = self.arrivals.rejected();
+        let sets = self.sets.problems().map(|(set, reason)| format!("set {set}: {reason}"));
+        folder.chain(slides).chain(self.misfits.iter().cloned()).chain(sets)
+    }
+}

@@ -1,0 +1,184 @@
+//! The work behind one section set, and who does it.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
+use tissuemap::contract::StainSpec;
+use tissuemap::road::{Progress, SetResult, Stage};
+use tissuemap::section_set::SectionSet;
+use tissuemap::slide::SlideError;
+use tissuemap::units::Mpp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::arrive::members::Fingerprint;
+
+/// One section set to be processed.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub set: SectionSet,
+    /// The state of each slide's files when it settled.
+    pub inputs: BTreeMap<PathBuf, Fingerprint>,
+    /// Resolution of slides that state none, from the watch folder's configuration.
+    pub mpp: Option<Mpp>,
+}
+
+/// Why something could not be done, as it is shown to the operator: the file and the reason, then what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    reason: String,
+    hint: Option<String>,
+}
+
+impl Fault {
+    /// `reason` names the file and says what is wrong, `hint` what a person can do.
+    pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hint: Some(hint.into()) }
+    }
+
+    /// The same fault with this hint, unless it has one.
+    #[must_use]
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: self.hint.or_else(|| Some(hint.into())), ..self }
+    }
+
+    /// What is wrong, and with what.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What a person can do.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// What an error and its causes say, outermost first; a hint that is part of the text becomes the fault's.
+    pub fn from_error(error: &dyn std::error::Error) -> Self {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Errors that are transparent about their cause would say everything twice.
+            if !reason.contains(&text) {
+                reason = format!("{reason}: {text}");
+            }
+            source = cause.source();
+        }
+        match reason.split_once("; hint: ") {
+            Some((reason, hint)) => Self::new(reason, hint),
+            None => Self { reason, hint: None },
+        }
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; hint: {hint}"))
+    }
+}
+
+impl From<SlideError> for Fault {
+    fn from(error: SlideError) -> Self {
+        Self::from_error(&error).or_hint(error.hint())
+    }
+}
+
+/// What the daemon needs to know of the model that is served.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    pub path: PathBuf,
+    pub sha256: String,
+    /// In contract order.
+    pub stains: Vec<StainSpec>,
+}
+
+/// Opens slides and runs the model. The daemon itself never parses a pixel; whoever implements this does, in this
+/// process ([`crate::in_process::InProcess`]) or in another. All methods block.
+pub trait JobRunner: Send + Sync + 'static {
+    /// The model in use.
+    fn model(&self) -> &ModelInfo;
+
+    /// Opens the slide and decodes the first and last tile of every level: a slide that is not whole fails here.
+    ///
+    /// # Errors
+    /// What is wrong with the slide.
+    fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault>;
+
+    /// Walks the whole road for one set and leaves an output directory beside each slide; whole or not at all.
+    ///
+    /// # Errors
+    /// Why the set could not be processed, or that `progress` cancelled it.
+    fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault>;
+}
+
+/// How a job was brought to an end.
+#[derive(Debug)]
+pub enum Processed {
+    /// By working.
+    Now(SetResult),
+    /// Results of the same slides and the same model were there already.
+    Before,
+}
+
+/// How far a job is, in whole hundredths of a stage, so that a status is told at most a hundred times a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub stage: Stage,
+    percent: u8,
+}
+
+impl Step {
+    /// 0 to 1.
+    pub fn progress(self) -> f64 {
+        f64::from(self.percent) / 100.0
+    }
+}
+
+/// The daemon's end of [`Progress`]: steps go to a watch channel, cancellation comes from a token.
+#[derive(Debug)]
+pub struct JobProgress {
+    steps: watch::Sender<Step>,
+    cancel: CancellationToken,
+}
+
+impl JobProgress {
+    /// The progress to give to a job, where its steps can be read, and what cancels it.
+    pub fn new() -> (Self, watch::Receiver<Step>, CancellationToken) {
+        let (steps, receiver) = watch::channel(Step { stage: Stage::Open, percent: 0 });
+        let cancel = CancellationToken::new();
+        (Self { steps, cancel: cancel.clone() }, receiver, cancel)
+    }
+}
+
+impl Progress for JobProgress {
+    fn stage(&self, stage: Stage, done: u64, total: u64) {
+        let percent = (100.0 * done as f64 / total.max(1) as f64).min(100.0) as u8;
+        let step = Step { stage, percent };
+        self.steps.send_if_modified(|old| std::mem::replace(old, step) != step);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+/// Runs `work` on a blocking thread. A panic in it becomes a fault like any other, of `subject`: one bad slide must not
+/// end the daemon.
+///
+/// # Errors
+/// The fault of `work`, or the text of its panic.
+pub async fn blocking<T: Send + 'static>(
+    subject: impl Display,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        let panic = error.try_into_panic().ok();
+        let text = panic.as_ref().and_then(|panic| {
+            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        });
+        let reason = text.unwrap_or("no reason given").replace('\n', " ");
+        Err(Fault::new(format!("{subject}: internal error: {reason}"), "this is a bug; report it with the log"))
+    })
+}

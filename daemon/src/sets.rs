@@ -1,0 +1,303 @@
+//! Which section sets are to be processed, and how far each is (hazard h03).
+//!
+//! A pure state machine, like the settle rule: it is told which slides are ready and what became of jobs.
+//!
+//! ```text
+//!             all stains there, or deadline and policy `run`
+//!   Waiting ───────────────────────────────────────────────► Queued ──start──► Running ──finish──► Finished | Failed
+//!      └────── deadline and policy `skip` ──► Skipped
+//! ```
+//!
+//! Whenever the slides of a set change (one more stain, one rewritten), the set begins again at `Waiting`. So a set that
+//! was processed without a late stain is processed once more when that stain arrives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tissuemap::section_set::{SectionSet, SetKey};
+
+use crate::arrive::members::Fingerprint;
+use crate::job::Fault;
+
+/// What to do with a set that lacks stains when its deadline is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Incomplete {
+    /// Go on waiting.
+    #[default]
+    Wait,
+    /// Process it; the result is labelled as lacking those stains.
+    Run,
+    /// Leave it, unless the stains come after all.
+    Skip,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Waiting,
+    Queued,
+    Running {
+        /// The slides changed under the job; its result will not be the last word.
+        outdated: bool,
+    },
+    Finished,
+    Failed(Fault),
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Entry {
+    set: SectionSet,
+    inputs: BTreeMap<PathBuf, Fingerprint>,
+    changed: Duration,
+    state: State,
+}
+
+/// The section sets of one watch folder.
+#[derive(Debug)]
+pub struct Sets {
+    stains: Vec<String>,
+    wait: Duration,
+    incomplete: Incomplete,
+    table: BTreeMap<SetKey, Entry>,
+}
+
+impl Sets {
+    /// A set is complete when it has all `stains`; the deadline is `wait` after its last change.
+    pub fn new(stains: Vec<String>, wait: Duration, incomplete: Incomplete) -> Self {
+        Self { stains, wait, incomplete, table: BTreeMap::new() }
+    }
+
+    /// Takes in the sets that the ready slides form now, and gives the sets that are to be processed from now on, each
+    /// once until it changes. `now` is monotonic, from any origin.
+    pub fn update(
+        &mut self,
+        now: Duration,
+        sets: Vec<SectionSet>,
+        ready: &BTreeMap<PathBuf, Fingerprint>,
+    ) -> Vec<SetKey> {
+        let present: BTreeSet<SetKey> = sets.iter().map(|set| set.key.clone()).collect();
+        self.table.retain(|key, entry| present.contains(key) || entry.outdate());
+        for set in sets {
+            let inputs = inputs_of(&set, ready);
+            let entry = self.table.get_mut(&set.key);
+            let unchanged = |entry: &mut Entry| entry.set.slides == set.slides && entry.inputs == inputs;
+            if !entry.is_some_and(|entry| unchanged(entry) || entry.outdate()) {
+                self.table.insert(set.key.clone(), Entry { set, inputs, changed: now, state: State::Waiting });
+            }
+        }
+        self.advance(now)
+    }
+
+    fn advance(&mut self, now: Duration) -> Vec<SetKey> {
+        let mut due = Vec::new();
+        for (key, entry) in self.table.iter_mut().filter(|(_, entry)| entry.state == State::Waiting) {
+            let complete = missing(&self.stains, &entry.set).next().is_none();
+            let overdue = now.saturating_sub(entry.changed) >= self.wait;
+            if complete || (overdue && self.incomplete == Incomplete::Run) {
+                entry.state = State::Queued;
+                due.push(key.clone());
+            } else if overdue && self.incomplete == Incomplete::Skip {
+                entry.state = State::Skipped;
+                tracing::warn!(set = %key, missing = %list(&self.stains, &entry.set), "Set skipped: its deadline is over");
+            }
+        }
+        due
+    }
+
+    /// Begins the job of a queued set: what to process, and in which state its slides are. `None` when the set has
+    /// changed since it was queued.
+    pub fn start(&mut self, key: &SetKey) -> Option<(SectionSet, BTreeMap<PathBuf, Fingerprint>)> {
+        let entry = self.table.get_mut(key).filter(|entry| entry.state == State::Queued)?;
+        entry.state = State::Running { outdated: false };
+        Some((entry.set.clone(), entry.inputs.clone()))
+    }
+
+    /// Takes in what became of a job. A set whose slides changed meanwhile is forgotten, so that the next
+    /// [`Sets::update`] begins it again.
+    pub fn finish(&mut self, key: &SetKey, outcome: Result<(), Fault>) {
+        let Some(entry) = self.table.get_mut(key) else { return };
+        match (&entry.state, outcome) {
+            (State::Running { outdated: false }, Ok(())) => entry.state = State::Finished,
+            (State::Running { outdated: false }, Err(fault)) => entry.state = State::Failed(fault),
+            _ => {
+                self.table.remove(key);
+            }
+        }
+    }
+
+    /// Sets that lack stains, as `case7 (CD31, CC10 missing)`.
+    pub fn waiting(&self) -> impl Iterator<Item = String> {
+        let waiting = self.table.iter().filter(|(_, entry)| entry.state == State::Waiting);
+        waiting.map(|(key, entry)| format!("{key} ({} missing)", list(&self.stains, &entry.set)))
+    }
+
+    /// Sets that failed or were skipped, each with the reason. A set leaves this list only when its slides change.
+    pub fn problems(&self) -> impl Iterator<Item = (String, String)> {
+        self.table.iter().filter_map(|(key, entry)| match &entry.state {
+            State::Failed(fault) => Some((key.to_string(), fault.to_string())),
+            State::Skipped => Some((
+                key.to_string(),
+                format!(
+                    "skipped, because {} did not come in time; hint: bring the slides, or set `incomplete = \"run\"`",
+                    list(&self.stains, &entry.set)
+                ),
+            )),
+            _ => None,
+        })
+    }
+
+    /// When the next deadline ends, if anything waits for one.
+    pub fn next_due(&self) -> Option<Duration> {
+        let waiting = self.table.values().filter(|entry| entry.state == State::Waiting);
+        waiting.map(|entry| entry.changed + self.wait).min().filter(|_| self.incomplete != Incomplete::Wait)
+    }
+}
+
+impl Entry {
+    /// Marks a running set as outdated; false when it is not running.
+    fn outdate(&mut self) -> bool {
+        let running = matches!(self.state, State::Running { .. });
+        if running {
+            self.state = State::Running { outdated: true };
+        }
+        running
+    }
+}
+
+fn inputs_of(set: &SectionSet, ready: &BTreeMap<PathBuf, Fingerprint>) -> BTreeMap<PathBuf, Fingerprint> {
+    let known = |slide: &PathBuf| ready.get(slide).map(|fingerprint| (slide.clone(), fingerprint.clone()));
+    set.slides.values().filter_map(known).collect()
+}
+
+fn missing<'a>(stains: &'a [String], set: &SectionSet) -> impl Iterator<Item = &'a str> {
+    stains.iter().map(String::as_str).filter(|stain| !set.slides.contains_key(*stain))
+}
+
+fn list(stains: &[String], set: &SectionSet) -> String {
+    missing(stains, set).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arrive::members::Member;
+
+    const WAIT: u64 = 100;
+    const STAINS: [&str; 3] = ["HE", "CD31", "CC10"];
+
+    fn key(case: &str) -> SetKey {
+        SetKey { case: case.into(), block: None }
+    }
+
+    fn sets(incomplete: Incomplete) -> Sets {
+        Sets::new(STAINS.map(String::from).to_vec(), Duration::from_secs(WAIT), incomplete)
+    }
+
+    /// The ready slides of case c1 with these stains, each file as long as its number says.
+    fn update(sets: &mut Sets, now: u64, slides: &[(&str, u64)]) -> Vec<SetKey> {
+        let path = |stain: &str| PathBuf::from(format!("c1_{stain}.svs"));
+        let fingerprint = |stain: &str, bytes| {
+            Fingerprint::new(vec![Member { path: path(stain), bytes, modified: SystemTime::UNIX_EPOCH }])
+        };
+        let ready = slides.iter().map(|&(stain, bytes)| (path(stain), fingerprint(stain, bytes))).collect();
+        let set =
+            SectionSet { key: key("c1"), slides: slides.iter().map(|(s, _)| ((*s).to_owned(), path(s))).collect() };
+        sets.update(Duration::from_secs(now), if slides.is_empty() { vec![] } else { vec![set] }, &ready)
+    }
+
+    const ALL: [(&str, u64); 3] = [("HE", 1), ("CD31", 1), ("CC10", 1)];
+
+    proptest! {
+        #[test]
+        fn h03_stains_in_any_order_give_one_complete_job(order in Just(ALL.to_vec()).prop_shuffle(),
+                                                       gaps in prop::collection::vec(0..WAIT, 3), policy in 0..3) {
+            let mut sets = sets([Incomplete::Wait, Incomplete::Run, Incomplete::Skip][policy as usize]);
+            let mut now = 0;
+            let mut jobs = Vec::new();
+            for (arrived, gap) in (1..=3).zip(gaps) {
+                now += gap;
+                for key in update(&mut sets, now, &order[..arrived]) {
+                    jobs.push(sets.start(&key).expect("queued").0.slides.len());
+                }
+            }
+            prop_assert_eq!(jobs, [3]);
+        }
+    }
+
+    #[test]
+    fn a_set_is_queued_once() {
+        let mut sets = sets(Incomplete::Wait);
+        assert_eq!(update(&mut sets, 0, &ALL), [key("c1")]);
+        assert_eq!(update(&mut sets, 1, &ALL), []);
+        assert!(sets.start(&key("c1")).is_some());
+        assert!(sets.start(&key("c1")).is_none());
+        sets.finish(&key("c1"), Ok(()));
+        assert_eq!(update(&mut sets, WAIT * 9, &ALL), []);
+    }
+
+    #[test]
+    fn an_incomplete_set_waits_runs_or_is_skipped_after_the_deadline() {
+        for (policy, queued, waits, problems) in
+            [(Incomplete::Wait, 0, 1, 0), (Incomplete::Run, 1, 0, 0), (Incomplete::Skip, 0, 0, 1)]
+        {
+            let mut sets = sets(policy);
+            assert_eq!(update(&mut sets, 0, &ALL[..2]), []);
+            assert_eq!(update(&mut sets, WAIT - 1, &ALL[..2]), []);
+            assert_eq!(sets.waiting().collect::<Vec<_>>(), ["c1 (CC10 missing)"]);
+            assert_eq!(update(&mut sets, WAIT, &ALL[..2]).len(), queued, "{policy:?}");
+            assert_eq!((sets.waiting().count(), sets.problems().count()), (waits, problems), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn h03_a_late_stain_makes_the_set_run_again() {
+        let mut sets = sets(Incomplete::Run);
+        update(&mut sets, 0, &ALL[..2]);
+        assert_eq!(update(&mut sets, WAIT, &ALL[..2]).len(), 1);
+        sets.start(&key("c1"));
+        sets.finish(&key("c1"), Ok(()));
+        assert_eq!(update(&mut sets, WAIT + 1, &ALL).len(), 1);
+    }
+
+    #[test]
+    fn a_failed_set_is_tried_again_only_after_a_change() {
+        let mut sets = sets(Incomplete::Wait);
+        update(&mut sets, 0, &ALL);
+        sets.start(&key("c1"));
+        sets.finish(&key("c1"), Err(Fault::new("c1: no tissue", "scan again")));
+        assert_eq!(update(&mut sets, 1, &ALL), []);
+        assert_eq!(
+            sets.problems().collect::<Vec<_>>(),
+            [("c1".to_owned(), "c1: no tissue; hint: scan again".to_owned())]
+        );
+        assert_eq!(update(&mut sets, 2, &[("HE", 2), ALL[1], ALL[2]]), [key("c1")]);
+        assert_eq!(sets.problems().count(), 0);
+    }
+
+    #[test]
+    fn a_slide_rewritten_while_its_set_runs_leads_to_a_second_job() {
+        let mut sets = sets(Incomplete::Wait);
+        update(&mut sets, 0, &ALL);
+        sets.start(&key("c1"));
+        let rewritten = [("HE", 2), ALL[1], ALL[2]];
+        assert_eq!(update(&mut sets, 1, &[]), []);
+        assert_eq!(update(&mut sets, 2, &rewritten), []);
+        sets.finish(&key("c1"), Ok(()));
+        assert_eq!(update(&mut sets, 3, &rewritten), [key("c1")]);
+    }
+
+    #[test]
+    fn a_queued_set_that_changes_is_not_started_as_it_was() {
+        let mut sets = sets(Incomplete::Wait);
+        update(&mut sets, 0, &ALL);
+        update(&mut sets, 1, &ALL[..2]);
+        assert!(sets.start(&key("c1")).is_none());
+    }
+}

@@ -1,0 +1,125 @@
+//! What the daemon is doing, as one value.
+//!
+//! **Invariant:** every way to ask (D-Bus now, lights and metrics later) reads this value and nothing else, so they
+//! cannot disagree.
+
+pub mod dbus;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tissuemap::road::Stage;
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The model is being loaded.
+    #[default]
+    Starting,
+    /// Nothing to process.
+    Idle,
+    /// A set is being processed.
+    Busy,
+    /// Ending: nothing new is begun.
+    Draining,
+}
+
+impl State {
+    /// The word that D-Bus and the command line show.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The set that is being processed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CurrentJob {
+    pub set: String,
+    pub stage: &'static str,
+    /// 0 to 1, of this stage.
+    pub progress: f64,
+}
+
+/// What became of one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Counts the jobs since the daemon started, from 1.
+    pub number: u64,
+    pub set: String,
+    /// The output directories, or the reason of the failure.
+    pub result: Result<Vec<PathBuf>, String>,
+}
+
+/// Everything there is to know from outside.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Status {
+    pub state: State,
+    /// Path and hash of the model; empty while starting.
+    pub model: String,
+    pub job: Option<CurrentJob>,
+    /// Sets that will be processed, next first.
+    pub queue: Vec<String>,
+    /// Sets that lack stains, with the stains.
+    pub waiting: Vec<String>,
+    /// Slides that are still being copied or tested.
+    pub arriving: Vec<String>,
+    /// Folders, slides and sets that need a person: `what: reason; hint: remedy`. An entry goes when its cause goes.
+    pub problems: Vec<String>,
+    /// The newest entry that came to `problems`, kept for good.
+    pub last_error: String,
+    /// The latest jobs, oldest first.
+    pub outcomes: VecDeque<Outcome>,
+}
+
+/// The status value keeps so many outcomes. More jobs than this cannot end between two looks of a reader that is awake.
+const OUTCOMES: usize = 16;
+
+impl Status {
+    /// Adds the outcome of the next job.
+    pub fn push_outcome(&mut self, set: String, result: Result<Vec<PathBuf>, String>) {
+        let number = self.outcomes.back().map_or(0, |last| last.number) + 1;
+        self.outcomes.push_back(Outcome { number, set, result });
+        while self.outcomes.len() > OUTCOMES {
+            self.outcomes.pop_front();
+        }
+    }
+
+    /// The latest successful job.
+    pub fn last_result(&self) -> Option<&Outcome> {
+        self.outcomes.iter().rev().find(|outcome| outcome.result.is_ok())
+    }
+}
+
+/// The word for a stage that D-Bus, log and progress bars show.
+pub fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Open => "open",
+        Stage::Register => "register",
+        Stage::Tissue => "tissue",
+        Stage::Infer => "infer",
+        Stage::Overlay => "overlay",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_numbered_without_gaps_and_only_the_latest_are_kept() {
+        let mut status = Status::default();
+        for i in 0..40 {
+            status.push_outcome(format!("case{i}"), if i % 2 == 0 { Ok(vec![]) } else { Err("no".into()) });
+        }
+        let numbers: Vec<u64> = status.outcomes.iter().map(|o| o.number).collect();
+        assert_eq!(numbers, (25..=40).collect::<Vec<_>>());
+        assert_eq!(status.last_result().map(|o| o.set.as_str()), Some("case38"));
+    }
+}

@@ -1,0 +1,339 @@
+//! Slides arrive, overlays appear, originals stay as they were: the two programs as processes of their own, real files, a
+//! real bus, a real ONNX model (the contract's example, so that nothing needs to be trained).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tissuemap::contract::example;
+use tissuemap::overlay;
+use tissuemap::units::Mpp;
+
+const STAINS: [&str; 3] = ["HE", "CD31", "KI67"];
+
+/// A program of this workspace, built into the folder above the one that holds this test.
+fn program(name: &str) -> Command {
+    let test = std::env::current_exe().expect("the test's own path");
+    let path = test.ancestors().nth(2).expect("target/release").join(name);
+    assert!(path.is_file(), "{} is missing: run cargo build --release --workspace", path.display());
+    Command::new(path)
+}
+
+/// Sections derived from one real HE slide, made once for all tests here: `demo_HE.tif` and so on.
+fn scanned() -> &'static Path {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let derive = || {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let mut xtask = program("xtask");
+        xtask.args(["derive", "--seed", "7", "--stains", &STAINS.join(","), "--out"]).arg(folder.path());
+        succeed(xtask);
+        folder
+    };
+    FOLDER.get_or_init(derive).path()
+}
+
+fn slide(case: &str, stain: &str) -> String {
+    format!("{case}_{stain}.tif")
+}
+
+fn succeed(mut command: Command) -> Output {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("UTF-8")
+}
+
+/// A scanner's computer: a folder where slides arrive, a model, a configuration and a bus of its own.
+struct Site {
+    folder: TempDir,
+    bus: Child,
+    address: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("tempdir");
+        fs::create_dir(folder.path().join("incoming")).expect("create");
+        // 64 px at 1 µm: some four hundred cells on the demo slide, a second of work.
+        let model = example::bytes(&STAINS, 64, Mpp::new(1.0).expect("plausible"), 5);
+        fs::write(folder.path().join("model.onnx"), model).expect("write");
+        let config = "model = \"model.onnx\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\nscan_seconds = 1\n\
+                      [bus]\nkind = \"session\"\n";
+        fs::write(folder.path().join("tissuemapd.toml"), config).expect("write");
+        let mut bus = Command::new("dbus-daemon")
+            .args(["--session", "--print-address", "--nofork", "--nopidfile"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dbus-daemon is installed (package dbus)");
+        let mut address = String::new();
+        BufReader::new(bus.stdout.take().expect("piped")).read_line(&mut address).expect("its address");
+        Self { folder, bus, address: address.trim().to_owned() }
+    }
+
+    fn incoming(&self) -> PathBuf {
+        self.folder.path().join("incoming")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("tissuemapd.toml")
+    }
+
+    fn model(&self) -> PathBuf {
+        self.folder.path().join("model.onnx")
+    }
+
+    /// Copies the derived set as a case of its own.
+    fn bring(&self, case: &str) {
+        for stain in STAINS {
+            fs::copy(scanned().join(slide("demo", stain)), self.incoming().join(slide(case, stain))).expect("copy");
+        }
+    }
+
+    /// A slide whose copying was broken off.
+    fn bring_torn(&self, name: &str) -> PathBuf {
+        let whole = fs::read(scanned().join(slide("demo", "HE"))).expect("readable");
+        let path = self.incoming().join(name);
+        fs::write(&path, &whole[..whole.len() / 3]).expect("write");
+        path
+    }
+
+    fn ctl(&self, args: &[&str]) -> Command {
+        let mut ctl = program("tissuemapctl");
+        ctl.args(["--bus", "session"]).args(args).env("DBUS_SESSION_BUS_ADDRESS", &self.address);
+        ctl
+    }
+
+    fn start(&self) -> Daemon {
+        let mut child = program("tissuemapd")
+            .args(["run", "--config"])
+            .arg(self.config())
+            .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut daemon = Daemon { child, log };
+        daemon.until("Ready");
+        daemon
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.bus.kill();
+        let _ = self.bus.wait();
+    }
+}
+
+/// A running `tissuemapd`, killed with the test.
+struct Daemon {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Daemon {
+    /// Reads the log up to the first line that contains `text`.
+    fn until(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            let length = self.log.read_line(&mut line).expect("UTF-8");
+            seen += &line;
+            if line.contains(text) {
+                return line;
+            }
+            let goes_on = length > 0 && !line.contains("ERROR");
+            assert!(goes_on, "tissuemapd says this instead of {text:?}:\n{seen}");
+        }
+    }
+
+    /// Asks it to end, as systemd does, and gives its exit code.
+    fn end(&mut self) -> Option<i32> {
+        succeed({
+            let mut kill = Command::new("kill");
+            kill.args(["-TERM", &self.child.id().to_string()]);
+            kill
+        });
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Name, content and modification time of every file directly in `folder`.
+fn originals(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let entries = fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").path());
+    let state = |path: PathBuf| {
+        let modified = path.metadata().and_then(|m| m.modified()).expect("readable");
+        let content = fs::read(&path).expect("readable");
+        (path, (content, modified))
+    };
+    entries.filter(|path| path.is_file()).map(state).collect()
+}
+
+fn result(folder: &Path, case: &str, stain: &str) -> PathBuf {
+    folder.join(slide(case, stain)).with_extension("tissuemap")
+}
+
+fn json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// A whole result: every file is there and says something.
+fn assert_whole(output: &Path) {
+    let picture = image::open(output.join(overlay::OVERLAY_PNG)).expect("a PNG").into_rgb8();
+    let first = *picture.get_pixel(0, 0);
+    assert!(picture.pixels().any(|pixel| *pixel != first), "{} is blank", output.display());
+    let features = json(&output.join(overlay::CLUSTERS_GEOJSON));
+    assert!(!features["features"].as_array().expect("a list").is_empty(), "{} has no clusters", output.display());
+    let labels = image::open(output.join(overlay::LABELS_PNG)).expect("a PNG").into_luma8();
+    let record = overlay::read_record(output).expect("a record");
+    assert_eq!(labels.dimensions(), (record.map.cols, record.map.rows));
+    assert_eq!(record.warnings, [""; 0], "{}", output.display());
+}
+
+#[test]
+fn h16_arriving_slides_become_overlays_and_stay_as_they_were_and_a_restart_repeats_nothing() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    let waiting = site.ctl(&["wait", "--timeout", "300"]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let torn = site.bring_torn("torn_HE.tif");
+    site.bring("case7");
+    let before = originals(&site.incoming());
+
+    let waited = waiting.wait_with_output().expect("it ends");
+    assert!(waited.status.success(), "{waited:?}");
+    let told: Vec<&str> = stdout(&waited).lines().collect();
+    for stain in STAINS {
+        let output = result(&site.incoming(), "case7", stain);
+        assert_whole(&output);
+        assert!(told.contains(&output.to_str().expect("UTF-8")), "{} is not among {told:?}", output.display());
+    }
+
+    let status = succeed(site.ctl(&["status", "--json"]));
+    let status: Value = serde_json::from_str(stdout(&status)).expect("JSON");
+    assert_eq!(status["state"], "idle");
+    assert_eq!(status["last_result"]["set"], "case7");
+    let problems = status["problems"].as_array().expect("a list");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let problem = problems[0].as_str().expect("text");
+    assert!(problem.contains(torn.to_str().expect("UTF-8")) && problem.contains("hint: "), "{problem}");
+    assert_eq!(daemon.end(), Some(0));
+
+    let written = || fs::metadata(result(&site.incoming(), "case7", "HE").join(overlay::RESULT_JSON)).and_then(|m| m.modified());
+    let first = written().expect("there");
+    let mut again = site.start();
+    again.until("Set has its results already");
+    assert_eq!(again.end(), Some(0));
+    assert_eq!(written().expect("there"), first);
+
+    assert!(originals(&site.incoming()) == before, "originals have changed");
+}
+
+#[test]
+fn h01_h03_a_slide_that_is_still_growing_holds_its_set_back() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    for stain in ["CD31", "KI67"] {
+        fs::copy(scanned().join(slide("demo", stain)), site.incoming().join(slide("slow", stain))).expect("copy");
+    }
+    let whole = fs::read(scanned().join(slide("demo", "HE"))).expect("readable");
+    let path = site.incoming().join(slide("slow", "HE"));
+    let mut grown = 0;
+    for part in 1..=6 {
+        grown = whole.len() * part / 6;
+        fs::write(&path, &whole[..grown]).expect("write");
+        assert!(!result(&site.incoming(), "slow", "HE").exists(), "processed at {grown} of {} bytes", whole.len());
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    assert_eq!(grown, whole.len());
+    let line = daemon.until("Set processed");
+    assert!(line.contains("set=slow") && line.contains("slides=3"), "{line}");
+    assert_whole(&result(&site.incoming(), "slow", "HE"));
+}
+
+#[test]
+fn process_works_without_a_daemon_and_its_exit_code_tells_what_happened() {
+    let site = Site::new();
+    site.bring("one");
+    let slides = STAINS.map(|stain| site.incoming().join(slide("one", stain)).display().to_string());
+    let model = site.model().display().to_string();
+    let process = |extra: &[&str]| {
+        let mut args = vec!["process", "--model", &model];
+        args.extend(slides.iter().map(String::as_str).chain(extra.iter().copied()));
+        site.ctl(&args)
+    };
+
+    let output = succeed(process(&["--json"]));
+    let told: Value = serde_json::from_str(stdout(&output)).expect("one JSON object");
+    assert_eq!(told["key"]["case"], "one");
+    STAINS.iter().for_each(|stain| assert_whole(&result(&site.incoming(), "one", stain)));
+
+    let again = succeed(process(&[]));
+    assert!(stderr(&again).contains("has its results already") && stdout(&again).is_empty(), "{again:?}");
+    assert_eq!(stdout(&succeed(process(&["--force"]))).lines().count(), 3);
+
+    let torn = site.bring_torn("torn_HE.tif");
+    let failed = process(&["--force", torn.to_str().expect("UTF-8")]).output().expect("it runs");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(stderr(&failed).contains("torn_HE.tif") && stderr(&failed).contains("\nhint: "), "{failed:?}");
+    assert_eq!(stdout(&failed).lines().count(), 3, "the good set is processed all the same");
+}
+
+#[test]
+fn slide_info_tells_levels_mpp_and_properties() {
+    let path = scanned().join(slide("demo", "HE"));
+    let path = path.to_str().expect("UTF-8");
+    let site = Site::new();
+    let info: Value = serde_json::from_str(stdout(&succeed(site.ctl(&["slide", "info", "--json", path])))).expect("JSON");
+    assert!(info["mpp"].as_f64().is_some_and(|mpp| (mpp - 0.499).abs() < 1e-3), "{info}");
+    assert!(info["levels"].as_array().is_some_and(|levels| levels.len() > 1), "{info}");
+    let text = succeed(site.ctl(&["slide", "info", path]));
+    assert!(stdout(&text).contains("openslide.level-count: '"), "{text:?}");
+}
+
+#[test]
+fn whatever_cannot_be_begun_has_its_own_exit_code_and_a_hint() {
+    let site = Site::new();
+    let code = |args: &[&str]| site.ctl(args).output().expect("it runs").status.code();
+    assert_eq!(code(&["status"]), Some(69), "no daemon");
+    assert_eq!(code(&["wait", "--timeout", "1"]), Some(69), "no daemon");
+    assert_eq!(code(&["process", "x_HE.svs", "--model", "/nonexistent.onnx"]), Some(69), "no model");
+    assert_eq!(code(&["process"]), Some(64), "no slides");
+    assert_eq!(code(&["slide", "info", "/nonexistent.svs"]), Some(1), "no slide");
+    assert_eq!(code(&["--help"]), Some(0));
+
+    fs::write(site.config(), "model = \"model.onnx\"\n[[watch]]\nfolder = \"incoming\"\nsettle = 3\n").expect("write");
+    let refused = program("tissuemapd").args(["run", "--config"]).arg(site.config()).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+    assert!(stderr(&refused).contains("tissuemapd.toml: line 4") && stderr(&refused).contains("`settle`"), "{refused:?}");
+}
+
+#[test]
+fn the_printed_configuration_is_one() {
+    let mut config = program("tissuemapd");
+    config.arg("config");
+    let table: toml::Table = stdout(&succeed(config)).parse().expect("TOML");
+    assert!(table.contains_key("watch"));
+}
