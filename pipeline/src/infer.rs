@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
@@ -310,6 +311,8 @@ fn environment() -> Result<&'static Environment, LibraryError> {
                 .with_name("tissuemap")
                 .with_telemetry(false)
                 .build()
+                // Below warnings, ONNX Runtime tells of every arena it extends.
+                .inspect(|environment| environment.set_log_level(LogLevel::Warning))
                 .map_err(|e| wrong(e.message().to_owned()))
         })
         .as_ref()

@@ -1,1 +1,25 @@
+//! Builds the model that the scanner's computer runs: a convolutional autoencoder and an IMSAT clusterer on its latent,
+//! trained together and exported as one ONNX file that carries its contract.
+//!
+//! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's) → [`fit`] ([`autoencoder`],
+//! [`imsat`]) → [`export`].
 
+pub mod adam;
+pub mod autoencoder;
+pub mod checkpoint;
+pub mod clusters;
+pub mod config;
+pub mod dataset;
+pub mod device;
+pub mod error;
+pub mod export;
+pub mod fit;
+pub mod imsat;
+pub mod interrupt;
+pub mod layers;
+pub mod progress;
+pub mod run;
+pub mod sampling;
+
+#[cfg(test)]
+mod testing;

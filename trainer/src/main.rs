@@ -1,1 +1,77 @@
-fn main() {}
+//! `tissuemap-train`: see `--help`.
+
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::{Parser, Subcommand};
+use tissuemap_trainer::config::DEFAULT_TOML;
+use tissuemap_trainer::error::TrainError;
+use tissuemap_trainer::run::FitCommand;
+
+const EXAMPLES: &str = "\
+Examples:
+  tissuemap-train config > train.toml          # the commented default configuration
+  tissuemap-train fit --config train.toml --out model.onnx
+  tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
+
+Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
+Exit codes: 0 done, 2 failed, 64 wrong usage or configuration, 130 interrupted.";
+
+/// Trains a tissue clustering model and exports it as one ONNX file.
+#[derive(Parser)]
+#[command(name = "tissuemap-train", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the commented default configuration.
+    Config,
+    /// Train on section sets and write the model.
+    #[command(after_help = EXAMPLES)]
+    Fit(FitCommand),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
+    // libtorch's failures (out of memory, say) come as panics; they are reported like every other error.
+    panic::set_hook(Box::new(|info| tracing::debug!("{info}")));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(&cli.command)));
+    match outcome.unwrap_or_else(|panic| Err(TrainError::from_panic(&*panic).into())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+const EXIT_USAGE: u8 = 64;
+const EXIT_FAILED: u8 = 2;
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match command {
+        Command::Config => write!(stdout, "{DEFAULT_TOML}").map_err(|e| anyhow!("standard output: {e}")),
+        Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
+    }
+}
+
+/// The chain of causes in one line, then what to do.
+fn report(error: &anyhow::Error) -> ExitCode {
+    let train = error.downcast_ref::<TrainError>();
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "error: {error:#}");
+    if let Some(hint) = train.and_then(TrainError::hint) {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+    ExitCode::from(train.map_or(EXIT_FAILED, TrainError::exit_code))
+}

@@ -1,0 +1,373 @@
+//! The training configuration: one TOML file, every key with a default, unknown keys and nonsense refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tissuemap::contract::{MAX_CLUSTERS, MAX_LATENT, PATCH_PX, StainSpec};
+use tissuemap::patches::PatchSpec;
+use tissuemap::road::Layout;
+use tissuemap::section_set::NamingRules;
+use tissuemap::units::Mpp;
+
+use crate::autoencoder::Shape;
+use crate::error::TrainError;
+
+/// The commented default configuration, as `tissuemap-train config` prints it. A test holds it equal to
+/// [`Config::default`].
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// White, as glass. Training leaves incomplete sets out, so this only has to be harmless.
+const MISSING_STAIN_FILL: [u8; 3] = [255; 3];
+/// Patches per cluster below which the batch mean is no estimate of the marginal distribution.
+const BATCH_PER_CLUSTER: u32 = 8;
+
+/// Everything that decides what a fit produces. Field meanings and units: `default.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub seed: u64,
+    pub clusters: u32,
+    pub cpu_threads: u32,
+    pub checkpoint_every_epochs: u32,
+    pub reference: String,
+    pub sets: Vec<SetFolder>,
+    pub stains: Vec<StainSpec>,
+    pub naming: NamingRules,
+    pub patches: Patches,
+    pub autoencoder: AutoencoderConfig,
+    pub imsat: ImsatConfig,
+    pub joint: JointConfig,
+}
+
+/// A folder of slides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct SetFolder {
+    pub folder: PathBuf,
+    pub manifest: Option<PathBuf>,
+    pub mpp: Option<Mpp>,
+}
+
+/// Where patches lie, how large they are, how many are drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Patches {
+    pub patch_px: u32,
+    pub stride_px: u32,
+    pub mpp: Mpp,
+    pub per_set: u32,
+    pub held_out_fraction: f64,
+    pub min_tissue_fraction: f32,
+}
+
+/// Shape and training of the autoencoder alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct AutoencoderConfig {
+    pub widths: Vec<u32>,
+    pub latent_dim: u32,
+    pub epochs: u32,
+    pub batch: u32,
+    pub learning_rate: f64,
+}
+
+/// Shape and training of the clusterer on the frozen latent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct ImsatConfig {
+    pub hidden: Vec<u32>,
+    pub epochs: u32,
+    pub batch: u32,
+    pub learning_rate: f64,
+    pub lambda: f64,
+    pub mu: f64,
+    pub xi: f64,
+    pub radius_factor: f64,
+    pub neighbour: u32,
+}
+
+/// Fine-tuning of both together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct JointConfig {
+    pub epochs: u32,
+    pub batch: u32,
+    pub learning_rate: f64,
+    pub reconstruction_weight: f64,
+    pub imsat_weight: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            clusters: 8,
+            cpu_threads: 2,
+            checkpoint_every_epochs: 5,
+            reference: "HE".to_owned(),
+            sets: Vec::new(),
+            stains: vec![StainSpec { name: "HE".to_owned(), aliases: vec!["H&E".to_owned()] }],
+            naming: NamingRules::default(),
+            patches: Patches::default(),
+            autoencoder: AutoencoderConfig::default(),
+            imsat: ImsatConfig::default(),
+            joint: JointConfig::default(),
+        }
+    }
+}
+
+impl Default for Patches {
+    fn default() -> Self {
+        Self {
+            patch_px: 64,
+            stride_px: 64,
+            mpp: one_um_per_px(),
+            per_set: 2000,
+            held_out_fraction: 0.1,
+            min_tissue_fraction: 0.5,
+        }
+    }
+}
+
+impl Default for AutoencoderConfig {
+    fn default() -> Self {
+        Self { widths: vec![32, 64, 128, 128], latent_dim: 64, epochs: 50, batch: 128, learning_rate: 0.001 }
+    }
+}
+
+impl Default for ImsatConfig {
+    fn default() -> Self {
+        Self {
+            hidden: vec![1200, 1200],
+            epochs: 50,
+            batch: 250,
+            learning_rate: 0.002,
+            lambda: 0.1,
+            mu: 4.0,
+            xi: 10.0,
+            radius_factor: 0.25,
+            neighbour: 10,
+        }
+    }
+}
+
+impl Default for JointConfig {
+    fn default() -> Self {
+        Self { epochs: 20, batch: 250, learning_rate: 0.0005, reconstruction_weight: 1.0, imsat_weight: 1.0 }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when the file cannot be read, is no TOML, has unknown keys, or asks for nonsense.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let refuse = |reason: String| TrainError::Config { path: path.to_owned(), reason };
+        let text = fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        config.validate().map_err(refuse)?;
+        Ok(config)
+    }
+
+    /// Refuses what cannot be trained, with the key and the reason.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn validate(&self) -> Result<(), String> {
+        self.validate_inputs()?;
+        let AutoencoderConfig { widths, latent_dim, .. } = &self.autoencoder;
+        positive("checkpoint_every_epochs", self.checkpoint_every_epochs)?;
+        within("cpu_threads", self.cpu_threads, 1, 1024)?;
+        within("clusters", self.clusters, 2, MAX_CLUSTERS)?;
+        within("autoencoder.latent_dim", *latent_dim, 2, MAX_LATENT)?;
+        positive("autoencoder.epochs", self.autoencoder.epochs)?;
+        within("autoencoder.batch", self.autoencoder.batch, 2, 1 << 16)?;
+        positive("imsat.epochs", self.imsat.epochs)?;
+        positive("imsat.neighbour", self.imsat.neighbour)?;
+        require(!widths.is_empty(), || "autoencoder.widths is empty".to_owned())?;
+        require(!self.imsat.hidden.is_empty(), || "imsat.hidden is empty".to_owned())?;
+        for &width in widths.iter().chain(&self.imsat.hidden) {
+            within("a value of autoencoder.widths or imsat.hidden", width, 1, 1 << 14)?;
+        }
+        let step = 1u64 << widths.len().min(63);
+        let side = self.patches.patch_px;
+        require(u64::from(side).is_multiple_of(step), || {
+            let count = widths.len();
+            format!("patches.patch_px = {side} cannot be halved {count} times, once per autoencoder width")
+        })?;
+        let fewest = BATCH_PER_CLUSTER * self.clusters;
+        for (key, batch) in [("imsat.batch", self.imsat.batch), ("joint.batch", self.joint.batch)] {
+            require(batch >= fewest, || {
+                format!("{key} = {batch} is less than {BATCH_PER_CLUSTER} patches per cluster ({fewest})")
+            })?;
+        }
+        for (key, value) in [
+            ("autoencoder.learning_rate", self.autoencoder.learning_rate),
+            ("imsat.learning_rate", self.imsat.learning_rate),
+            ("joint.learning_rate", self.joint.learning_rate),
+            ("imsat.lambda", self.imsat.lambda),
+            ("imsat.mu", self.imsat.mu),
+            ("imsat.xi", self.imsat.xi),
+            ("imsat.radius_factor", self.imsat.radius_factor),
+            ("joint.reconstruction_weight", self.joint.reconstruction_weight),
+            ("joint.imsat_weight", self.joint.imsat_weight),
+        ] {
+            require(value.is_finite() && value > 0.0, || format!("{key} = {value} must be a number above 0"))?;
+        }
+        Ok(())
+    }
+
+    fn validate_inputs(&self) -> Result<(), String> {
+        require(!self.sets.is_empty(), || "sets is empty: add at least one [[sets]] with a folder of slides".to_owned())?;
+        require(!self.stains.is_empty(), || "stains is empty".to_owned())?;
+        for (i, stain) in self.stains.iter().enumerate() {
+            let name = &stain.name;
+            require(!name.trim().is_empty(), || format!("stain number {} has no name", i + 1))?;
+            let twice = self.stains[..i].iter().any(|other| other.name.eq_ignore_ascii_case(name));
+            require(!twice, || format!("stain {name:?} is listed twice"))?;
+        }
+        require(self.stains.iter().any(|stain| stain.name == self.reference), || {
+            format!("reference = {:?} is not one of the stains", self.reference)
+        })?;
+        let patches = &self.patches;
+        within("patches.patch_px", patches.patch_px, *PATCH_PX.start(), *PATCH_PX.end())?;
+        // A larger stride would leave tissue that no patch sees.
+        within("patches.stride_px", patches.stride_px, 1, patches.patch_px)?;
+        positive("patches.per_set", patches.per_set)?;
+        let held_out = patches.held_out_fraction;
+        require(held_out > 0.0 && held_out <= 0.5, || {
+            format!("patches.held_out_fraction = {held_out} must be above 0 and at most 0.5")
+        })?;
+        let tissue = patches.min_tissue_fraction;
+        require(tissue > 0.0 && tissue <= 1.0, || {
+            format!("patches.min_tissue_fraction = {tissue} must be above 0 and at most 1")
+        })
+    }
+
+    /// What the pipeline must know to cut this model's patches.
+    pub fn layout(&self) -> Layout {
+        let Patches { mpp, patch_px, stride_px, min_tissue_fraction, .. } = self.patches;
+        Layout {
+            stains: self.stains.clone(),
+            reference: self.reference.clone(),
+            spec: PatchSpec { mpp, patch_px, stride_px },
+            min_tissue_fraction,
+            missing_stain_fill: MISSING_STAIN_FILL,
+        }
+    }
+
+    /// The autoencoder's shape.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            channels: 3 * self.stains.len() as i64,
+            patch_px: i64::from(self.patches.patch_px),
+            widths: self.autoencoder.widths.iter().copied().map(i64::from).collect(),
+            latent_dim: i64::from(self.autoencoder.latent_dim),
+        }
+    }
+}
+
+// 1 µm per pixel (10x) shows glands and nuclei at a tenth of the data of a full-resolution scan.
+fn one_um_per_px() -> Mpp {
+    // 1 lies within the plausible range, so the fallback cannot be reached with another value.
+    Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 µm per pixel is plausible"))
+}
+
+fn require(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(reason()) }
+}
+
+fn within(key: &str, value: u32, least: u32, most: u32) -> Result<(), String> {
+    require((least..=most).contains(&value), || format!("{key} = {value} must lie between {least} and {most}"))
+}
+
+fn positive(key: &str, value: u32) -> Result<(), String> {
+    require(value > 0, || format!("{key} must be at least 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sensible() -> Config {
+        Config {
+            sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None }],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn printed_configuration_is_the_default() {
+        let parsed: Config = toml::from_str(DEFAULT_TOML).expect("parses");
+        assert_eq!(parsed, Config::default());
+        // Every key is there to be seen, not only defaulted.
+        let keys = |value: &toml::Value| value.as_table().map(|t| t.keys().cloned().collect::<Vec<_>>());
+        let printed: toml::Value = toml::from_str(DEFAULT_TOML).expect("parses");
+        let complete = toml::Value::try_from(Config::default()).expect("serialises");
+        assert_eq!(keys(&printed), keys(&complete));
+        for (name, section) in complete.as_table().expect("table") {
+            assert_eq!(keys(&printed[name.as_str()]), keys(section), "[{name}]");
+        }
+    }
+
+    #[test]
+    fn commented_example_of_a_set_parses() {
+        let example: String = DEFAULT_TOML
+            .lines()
+            .skip_while(|line| *line != "# [[sets]]")
+            .take_while(|line| line.starts_with("# "))
+            .map(|line| format!("{}\n", &line[2..]))
+            .collect();
+        let config: Config = toml::from_str(&example).expect("parses");
+        assert_eq!(config.sets.len(), 1);
+        assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn defaults_with_a_set_are_accepted_and_make_a_shape() {
+        assert_eq!(sensible().validate(), Ok(()));
+        assert_eq!(sensible().shape().inner_px(), 4);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        for text in ["clutsers = 3", "[imsat]\nbeta = 1.0", "[[sets]]\nfolder = \"a\"\nmmp = 1.0"] {
+            assert!(toml::from_str::<Config>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_key_and_reason() {
+        type Spoil = fn(&mut Config);
+        let cases: [(Spoil, &str); 13] = [
+            (|c| c.sets.clear(), "sets is empty"),
+            (|c| c.stains.clear(), "stains is empty"),
+            (|c| c.stains.push(c.stains[0].clone()), "listed twice"),
+            (|c| c.reference = "CD31".into(), "not one of the stains"),
+            (|c| c.clusters = 1, "clusters = 1"),
+            (|c| c.patches.patch_px = 72, "cannot be halved 4 times"),
+            (|c| c.patches.stride_px = 65, "patches.stride_px = 65"),
+            (|c| c.patches.held_out_fraction = 0.0, "held_out_fraction"),
+            (|c| c.patches.held_out_fraction = f64::NAN, "held_out_fraction"),
+            (|c| c.imsat.batch = 60, "less than 8 patches per cluster (64)"),
+            (|c| c.imsat.mu = -1.0, "imsat.mu"),
+            (|c| c.joint.learning_rate = f64::INFINITY, "joint.learning_rate"),
+            (|c| c.autoencoder.widths.clear(), "widths is empty"),
+        ];
+        for (spoil, expected) in cases {
+            let mut config = sensible();
+            spoil(&mut config);
+            let reason = config.validate().expect_err(expected);
+            assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
+        }
+        assert!(toml::from_str::<Config>("[patches]\nmpp = 0.0").is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! What can go wrong in a fit, in one line each, with a remedy where there is one.
+
+use std::any::Any;
+use std::path::PathBuf;
+
+use tissuemap::infer::ModelError;
+use tissuemap::section_set::NamingError;
+
+/// Why a fit or an export failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The configuration cannot be used.
+    #[error("configuration {}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Naming rules or a manifest cannot be used.
+    #[error(transparent)]
+    Naming(#[from] NamingError),
+    /// The section sets give no training patches.
+    #[error("no training data: {0}")]
+    NoData(String),
+    /// The device that was asked for cannot be used.
+    #[error("device {name}: {reason}")]
+    Device {
+        /// As given on the command line.
+        name: String,
+        /// What is missing.
+        reason: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The clusterer found a useless optimum.
+    #[error("the clustering collapsed: {0}; no model is written")]
+    Collapsed(String),
+    /// The loss is no number any more.
+    #[error("the loss became {value} in epoch {epoch} of phase {phase}; no model is written")]
+    Diverged {
+        /// NaN or infinite.
+        value: f64,
+        /// Name of the phase.
+        phase: &'static str,
+        /// Epoch within the phase, from 1.
+        epoch: u32,
+    },
+    /// The user asked to stop.
+    #[error("interrupted{}", checkpoint.as_ref().map(|p| format!("; the state is kept in {}", p.display())).unwrap_or_default())]
+    Interrupted {
+        /// The checkpoint from which the same command goes on.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A file could not be read or written.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The exported model does not stand up to the checks that the scanner's computer makes; nothing is written.
+    #[error("the exported model is refused")]
+    Model(#[from] ModelError),
+    /// libtorch refused an operation; the first line of what it says.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(first_line(&error.to_string()))
+    }
+}
+
+impl TrainError {
+    /// What the user can do, if anything is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Config { .. } => Some("`tissuemap-train config` prints every key with its default"),
+            Self::NoData(_) => Some("check [[sets]], [[stains]] and --data; the warnings above say why slides were left out"),
+            Self::Device { remedy, .. } => Some(remedy),
+            Self::Collapsed(_) => Some("try another --seed, fewer --clusters, a larger imsat.mu, or more patches"),
+            Self::Diverged { .. } => Some("lower the learning rate of that phase"),
+            Self::Interrupted { .. } => Some("run the same command again to go on"),
+            Self::Naming(_) | Self::File { .. } | Self::Model(_) | Self::Torch(_) => None,
+        }
+    }
+
+    /// What stands behind a panic, most often libtorch's own failure wrapped by tch.
+    pub fn from_panic(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Self::Torch(first_line(text.unwrap_or("unknown failure")))
+    }
+
+    /// The process exit code: 64 for what the caller must change, 130 when interrupted, 2 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. } | Self::Naming(_) | Self::NoData(_) | Self::Device { .. } => 64,
+            Self::Interrupted { .. } => 130,
+            Self::Collapsed(_) | Self::Diverged { .. } | Self::File { .. } | Self::Model(_) | Self::Torch(_) => 2,
+        }
+    }
+}
+
+/// libtorch appends a C++ stack trace, tch writes line breaks as `\n` in its panics.
+fn first_line(text: &str) -> String {
+    text.split("\\n").next().unwrap_or(text).lines().next().unwrap_or(text).to_owned()
+}

@@ -1,0 +1,370 @@
+//! The fit: autoencoder alone, clusterer on the frozen latent, then both together.
+
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::adam::Adam;
+use crate::autoencoder::Autoencoder;
+use crate::checkpoint::{Checkpoint, Position};
+use crate::clusters::Assignment;
+use crate::config::Config;
+use crate::dataset::{PatchSet, chunks};
+use crate::error::TrainError;
+use crate::imsat::{self, Clusterer, Terms, Weights, neighbour_distance};
+use crate::layers::{Mode, rows};
+use crate::progress::{self, EpochMetrics, MetricsTable};
+
+/// What surrounds a fit but does not change its result.
+pub struct Surroundings<'a> {
+    /// Where to compute.
+    pub device: Device,
+    /// Folder of the checkpoint from which the fit goes on and into which it writes; none: no checkpoints.
+    pub checkpoint: Option<&'a Path>,
+    /// Asked before every batch: whether to stop. The state before the running epoch is then kept as a checkpoint.
+    pub interrupted: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// A fitted model.
+#[derive(Debug)]
+pub struct Fitted {
+    /// Patch → latent → patch.
+    pub autoencoder: Autoencoder,
+    /// Latent → cluster, clusters ordered from dark to bright tissue.
+    pub clusterer: Clusterer,
+    /// The clusters of the training patches.
+    pub assignment: Assignment,
+    /// One row an epoch.
+    pub metrics: MetricsTable,
+}
+
+/// What the model says about patches, in evaluation mode; on the CPU.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// `[N, D]`.
+    pub latent: Tensor,
+    /// `[N, K]`.
+    pub log_probs: Tensor,
+    /// `[N]`, mean squared, normalised units.
+    pub reconstruction_error: Tensor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Autoencoder,
+    Clusterer,
+    Joint,
+}
+
+const SCHEDULE: [Phase; 3] = [Phase::Autoencoder, Phase::Clusterer, Phase::Joint];
+
+struct Plan {
+    epochs: u32,
+    batch: usize,
+    learning_rate: f64,
+    /// Which variables move.
+    prefix: &'static str,
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Autoencoder => "autoencoder",
+            Self::Clusterer => "clusterer",
+            Self::Joint => "joint",
+        }
+    }
+
+    fn plan(self, config: &Config) -> Plan {
+        let (a, c, j) = (&config.autoencoder, &config.imsat, &config.joint);
+        let (epochs, batch, learning_rate, prefix) = match self {
+            Self::Autoencoder => (a.epochs, a.batch, a.learning_rate, "autoencoder."),
+            Self::Clusterer => (c.epochs, c.batch, c.learning_rate, "clusterer."),
+            Self::Joint => (j.epochs, j.batch, j.learning_rate, ""),
+        };
+        Plan { epochs, batch: batch as usize, learning_rate, prefix }
+    }
+}
+
+/// Fits a model to `patches`. The same configuration, patches and device kind give the same model on the CPU, whether or
+/// not the fit was interrupted and resumed in between.
+///
+/// # Errors
+/// [`TrainError`]: too few patches, a collapsed or diverged fit, an interruption, or an unusable checkpoint folder.
+pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>) -> Result<Fitted, TrainError> {
+    let count = patches.train.size()[0];
+    for phase in SCHEDULE {
+        let Plan { epochs, batch, .. } = phase.plan(config);
+        if epochs > 0 && count < batch as i64 {
+            let name = phase.name();
+            return Err(TrainError::NoData(format!("{count} patches are less than one batch ({batch}) of phase {name}")));
+        }
+    }
+    if patches.held_out.size()[0] == 0 {
+        return Err(TrainError::NoData("no patch is held out".to_owned()));
+    }
+    tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
+    Run::new(config, patches, surroundings)?.run()
+}
+
+/// Runs the model over uint8 patches `[N, 3·S, P, P]`.
+pub fn evaluate(autoencoder: &Autoencoder, clusterer: &Clusterer, patches: &Tensor) -> Evaluation {
+    let _frozen = tch::no_grad_guard();
+    let (mut latents, mut log_probs, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for (from, to) in chunks(patches.size()[0]) {
+        let x = autoencoder.normalise(&rows(patches, from, to));
+        let latent = autoencoder.encode(&x, Mode::Eval);
+        let decoded = autoencoder.decode(&latent, Mode::Eval);
+        errors.push(Autoencoder::reconstruction_error(&x, &decoded).to_device(Device::Cpu));
+        log_probs.push(clusterer.log_probs(&latent, Mode::Eval).to_device(Device::Cpu));
+        latents.push(latent.to_device(Device::Cpu));
+    }
+    let join = |parts: &[Tensor]| Tensor::cat(parts, 0);
+    Evaluation { latent: join(&latents), log_probs: join(&log_probs), reconstruction_error: join(&errors) }
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    patches: &'a PatchSet,
+    surroundings: &'a Surroundings<'a>,
+    fingerprint: [u8; 32],
+    store: VarStore,
+    autoencoder: Autoencoder,
+    clusterer: Clusterer,
+    metrics: MetricsTable,
+}
+
+/// The latent vectors of all training patches and the perturbation's radius for each.
+struct Latents {
+    values: Tensor,
+    radius: Tensor,
+}
+
+/// The loss of one batch, and what it is made of.
+struct Step {
+    loss: Tensor,
+    reconstruction: Option<Tensor>,
+    terms: Option<Terms>,
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a Config, patches: &'a PatchSet, surroundings: &'a Surroundings<'a>) -> Result<Self, TrainError> {
+        let store = VarStore::new(surroundings.device);
+        tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
+        let (mean, deviation) = patches.plane_statistics();
+        let shape = config.shape();
+        let hidden: Vec<i64> = config.imsat.hidden.iter().copied().map(i64::from).collect();
+        let root = store.root();
+        let autoencoder = Autoencoder::new(&(&root / "autoencoder"), &shape, &mean, &deviation);
+        let clusters = i64::from(config.clusters);
+        let clusterer = Clusterer::new(&(&root / "clusterer"), shape.latent_dim, &hidden, clusters);
+        let fingerprint = fingerprint(config, patches)?;
+        let metrics = MetricsTable::new();
+        Ok(Self { config, patches, surroundings, fingerprint, store, autoencoder, clusterer, metrics })
+    }
+
+    fn run(mut self) -> Result<Fitted, TrainError> {
+        let mut resume = self.stored_checkpoint()?;
+        let start = resume.as_ref().map_or(0, |checkpoint| checkpoint.position().phase);
+        if let Some(checkpoint) = &resume {
+            checkpoint.restore_variables(&self.store)?;
+            self.metrics = checkpoint.metrics();
+            tracing::info!("going on from the checkpoint in phase {}", SCHEDULE[start.min(2)].name());
+        }
+        for (index, phase) in SCHEDULE.into_iter().enumerate().skip(start) {
+            self.phase(index, phase, resume.take().as_ref())?;
+        }
+        self.finish()
+    }
+
+    fn stored_checkpoint(&self) -> Result<Option<Checkpoint>, TrainError> {
+        self.surroundings.checkpoint.map_or(Ok(None), |folder| Checkpoint::read(folder, &self.fingerprint))
+    }
+
+    fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
+        let plan = phase.plan(self.config);
+        let mut adam = Adam::new(&self.store, plan.prefix, plan.learning_rate);
+        let mut done = 0;
+        if let Some(checkpoint) = resume {
+            checkpoint.restore_optimiser(&mut adam)?;
+            done = checkpoint.position().epochs_done;
+        }
+        let bar = progress::bar(u64::from(plan.epochs));
+        bar.set_prefix(phase.name());
+        bar.set_position(u64::from(done));
+        let mut latents = None;
+        for epoch in done..plan.epochs {
+            // The clusterer's phase leaves the encoder as it is, so its latents are made once.
+            if phase == Phase::Joint || (phase == Phase::Clusterer && latents.is_none()) {
+                latents = Some(self.latents());
+            }
+            let before = self.surroundings.checkpoint.map(|folder| (folder, self.snapshot(&adam, index, epoch)));
+            let Some(metrics) = self.epoch(phase, index, epoch, &mut adam, latents.as_ref())? else {
+                let checkpoint = before.map(|(folder, state)| state.write(folder)).transpose()?;
+                return Err(TrainError::Interrupted { checkpoint });
+            };
+            if !metrics.loss.is_finite() {
+                return Err(TrainError::Diverged { value: metrics.loss, phase: phase.name(), epoch: epoch + 1 });
+            }
+            self.metrics.push(phase.name(), epoch + 1, &metrics);
+            bar.set_message(metrics.brief());
+            bar.inc(1);
+            if let Some(folder) = self.surroundings.checkpoint
+                && ((epoch + 1).is_multiple_of(self.config.checkpoint_every_epochs) || epoch + 1 == plan.epochs)
+            {
+                self.snapshot(&adam, index, epoch + 1).write(folder)?;
+            }
+        }
+        self.conclude(phase, &bar)
+    }
+
+    /// Says how a phase ended, and refuses a collapsed clustering.
+    fn conclude(&self, phase: Phase, bar: &ProgressBar) -> Result<(), TrainError> {
+        bar.finish_and_clear();
+        tracing::info!("{}: {} epochs done; {}", phase.name(), bar.position(), bar.message());
+        if phase == Phase::Autoencoder {
+            return Ok(());
+        }
+        let evaluation = evaluate(&self.autoencoder, &self.clusterer, &self.patches.train);
+        Assignment::new(&evaluation.log_probs)?.collapse().map_or(Ok(()), |reason| Err(TrainError::Collapsed(reason)))
+    }
+
+    fn finish(mut self) -> Result<Fitted, TrainError> {
+        let assign = |run: &Self| {
+            Assignment::new(&evaluate(&run.autoencoder, &run.clusterer, &run.patches.train).log_probs)
+        };
+        let order = assign(&self)?.dark_to_bright(&self.patches.train);
+        self.clusterer.reorder(&order);
+        let assignment = assign(&self)?;
+        Ok(Fitted { autoencoder: self.autoencoder, clusterer: self.clusterer, assignment, metrics: self.metrics })
+    }
+
+    fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
+        Checkpoint::take(&self.store, adam, Position { phase, epochs_done }, &self.metrics, &self.fingerprint)
+    }
+
+    fn latents(&self) -> Latents {
+        let _frozen = tch::no_grad_guard();
+        let train = &self.patches.train;
+        let parts: Vec<Tensor> = chunks(train.size()[0])
+            .map(|(from, to)| self.autoencoder.encode(&self.autoencoder.normalise(&rows(train, from, to)), Mode::Eval))
+            .collect();
+        let values = Tensor::cat(&parts, 0);
+        let imsat = &self.config.imsat;
+        let radius = neighbour_distance(&values, i64::from(imsat.neighbour)) * imsat.radius_factor;
+        Latents { values, radius }
+    }
+
+    /// One walk over all training patches in random order; `None` when interrupted. An incomplete last batch is left
+    /// out: its BatchNorm statistics and marginal entropy would be of another kind, and the next order has its patches.
+    fn epoch(
+        &self,
+        phase: Phase,
+        index: usize,
+        epoch: u32,
+        adam: &mut Adam,
+        latents: Option<&Latents>,
+    ) -> Result<Option<EpochMetrics>, TrainError> {
+        let mut generator = stream(self.config.seed, index, epoch);
+        tch::manual_seed(generator.random());
+        let mut order: Vec<i64> = (0..self.patches.train.size()[0]).collect();
+        order.shuffle(&mut generator);
+        let mut sums = Tensor::zeros([5], (Kind::Double, self.surroundings.device));
+        let mut steps = 0;
+        for batch in order.chunks_exact(phase.plan(self.config).batch) {
+            if (self.surroundings.interrupted)() {
+                return Ok(None);
+            }
+            let step = self.step(phase, &Tensor::from_slice(batch), latents);
+            adam.minimise(&step.loss);
+            sums += step.values();
+            steps += 1;
+        }
+        let means = Vec::<f64>::try_from(sums / f64::from(steps))?;
+        let reconstructs = phase != Phase::Clusterer;
+        Ok(Some(EpochMetrics {
+            loss: means[0],
+            reconstruction: reconstructs.then(|| means[1]),
+            imsat: (phase != Phase::Autoencoder).then(|| [means[2], means[3], means[4]]),
+            held_out_reconstruction: reconstructs.then(|| self.held_out_reconstruction()),
+        }))
+    }
+
+    fn step(&self, phase: Phase, batch: &Tensor, latents: Option<&Latents>) -> Step {
+        let device_batch = batch.to_device(self.surroundings.device);
+        let chosen = |x: &Tensor| x.index_select(0, &device_batch);
+        let encoded = (phase != Phase::Clusterer).then(|| {
+            let x = self.autoencoder.normalise(&self.patches.train.index_select(0, batch));
+            let latent = self.autoencoder.encode(&x, Mode::Train);
+            let decoded = self.autoencoder.decode(&latent, Mode::Train);
+            (latent, Autoencoder::reconstruction_error(&x, &decoded).mean(Kind::Float))
+        });
+        let weights = self.weights();
+        let terms = latents.map(|all| {
+            let latent = encoded.as_ref().map_or_else(|| chosen(&all.values), |(latent, _)| latent.shallow_clone());
+            imsat::terms(&self.clusterer, &latent, &chosen(&all.radius), &weights)
+        });
+        let reconstruction = encoded.map(|(_, error)| error);
+        let joint = &self.config.joint;
+        let loss = match (&reconstruction, &terms) {
+            (Some(error), Some(terms)) => error * joint.reconstruction_weight + terms.loss(&weights) * joint.imsat_weight,
+            (Some(error), None) => error.shallow_clone(),
+            (None, Some(terms)) => terms.loss(&weights),
+            (None, None) => Tensor::zeros([], (Kind::Float, self.surroundings.device)),
+        };
+        Step { loss, reconstruction, terms }
+    }
+
+    fn weights(&self) -> Weights {
+        let imsat = &self.config.imsat;
+        Weights { lambda: imsat.lambda, mu: imsat.mu, xi: imsat.xi }
+    }
+
+    fn held_out_reconstruction(&self) -> f64 {
+        evaluate(&self.autoencoder, &self.clusterer, &self.patches.held_out)
+            .reconstruction_error
+            .mean(Kind::Double)
+            .double_value(&[])
+    }
+}
+
+impl Step {
+    /// Loss, reconstruction, R_VAT, H(Y|X), H(Y); zero where a phase has no such term.
+    fn values(&self) -> Tensor {
+        let zero = Tensor::zeros([], (Kind::Float, self.loss.device()));
+        let reconstruction = self.reconstruction.as_ref().unwrap_or(&zero);
+        let [vat, conditional, marginal] = self.terms.as_ref().map_or([&zero; 3], |terms| {
+            [&terms.vat, &terms.conditional_entropy, &terms.marginal_entropy]
+        });
+        Tensor::stack(&[&self.loss, reconstruction, vat, conditional, marginal], 0).detach().to_kind(Kind::Double)
+    }
+}
+
+/// Random numbers of their own for every epoch of every phase, so that a resumed fit draws what the first would have.
+fn stream(seed: u64, phase: usize, epoch: u32) -> ChaCha8Rng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&(phase as u64).to_le_bytes());
+    bytes[16..20].copy_from_slice(&epoch.to_le_bytes());
+    ChaCha8Rng::from_seed(bytes)
+}
+
+/// Stands for everything that decides the result: a checkpoint is used only where this is equal.
+fn fingerprint(config: &Config, patches: &PatchSet) -> Result<[u8; 32], TrainError> {
+    // Where the slides lie does not matter once their patches are equal.
+    let config = Config { sets: Vec::new(), ..config.clone() };
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(format!("{config:?}"));
+    hash.update(patches.digest()?);
+    Ok(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use super::*;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::config::ImsatConfig;
+use crate::testing::{seeded, texture_config, texture_patches};
+
+const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
+
+fn patches() -> PatchSet {
+    texture_patches(1)
+}
+
+fn config() -> Config {
+    texture_config(1)
+}
+
+fn surroundings<'a>(checkpoint: Option<&'a Path>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Surroundings<'a> {
+    Surroundings { device: Device::Cpu, checkpoint, interrupted }
+}
+
+fn outputs(fitted: &Fitted, patches: &PatchSet) -> [Tensor; 3] {
+    let Evaluation { latent, log_probs, reconstruction_error } =
+        evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out);
+    [latent, log_probs, reconstruction_error]
+}
+
+#[test]
+fn three_textures_become_three_clusters_ordered_dark_to_bright() {
+    let _turn = seeded(1);
+    let patches = patches();
+    // With a log that is written, as in the program.
+    let log = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+    let fitted = tracing::subscriber::with_default(log, || fit(&config(), &patches, &surroundings(None, NEVER)));
+    let fitted = fitted.expect("fits");
+    assert_eq!(fitted.assignment.sizes, [80, 80, 80]);
+    // Kinds by brightness: 1 (mean 100), 0 (133), 2 (230).
+    assert_eq!(fitted.assignment.cluster[..6], [1, 0, 2, 1, 0, 2]);
+    assert_eq!(fitted.metrics.as_str().lines().count(), 1 + 4 + 15 + 3);
+}
+
+#[test]
+fn same_seed_gives_the_same_model_and_another_seed_another() {
+    let _turn = seeded(1);
+    let patches = patches();
+    let run = |seed| {
+        let config = Config { seed, ..config() };
+        outputs(&fit(&config, &patches, &surroundings(None, NEVER)).expect("fits"), &patches)
+    };
+    let first = run(4);
+    assert_eq!(first, run(4));
+    assert_ne!(first[0], run(5)[0]);
+}
+
+#[test]
+fn interrupted_and_resumed_fit_ends_in_the_model_of_an_uninterrupted_one() {
+    let _turn = seeded(1);
+    let patches = patches();
+    let whole = outputs(&fit(&config(), &patches, &surroundings(None, NEVER)).expect("fits"), &patches);
+
+    let folder = tempfile::tempdir().expect("folder");
+    // Stops in the middle of an epoch again and again, in every phase: 25 is no multiple of an epoch's 6 or 4 batches.
+    let mut interruptions = 0;
+    let resumed = loop {
+        let batches = AtomicU32::new(0);
+        let interrupted = || batches.fetch_add(1, Ordering::Relaxed) == 25;
+        match fit(&config(), &patches, &surroundings(Some(folder.path()), &interrupted)) {
+            Ok(fitted) => break fitted,
+            Err(TrainError::Interrupted { checkpoint: Some(_) }) => interruptions += 1,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert!(interruptions >= 3, "{interruptions}");
+    assert_eq!(outputs(&resumed, &patches), whole);
+}
+
+#[test]
+fn checkpoint_of_another_configuration_is_not_used() {
+    let _turn = seeded(1);
+    let patches = patches();
+    let folder = tempfile::tempdir().expect("folder");
+    let at_once = || true;
+    let stopped = fit(&config(), &patches, &surroundings(Some(folder.path()), &at_once)).expect_err("stops");
+    assert_eq!((stopped.exit_code(), stopped.hint().is_some()), (130, true));
+    let other = Config { seed: 99, ..config() };
+    let fresh = outputs(&fit(&other, &patches, &surroundings(None, NEVER)).expect("fits"), &patches);
+    let beside = outputs(&fit(&other, &patches, &surroundings(Some(folder.path()), NEVER)).expect("fits"), &patches);
+    assert_eq!(fresh, beside);
+}
+
+#[test]
+fn collapsed_clustering_fails_the_fit_with_an_explanation() {
+    let _turn = seeded(1);
+    let mut config = config();
+    // Almost nothing is learnt, so predictions stay uniform.
+    config.imsat = ImsatConfig { epochs: 1, learning_rate: 1e-9, ..config.imsat };
+    let error = fit(&config, &patches(), &surroundings(None, NEVER)).expect_err("collapsed");
+    assert!(matches!(&error, TrainError::Collapsed(reason) if reason.contains("near uniform")), "{error}");
+}
+
+#[test]
+fn fewer_patches_than_a_batch_are_refused() {
+    let _turn = seeded(1);
+    let mut patches = patches();
+    patches.train = rows(&patches.train, 0, 50);
+    let error = fit(&config(), &patches, &surroundings(None, NEVER)).expect_err("too few");
+    assert!(error.to_string().contains("50 patches are less than one batch (60) of phase clusterer"), "{error}");
+}

@@ -1,0 +1,165 @@
+//! IMSAT: clustering by information maximisation with self-augmented training.
+//!
+//! Hu, Miyato, Tokui, Matsumoto, Sugiyama: "Learning Discrete Representations via Information Maximizing Self-Augmented
+//! Training", ICML 2017 (arXiv 1702.08720). Minimised is
+//! `R_VAT(x) + λ·[H(Y|X) − μ·H(Y)]`; entropies in nats. The perturbation is that of Miyato et al., "Virtual Adversarial
+//! Training" (arXiv 1704.03976), with one power iteration and a radius per sample. Where the authors' published code
+//! differs from their text (it takes the 11th neighbour, and hides a sample from itself by a constant that real distances
+//! can exceed), the text is followed.
+
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use crate::layers::{Layer, Mode, Operator, Tail, chain, rows};
+
+/// Standard deviation of the output layer's first weights (published settings): all outputs start out near uniform, so
+/// that no cluster is favoured before the first step.
+const OUTPUT_DEVIATION: f64 = 1e-4;
+
+/// Rows per block of the distance matrix: bounds its memory to this many times the number of samples.
+const DISTANCE_BLOCK: i64 = 1024;
+
+/// The network d – hidden… – K over latent vectors.
+#[derive(Debug)]
+pub struct Clusterer {
+    layers: Vec<Layer>,
+}
+
+impl Clusterer {
+    /// Parameters below `path`: latent of `inputs` values, `hidden` widths (BatchNorm + ReLU each), `clusters` outputs.
+    pub fn new(path: &Path<'_>, inputs: i64, hidden: &[i64], clusters: i64) -> Self {
+        let mut width = inputs;
+        let mut layers = Vec::with_capacity(hidden.len() + 1);
+        for (i, &next) in hidden.iter().enumerate() {
+            layers.push(Layer::new(&(path / i), Operator::Linear, width, next, Tail::NormRelu));
+            width = next;
+        }
+        let output = path / "output";
+        layers.push(Layer::with_deviation(&output, Operator::Linear, width, clusters, Tail::None, OUTPUT_DEVIATION));
+        Self { layers }
+    }
+
+    /// Log-probabilities `[N, K]` of latent vectors `[N, D]`.
+    pub fn log_probs(&self, latent: &Tensor, mode: Mode) -> Tensor {
+        chain(&self.layers, latent, mode).log_softmax(-1, Kind::Float)
+    }
+
+    /// Its layers in order; softmax follows the last.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Makes a weight no number, as a test's broken model.
+    #[cfg(test)]
+    pub(crate) fn spoil(&mut self) {
+        self.layers[0].spoil();
+    }
+
+    /// Renumbers the clusters: new cluster `i` is the old cluster `order[i]`.
+    pub fn reorder(&mut self, order: &[i64]) {
+        if let Some(output) = self.layers.last_mut() {
+            output.permute_outputs(order);
+        }
+    }
+}
+
+/// Weights of the loss and the perturbation's settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weights {
+    /// λ: weight of the mutual information against R_VAT.
+    pub lambda: f64,
+    /// μ: weight of the marginal entropy within the mutual information.
+    pub mu: f64,
+    /// ξ: length of the probe with which the adversarial direction is found.
+    pub xi: f64,
+}
+
+/// The terms of one batch's loss, scalars.
+#[derive(Debug)]
+pub struct Terms {
+    /// R_VAT: mean KL divergence between clean and perturbed predictions.
+    pub vat: Tensor,
+    /// H(Y|X): mean entropy of a prediction; 0 when every prediction is certain.
+    pub conditional_entropy: Tensor,
+    /// H(Y): entropy of the mean prediction; ln K when clusters are equally full.
+    pub marginal_entropy: Tensor,
+}
+
+impl Terms {
+    /// `R_VAT + λ·[H(Y|X) − μ·H(Y)]`.
+    pub fn loss(&self, weights: &Weights) -> Tensor {
+        &self.vat + (&self.conditional_entropy - &self.marginal_entropy * weights.mu) * weights.lambda
+    }
+}
+
+/// The terms for latent vectors `[N, D]` with radius per sample `[N]` (see [`neighbour_distance`]). One pass in
+/// [`Mode::Train`], the adversarial ones in [`Mode::Perturbed`]. Gradients reach the clusterer's parameters and `latent`.
+pub fn terms(clusterer: &Clusterer, latent: &Tensor, radius: &Tensor, weights: &Weights) -> Terms {
+    let log_probs = clusterer.log_probs(latent, Mode::Train);
+    let (conditional_entropy, marginal_entropy) = entropies(&log_probs);
+    let clean = log_probs.detach();
+    let direction = adversarial_direction(clusterer, &latent.detach(), &clean, weights.xi);
+    let perturbed = latent + direction * radius.unsqueeze(1);
+    let vat = kl_divergence(&clean, &clusterer.log_probs(&perturbed, Mode::Perturbed));
+    Terms { vat, conditional_entropy, marginal_entropy }
+}
+
+/// (H(Y|X), H(Y)) of log-probabilities `[N, K]`: mean of the entropies, entropy of the mean.
+pub fn entropies(log_probs: &Tensor) -> (Tensor, Tensor) {
+    let probs = log_probs.exp();
+    let conditional = -(&probs * log_probs).sum_dim_intlist(1, false, Kind::Float).mean(Kind::Float);
+    let marginal = probs.mean_dim(0, false, Kind::Float);
+    // xlogy(0, 0) = 0: a cluster that no sample of the batch chooses adds nothing.
+    let entropy = -marginal.xlogy(&marginal).sum(Kind::Float);
+    (conditional, entropy)
+}
+
+/// Mean over samples of KL(p ‖ q), both given as log-probabilities `[N, K]`.
+pub fn kl_divergence(p: &Tensor, q: &Tensor) -> Tensor {
+    (p.exp() * (p - q)).sum_dim_intlist(1, false, Kind::Float).mean(Kind::Float)
+}
+
+/// The unit vectors `[N, D]` along which the prediction changes fastest: the normalised gradient of
+/// KL(clean ‖ prediction at latent + ξ·d₀) for a random unit d₀ (one power iteration). `latent` and `clean` carry no
+/// gradient.
+pub fn adversarial_direction(clusterer: &Clusterer, latent: &Tensor, clean: &Tensor, xi: f64) -> Tensor {
+    let probe = unit(&latent.randn_like()).set_requires_grad(true);
+    let moved = clusterer.log_probs(&(latent + &probe * xi), Mode::Perturbed);
+    let divergence = kl_divergence(clean, &moved);
+    let gradient = Tensor::run_backward(&[divergence], &[&probe], false, false);
+    // One input gives one gradient.
+    unit(&gradient[0])
+}
+
+/// Each row scaled to length 1; rows of zeros stay zeros. Scaled by the largest entry first, because the gradients of a
+/// fresh clusterer are so small that their squares underflow.
+fn unit(x: &Tensor) -> Tensor {
+    let _frozen = tch::no_grad_guard();
+    let scaled = x / x.abs().amax([1i64].as_slice(), true).clamp_min(f64::from(f32::MIN_POSITIVE));
+    let length = scaled.square().sum_dim_intlist(1, true, Kind::Float).sqrt();
+    // After the scaling a length is at least 1, or 0.
+    &scaled / length.clamp_min(0.5)
+}
+
+/// Euclidean distance of each row of `x` `[N, D]` to its `k`-th nearest **other** row (k ≥ 1; with fewer than k others,
+/// to the farthest): `[N]`. A row is excluded by its index, so exact duplicates count as neighbours at distance 0.
+pub fn neighbour_distance(x: &Tensor, k: i64) -> Tensor {
+    let _frozen = tch::no_grad_guard();
+    let count = x.size()[0];
+    if count < 2 {
+        return Tensor::zeros([count], (Kind::Float, x.device()));
+    }
+    let k = k.clamp(1, count - 1);
+    let blocks: Vec<Tensor> = (0..count)
+        .step_by(DISTANCE_BLOCK as usize)
+        .map(|from| {
+            let distances = Tensor::cdist(&rows(x, from, (from + DISTANCE_BLOCK).min(count)), x, 2.0, None);
+            let _self_distance = distances.diagonal(from, 0, 1).fill_(f64::INFINITY);
+            distances.kthvalue(k, 1, false).0
+        })
+        .collect();
+    Tensor::cat(&blocks, 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What a person sees of a running fit: a bar on a terminal, and a table of numbers beside the model.
+
+use std::env;
+use std::fmt::Write as _;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Header of the metrics table. Empty fields: the term does not exist in that phase.
+const HEADER: &str =
+    "phase,epoch,loss,reconstruction,vat,conditional_entropy,marginal_entropy,held_out_reconstruction\n";
+
+/// Means over one epoch's batches.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EpochMetrics {
+    /// What was minimised.
+    pub loss: f64,
+    /// Mean squared difference in normalised units.
+    pub reconstruction: Option<f64>,
+    /// R_VAT, H(Y|X), H(Y), in nats.
+    pub imsat: Option<[f64; 3]>,
+    /// The reconstruction term on held-out patches after the epoch.
+    pub held_out_reconstruction: Option<f64>,
+}
+
+impl EpochMetrics {
+    /// For the progress bar.
+    pub fn brief(&self) -> String {
+        let mut text = format!("loss {:.4}", self.loss);
+        if let Some(value) = self.reconstruction {
+            let _ = write!(text, "  reconstruction {value:.4}");
+        }
+        if let Some(value) = self.held_out_reconstruction {
+            let _ = write!(text, "  held-out {value:.4}");
+        }
+        if let Some([vat, conditional, marginal]) = self.imsat {
+            let _ = write!(text, "  R_VAT {vat:.4}  H(Y|X) {conditional:.4}  H(Y) {marginal:.4}");
+        }
+        text
+    }
+}
+
+/// The metrics table as CSV text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricsTable(String);
+
+impl MetricsTable {
+    /// Without rows.
+    pub fn new() -> Self {
+        Self(HEADER.to_owned())
+    }
+
+    /// As stored in a checkpoint; starts anew where that is no such table.
+    pub fn restore(text: String) -> Self {
+        if text.starts_with(HEADER) { Self(text) } else { Self::new() }
+    }
+
+    /// Adds an epoch (counted from 1 within its phase).
+    pub fn push(&mut self, phase: &str, epoch: u32, metrics: &EpochMetrics) {
+        let field = |value: Option<f64>| value.map(|v| format!("{v:.6}")).unwrap_or_default();
+        let [vat, conditional, marginal] = metrics.imsat.map_or([None; 3], |terms| terms.map(Some));
+        let fields = [
+            phase.to_owned(),
+            epoch.to_string(),
+            field(Some(metrics.loss)),
+            field(metrics.reconstruction),
+            field(vat),
+            field(conditional),
+            field(marginal),
+            field(metrics.held_out_reconstruction),
+        ];
+        self.0.push_str(&fields.join(","));
+        self.0.push('\n');
+    }
+
+    /// The table as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for MetricsTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A bar over `total` steps on stderr; hidden where stderr is no terminal or `NO_PROGRESS` is set.
+pub fn bar(total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if env::var_os("NO_PROGRESS").is_some() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {eta}  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_as_many_fields_as_the_header() {
+        let mut table = MetricsTable::new();
+        table.push("autoencoder", 1, &EpochMetrics { loss: 0.5, reconstruction: Some(0.5), ..Default::default() });
+        table.push("clusterer", 1, &EpochMetrics { loss: -0.5, imsat: Some([0.1, 0.2, 0.3]), ..Default::default() });
+        let columns: Vec<usize> = table.as_str().lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [8, 8, 8]);
+        assert_eq!(MetricsTable::restore(table.as_str().to_owned()), table);
+    }
+}

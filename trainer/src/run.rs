@@ -1,0 +1,92 @@
+//! The `fit` command from configuration to model file.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use crate::config::Config;
+use crate::dataset::PatchSet;
+use crate::error::TrainError;
+use crate::export::{Exported, export};
+use crate::fit::{Fitted, Surroundings, fit};
+use crate::{device, interrupt, sampling};
+
+/// What `tissuemap-train fit` is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FitCommand {
+    /// Configuration; `tissuemap-train config` prints a template.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// The model to write; metrics and checkpoint lie beside it.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Where to compute: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Overrules the configuration's number of clusters.
+    #[arg(long)]
+    pub clusters: Option<u32>,
+    /// Overrules the configuration's seed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+impl FitCommand {
+    /// Reads slides, fits, exports; `say` gets the result's description line by line.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        let device = device::parse(&self.device)?;
+        let config = self.configuration()?;
+        let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
+        let interrupted = || interrupt.load(Ordering::Relaxed);
+        let folder = self.config.parent().unwrap_or(Path::new("."));
+        let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &interrupted)?;
+        let checkpoint = self.out.with_extension("checkpoint");
+        let surroundings = Surroundings { device, checkpoint: Some(&checkpoint), interrupted: &interrupted };
+        let fitted = fit(&config, &patches, &surroundings)?;
+        let metrics = self.out.with_extension("metrics.csv");
+        fs::write(&metrics, fitted.metrics.as_str()).map_err(|e| file_error(&metrics, e))?;
+        let exported = export(&fitted, &patches, &config, &self.out)?;
+        // The model is whole; what is left of the way there only takes space.
+        if let Err(error) = fs::remove_dir_all(&checkpoint) {
+            tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
+        }
+        self.describe(say, &fitted, &patches, &exported).map_err(|e| file_error(Path::new("standard output"), e))
+    }
+
+    fn configuration(&self) -> Result<Config, TrainError> {
+        let mut config = Config::read(&self.config)?;
+        config.clusters = self.clusters.unwrap_or(config.clusters);
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.validate().map_err(|reason| TrainError::Config { path: self.config.clone(), reason })?;
+        Ok(config)
+    }
+
+    fn describe(
+        &self,
+        say: &mut dyn io::Write,
+        fitted: &Fitted,
+        patches: &PatchSet,
+        exported: &Exported,
+    ) -> io::Result<()> {
+        let (out, train, held_out) = (self.out.display(), patches.train.size()[0], patches.held_out.size()[0]);
+        writeln!(say, "{out}: {} bytes, sha256 {}", exported.bytes, exported.sha256)?;
+        writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets)?;
+        writeln!(say, "ONNX Runtime against libtorch: {}", exported.golden)?;
+        for (i, size) in fitted.assignment.sizes.iter().enumerate() {
+            let share = 100.0 * *size as f64 / train as f64;
+            writeln!(say, "cluster {:3}: {size:6} patches, {share:5.1} %", i + 1)?;
+        }
+        Ok(())
+    }
+}
+
+fn file_error(path: &Path, source: io::Error) -> TrainError {
+    TrainError::File { path: path.to_owned(), source }
+}

@@ -1,0 +1,271 @@
+//! From folders of slides to training patches: grouping, registration, tissue and pixels all come from the pipeline, so
+//! that a patch here has the same bits as the daemon's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
+use tissuemap::contract::StainSpec;
+use tissuemap::road::{self, Layout, Placement, Prepared, Progress, RoadError, RoadParams, Stage};
+use tissuemap::section_set::{Manifest, Namer, SectionSet, group};
+use tissuemap::slide::SlideError;
+use tissuemap::units::Cell;
+
+use crate::config::{Config, SetFolder};
+use crate::dataset::PatchSet;
+use crate::error::TrainError;
+
+/// Held-out blocks are this many patches wide, so that few held-out patches touch training ones.
+const BLOCK_PATCHES: u32 = 4;
+
+/// Draws the configuration's patches from its section sets. `base` is where relative folders start.
+///
+/// Sets that lack a stain, or a section of which could not be registered, are left out with a warning: a model must not
+/// learn tissue from fill colour.
+///
+/// # Errors
+/// [`TrainError::NoData`] when no set is complete, [`TrainError::Interrupted`], or whatever a folder or slide gives.
+pub fn patches(config: &Config, base: &Path, interrupted: &(dyn Fn() -> bool + Sync)) -> Result<PatchSet, TrainError> {
+    let mut sampler = Sampler { config, train: Vec::new(), held_out: Vec::new(), sets: 0 };
+    for folder in &config.sets {
+        let params = RoadParams { mpp: folder.mpp, ..RoadParams::default() };
+        for set in section_sets(config, folder, base)? {
+            if interrupted() {
+                return Err(TrainError::Interrupted { checkpoint: None });
+            }
+            if let Err(reason) = sampler.add(&set, &params, interrupted)? {
+                tracing::warn!("section set {} is left out: {reason}", set.key);
+            }
+        }
+    }
+    sampler.finish()
+}
+
+/// The section sets of one folder.
+fn section_sets(config: &Config, from: &SetFolder, base: &Path) -> Result<Vec<SectionSet>, TrainError> {
+    let folder = base.join(&from.folder);
+    let fail = |source| TrainError::File { path: folder.clone(), source };
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.path().is_file() {
+            paths.push(entry.path());
+        }
+    }
+    let mut namer = Namer::new(&config.naming)?;
+    for stain in &config.stains {
+        namer.add_stain(&stain.name, &stain.aliases)?;
+    }
+    let manifest = from.manifest.as_ref().map(|file| Manifest::read(&base.join(file))).transpose()?;
+    let grouped = group(&paths, &namer, manifest.as_ref());
+    for error in &grouped.errors {
+        tracing::warn!("{error}");
+    }
+    Ok(grouped.sets)
+}
+
+struct Sampler<'a> {
+    config: &'a Config,
+    train: Vec<u8>,
+    held_out: Vec<u8>,
+    sets: usize,
+}
+
+impl Sampler<'_> {
+    /// Adds the patches of one set; the inner error says why the set cannot be used.
+    fn add(
+        &mut self,
+        set: &SectionSet,
+        params: &RoadParams,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Result<(), String>, TrainError> {
+        let Config { seed, patches, .. } = self.config;
+        let layout = self.config.layout();
+        let set = match wanted(set, &layout) {
+            Ok(set) => set,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let prepared = match road::prepare(&set, &layout, params, &Watch { interrupted }) {
+            Ok(prepared) => prepared,
+            Err(RoadError::Cancelled) => return Err(TrainError::Interrupted { checkpoint: None }),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let Some(reason) = incomplete(&prepared) {
+            return Ok(Err(reason));
+        }
+        let tissue = &prepared.cells;
+        let mut generator = generator(*seed, &set.key.to_string());
+        let block_cells = BLOCK_PATCHES * patches.patch_px / patches.stride_px;
+        let (train, held_out) = part(tissue, block_cells, patches.held_out_fraction, &mut generator);
+        if train.is_empty() || held_out.is_empty() {
+            return Ok(Err(format!("it has {} tissue cells, too few to hold some out", tissue.len())));
+        }
+        let held_out_count = ((f64::from(patches.per_set) * patches.held_out_fraction).round() as u32).max(1);
+        let train_count = patches.per_set.saturating_sub(held_out_count).max(1);
+        for (cells, count, to) in
+            [(&train, train_count, &mut self.train), (&held_out, held_out_count, &mut self.held_out)]
+        {
+            match draw(&prepared, cells, count, &mut generator) {
+                Ok(patches) => to.extend(patches),
+                Err(error) => return Ok(Err(error.to_string())),
+            }
+        }
+        self.sets += 1;
+        tracing::info!("{}: {train_count} patches, {held_out_count} held out, from {} tissue cells", set.key, tissue.len());
+        Ok(Ok(()))
+    }
+
+    fn finish(self) -> Result<PatchSet, TrainError> {
+        if self.sets == 0 {
+            return Err(TrainError::NoData("no section set can be used".to_owned()));
+        }
+        let shape = self.config.shape();
+        let tensor = |patches: &[u8]| {
+            let count = patches.len() as i64 / (shape.channels * shape.patch_px * shape.patch_px);
+            let size = [count, shape.channels, shape.patch_px, shape.patch_px];
+            Tensor::f_from_data_size(patches, &size, Kind::Uint8)
+        };
+        Ok(PatchSet { train: tensor(&self.train)?, held_out: tensor(&self.held_out)?, sets: self.sets })
+    }
+}
+
+/// The set without slides of other stains, which need not even open.
+fn wanted(set: &SectionSet, layout: &Layout) -> Result<SectionSet, String> {
+    let slide = |stain: &StainSpec| match set.slides.get(&stain.name) {
+        Some(path) => Ok((stain.name.clone(), path.clone())),
+        None => Err(format!("it has no slide of stain {}", stain.name)),
+    };
+    Ok(SectionSet { key: set.key.clone(), slides: layout.stains.iter().map(slide).collect::<Result<_, _>>()? })
+}
+
+/// Which section could not be placed, if any.
+fn incomplete(prepared: &Prepared) -> Option<String> {
+    prepared.sections.iter().find_map(|section| match &section.placement {
+        Placement::Reference | Placement::Registered { .. } => None,
+        Placement::LeftOut { reason } => Some(format!("{}: {reason}", section.stain)),
+        Placement::Missing => Some(format!("it has no slide of stain {}", section.stain)),
+    })
+}
+
+/// Passes an interruption on to the pipeline.
+struct Watch<'a> {
+    interrupted: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Progress for Watch<'_> {
+    fn stage(&self, _: Stage, _: u64, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        (self.interrupted)()
+    }
+}
+
+/// The set's own random numbers: they do not change when other sets come or go.
+fn generator(seed: u64, set: &str) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update(set);
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+/// `count` patches at random positions, each within half a stride of the middle of a random cell; one after the other.
+fn draw(
+    prepared: &Prepared,
+    cells: &[Cell],
+    count: u32,
+    generator: &mut ChaCha8Rng,
+) -> Result<Vec<u8>, SlideError> {
+    let stride = i64::from(prepared.grid.spec.stride_px);
+    let mut position = |_| {
+        let (x, y) = prepared.grid.patch_origin(*cells.choose(generator)?);
+        let mut shift = || generator.random_range(0..stride) - stride / 2;
+        Some((x + shift(), y + shift()))
+    };
+    let positions: Vec<(i64, i64)> = (0..count).filter_map(&mut position).collect();
+    let length = prepared.source.tensor_len();
+    let mut patches = vec![0; length * positions.len()];
+    patches
+        .par_chunks_mut(length)
+        .zip(positions)
+        .try_for_each(|(patch, (x, y))| prepared.source.tensor_at(x, y, patch))?;
+    Ok(patches)
+}
+
+/// Parts the tissue cells of one set into training and held-out ones, by square blocks: neighbouring and overlapping
+/// patches look alike, so patches parted one by one would be no test. Both parts are non-empty where there are two cells.
+fn part(
+    cells: &[Cell],
+    block_cells: u32,
+    fraction: f64,
+    generator: &mut ChaCha8Rng,
+) -> (Vec<Cell>, Vec<Cell>) {
+    let mut side = block_cells.max(1);
+    let mut blocks = blocks(cells, side);
+    // A small piece of tissue may lie in one block as a whole, or in so few that one is too much to hold out.
+    while side > 1 && (blocks.len() as f64) < 1.0 / fraction {
+        side /= 2;
+        blocks = self::blocks(cells, side);
+    }
+    blocks.shuffle(generator);
+    let wanted = fraction * cells.len() as f64;
+    let (mut train, mut held_out) = (Vec::new(), Vec::new());
+    for block in blocks {
+        let to = if (held_out.len() as f64) < wanted { &mut held_out } else { &mut train };
+        to.extend(block);
+    }
+    (train, held_out)
+}
+
+fn blocks(cells: &[Cell], side: u32) -> Vec<Vec<Cell>> {
+    let mut blocks: BTreeMap<(u32, u32), Vec<Cell>> = BTreeMap::new();
+    for &cell in cells {
+        blocks.entry((cell.row / side, cell.col / side)).or_default().push(cell);
+    }
+    blocks.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rectangle(cols: u32, rows: u32) -> Vec<Cell> {
+        (0..rows).flat_map(|row| (0..cols).map(move |col| Cell { col, row })).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_cell_is_in_one_part_and_no_part_is_empty(
+            cols in 1u32..40, rows in 2u32..40, block in 1u32..20, fraction in 0.01f64..0.5, seed in 0u64..1000,
+        ) {
+            let cells = rectangle(cols, rows);
+            let (train, held_out) = part(&cells, block, fraction, &mut generator(seed, "set"));
+            prop_assert!(!train.is_empty() && !held_out.is_empty());
+            let mut all: Vec<Cell> = train.iter().chain(&held_out).copied().collect();
+            all.sort_by_key(|cell| (cell.row, cell.col));
+            prop_assert_eq!(all, cells);
+        }
+    }
+
+    #[test]
+    fn held_out_cells_form_blocks_of_about_the_wanted_share() {
+        let cells = rectangle(40, 40);
+        let (_, held_out) = part(&cells, 4, 0.1, &mut generator(1, "set"));
+        assert_eq!(held_out.len(), 160);
+        let blocks = blocks(&held_out, 4);
+        assert!(blocks.iter().all(|block| block.len() == 16));
+    }
+
+    #[test]
+    fn one_cell_cannot_be_parted() {
+        let (train, held_out) = part(&rectangle(1, 1), 4, 0.1, &mut generator(1, "set"));
+        assert_eq!((train.len(), held_out.len()), (0, 1));
+    }
+}
