@@ -15,22 +15,16 @@ use tissuemap::contract::example;
 use tissuemap::overlay;
 use tissuemap::units::Mpp;
 
-const STAINS: [&str; 3] = ["HE", "CD31", "KI67"];
+use crate::support;
 
-/// A program of this workspace, built into the folder above the one that holds this test.
-fn program(name: &str) -> Command {
-    let test = std::env::current_exe().expect("the test's own path");
-    let path = test.ancestors().nth(2).expect("target/release").join(name);
-    assert!(path.is_file(), "{} is missing: run cargo build --release --workspace", path.display());
-    Command::new(path)
-}
+const STAINS: [&str; 3] = ["HE", "CD31", "KI67"];
 
 /// Sections derived from one real HE slide, made once for all tests here: `demo_HE.tif` and so on.
 fn scanned() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let derive = || {
         let folder = tempfile::tempdir().expect("tempdir");
-        let mut xtask = program("xtask");
+        let mut xtask = Command::new(support::program("xtask"));
         xtask.args(["derive", "--seed", "7", "--stains", &STAINS.join(","), "--out"]).arg(folder.path());
         succeed(xtask);
         folder
@@ -112,13 +106,13 @@ impl Site {
     }
 
     fn ctl(&self, args: &[&str]) -> Command {
-        let mut ctl = program("tissuemapctl");
+        let mut ctl = Command::new(support::program("tissuemapctl"));
         ctl.args(["--bus", "session"]).args(args).env("DBUS_SESSION_BUS_ADDRESS", &self.address);
         ctl
     }
 
     fn start(&self) -> Daemon {
-        let mut child = program("tissuemapd")
+        let mut child = Command::new(support::program("tissuemapd"))
             .args(["run", "--config"])
             .arg(self.config())
             .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
@@ -325,14 +319,14 @@ fn whatever_cannot_be_begun_has_its_own_exit_code_and_a_hint() {
     assert_eq!(code(&["--help"]), Some(0));
 
     fs::write(site.config(), "model = \"model.onnx\"\n[[watch]]\nfolder = \"incoming\"\nsettle = 3\n").expect("write");
-    let refused = program("tissuemapd").args(["run", "--config"]).arg(site.config()).output().expect("it runs");
+    let refused = Command::new(support::program("tissuemapd")).args(["run", "--config"]).arg(site.config()).output().expect("it runs");
     assert_eq!(refused.status.code(), Some(64), "{refused:?}");
     assert!(stderr(&refused).contains("tissuemapd.toml: line 4") && stderr(&refused).contains("`settle`"), "{refused:?}");
 }
 
 #[test]
 fn the_printed_configuration_is_one() {
-    let mut config = program("tissuemapd");
+    let mut config = Command::new(support::program("tissuemapd"));
     config.arg("config");
     let table: toml::Table = stdout(&succeed(config)).parse().expect("TOML");
     assert!(table.contains_key("watch"));

@@ -14,3 +14,9 @@ mod tidy;
 
 /// Slides arrive, overlays appear, originals stay as they were: both programs as processes, a bus of their own.
 mod end_to_end;
+
+/// Trainer and daemon see the same bits, and the shipped model computes here what it computed when it was trained.
+mod skew;
+
+/// Landmarks of real section pairs after registration.
+mod registration;

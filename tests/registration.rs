@@ -1,28 +1,19 @@
 //! Registration of real, differently stained sections, judged by the landmarks two people set on them.
 
-use std::path::{Path, PathBuf};
-
 use tissuemap::register::evaluate::{Variant, read_pairs};
 use tissuemap::register::{RegisterParams, register};
+
+use crate::support;
 
 /// Pairs tested in all variants; with five variants each, 35 runs.
 const PAIRS_WITH_VARIANTS: usize = 7;
 /// Median rTRE beyond which ANHIR counts a pair as not registered.
 const BOUND: f64 = 0.02;
 
-fn section_sets() -> Option<PathBuf> {
-    let data = std::env::var_os("TISSUEMAP_TEST_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    let sets = data.join("section-sets");
-    sets.join("pairs.csv").exists().then_some(sets)
-}
-
 #[test]
 fn all_lesion_pairs_and_variants_end_below_two_percent() {
-    let Some(sets) = section_sets() else {
-        eprintln!("SKIPPED: all_lesion_pairs_and_variants_end_below_two_percent: no section sets; set TISSUEMAP_TEST_DATA");
-        return;
-    };
+    let Some(data) = support::data("all_lesion_pairs_and_variants_end_below_two_percent") else { return };
+    let sets = data.join("section-sets");
     let mut failures = Vec::new();
     let mut runs = 0;
     for (index, pair) in read_pairs(&sets).unwrap().iter().enumerate() {

@@ -14,3 +14,11 @@ pub(crate) fn data(test: &str) -> Option<PathBuf> {
     eprintln!("SKIPPED: {test}: no test data at {} (set TISSUEMAP_TEST_DATA)", dir.display());
     None
 }
+
+/// A program of this workspace, built into the folder above the one that holds this test.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let path = test.ancestors().nth(2).expect("target/release").join(name);
+    assert!(path.is_file(), "{} is missing: run cargo build --release --workspace", path.display());
+    path
+}

@@ -189,12 +189,20 @@ fn draw(
         Some((x + shift(), y + shift()))
     };
     let positions: Vec<(i64, i64)> = (0..count).filter_map(&mut position).collect();
+    cut(prepared, &positions)
+}
+
+/// Patches whose top-left corners are these model pixels of the reference canvas, one after the other: `[n, 3·S, P, P]`.
+///
+/// # Errors
+/// Whatever reading a slide gives.
+pub fn cut(prepared: &Prepared, positions: &[(i64, i64)]) -> Result<Vec<u8>, SlideError> {
     let length = prepared.source.tensor_len();
     let mut patches = vec![0; length * positions.len()];
     patches
         .par_chunks_mut(length)
         .zip(positions)
-        .try_for_each(|(patch, (x, y))| prepared.source.tensor_at(x, y, patch))?;
+        .try_for_each(|(patch, &(x, y))| prepared.source.tensor_at(x, y, patch))?;
     Ok(patches)
 }
 

@@ -162,7 +162,7 @@ fn the_onnx_checker_and_onnx_runtime_for_python_accept_the_example() {
         .output()
         .is_ok_and(|output| output.status.success());
     if !ready {
-        eprintln!("SKIPPED: no .deps/venv/bin/python with onnx and onnxruntime; run scripts/setup.sh");
+        eprintln!("SKIPPED: no .deps/venv/bin/python with onnx and onnxruntime; run scripts/setup.sh --test");
         return;
     }
     let folder = tempfile::tempdir().expect("temporary folder");
