@@ -5,11 +5,16 @@
 //! With gradients `∇T` of the warped moving image and `∇R` of the fixed image,
 //!
 //! ```text
-//! D = 1 − mean over valid pixels of r² / (nT · nR),   r = ∇T·∇R + εT·εR,   n = |∇|² + ε²,   ε = η · mean |∇|
+//! D = 1 − Σ w·q / Σ w,   q = r² / (nT · nR),   r = ∇T·∇R + εT·εR,   n = |∇|² + ε²,   ε = η · mean |∇|
 //! ```
 //!
+//! The weight w of a pixel is 1 inside the moving image, 0 outside, and falls linearly over the last pixels in between:
+//! with a sharp border the distance would jump whenever a pixel leaves, and the jumps would stop the line search.
+//!
 //! The derivative is that of this discrete sum: the adjoint of the central differences carries it back to the warped
-//! intensities, the derivative of the bilinear sample from there to the positions.
+//! intensities, the derivative of the bilinear sample from there to the positions; that of the weights is included.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -18,6 +23,9 @@ use super::plane::{Plane, gradient_adjoint_row, gradient_row, mean_magnitude};
 /// Rows one task computes. Fixed, so that the sums are added in the same order for any number of threads; 32 rows keep
 /// the buffers of a 1000 px wide image inside a level-2 cache while the four halo rows cost about a tenth.
 const BAND_ROWS: usize = 32;
+
+/// Width of the border over which the weight rises from 0 to 1, in level pixels: two are the reach of the gradients.
+const BORDER_PX: f32 = 2.0;
 
 /// Below this share of valid pixels the distance is 1, its worst value: pushing the images apart until a few pixels
 /// agree must never pay.
@@ -56,15 +64,33 @@ pub(crate) struct Level {
 pub(crate) struct Distance {
     /// 0 where all edges are parallel, 1 where none is.
     pub(crate) value: f64,
-    /// Share of the fixed image's pixels that see the moving image.
+    /// Share of the fixed image's pixels that see the moving image, by weight.
     pub(crate) valid_share: f64,
 }
 
 /// Sums over one band of rows.
 struct BandSum {
+    /// `Σ w·q` and `Σ w`.
     similarity: f64,
-    valid: usize,
-    gradient: Vec<f64>,
+    weight: f64,
+    /// Their derivatives with respect to the unknowns of the warp.
+    similarity_gradient: Vec<f64>,
+    weight_gradient: Vec<f64>,
+}
+
+impl BandSum {
+    fn zero(unknowns: usize) -> Self {
+        let zeros = vec![0.0; unknowns];
+        Self { similarity: 0.0, weight: 0.0, similarity_gradient: zeros.clone(), weight_gradient: zeros }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let add = |total: &mut [f64], part: &[f64]| total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+        self.similarity += other.similarity;
+        self.weight += other.weight;
+        add(&mut self.similarity_gradient, &other.similarity_gradient);
+        add(&mut self.weight_gradient, &other.weight_gradient);
+    }
 }
 
 impl Level {
@@ -93,58 +119,77 @@ impl Level {
 
     /// The distance at `warp`.
     pub(crate) fn distance(&self, warp: &impl Warp) -> Distance {
-        self.sum_bands::<false, _>(warp).0
+        self.distance_of(&self.sums::<false, _>(warp))
     }
 
     /// The distance at `warp`; its derivative with respect to the warp's unknowns is written to `gradient`.
     pub(crate) fn distance_and_gradient(&self, warp: &impl Warp, gradient: &mut [f64]) -> Distance {
-        let (distance, sum) = self.sum_bands::<true, _>(warp);
-        gradient.copy_from_slice(&sum);
+        let sums = self.sums::<true, _>(warp);
+        let distance = self.distance_of(&sums);
+        if distance.valid_share < MIN_VALID_SHARE {
+            gradient.fill(0.0);
+            return distance;
+        }
+        let mean = sums.similarity / sums.weight;
+        let parts = sums.similarity_gradient.iter().zip(&sums.weight_gradient);
+        for (out, (similarity, weight)) in gradient.iter_mut().zip(parts) {
+            *out = (mean * weight - similarity) / sums.weight;
+        }
         distance
     }
 
-    fn sum_bands<const DERIVATIVE: bool, W: Warp>(&self, warp: &W) -> (Distance, Vec<f64>) {
+    fn distance_of(&self, sums: &BandSum) -> Distance {
+        let valid_share = sums.weight / (self.fixed.width * self.fixed.height) as f64;
+        let value = if valid_share < MIN_VALID_SHARE { 1.0 } else { 1.0 - sums.similarity / sums.weight };
+        Distance { value, valid_share }
+    }
+
+    fn sums<const DERIVATIVE: bool, W: Warp>(&self, warp: &W) -> BandSum {
+        let width = self.fixed.width;
         let bands: Vec<BandSum> = (0..self.fixed.height.div_ceil(BAND_ROWS))
             .into_par_iter()
-            .map_init(
-                || Band::new(self.fixed.width),
-                |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS),
-            )
+            .map_init(|| Band::new(width), |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS))
             .collect();
-        let mut gradient = vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }];
-        let (mut similarity, mut valid) = (0.0, 0);
-        for band in bands {
-            similarity += band.similarity;
-            valid += band.valid;
-            gradient.iter_mut().zip(&band.gradient).for_each(|(total, part)| *total += part);
-        }
-        let valid_share = valid as f64 / (self.fixed.width * self.fixed.height) as f64;
-        if valid_share < MIN_VALID_SHARE {
-            gradient.fill(0.0);
-            return (Distance { value: 1.0, valid_share }, gradient);
-        }
-        gradient.iter_mut().for_each(|g| *g /= valid as f64);
-        (Distance { value: 1.0 - similarity / valid as f64, valid_share }, gradient)
+        let mut total = BandSum::zero(if DERIVATIVE { warp.unknowns() } else { 0 });
+        bands.iter().for_each(|band| total.add(band));
+        total
+    }
+
+    /// Weight of the position (`x`, `y`) in the moving image, and its derivatives.
+    #[inline]
+    fn weight(&self, x: f32, y: f32) -> [f32; 3] {
+        let ramp = |position: f32, last: usize| {
+            let (low, high) = (position, last as f32 - position);
+            let depth = low.min(high) / BORDER_PX;
+            let slope = if depth <= 0.0 || depth >= 1.0 { 0.0 } else { 1.0 / BORDER_PX };
+            (depth.clamp(0.0, 1.0), if low < high { slope } else { -slope })
+        };
+        let ((wx, dx), (wy, dy)) = (ramp(x, self.moving.width - 1), ramp(y, self.moving.height - 1));
+        [wx * wy, dx * wy, wx * dy]
     }
 }
 
 /// Buffers for one band of rows and two halo rows on each side.
 struct Band {
     width: usize,
-    xs: Vec<f32>,
-    ys: Vec<f32>,
     warped: Vec<f32>,
     warped_dx: Vec<f32>,
     warped_dy: Vec<f32>,
-    /// 1 where the position lies inside the moving image, else 0.
-    inside: Vec<f32>,
-    /// Derivative of the sum with respect to the x and y differences of the warped image.
-    weight_x: Vec<f32>,
-    weight_y: Vec<f32>,
+    /// Weight of each pixel and its derivative with respect to the position.
+    weight: Vec<f32>,
+    weight_dx: Vec<f32>,
+    weight_dy: Vec<f32>,
+    /// q of each pixel, and the derivative of `Σ w·q` with respect to the x and y differences of the warped image.
+    similarity: Vec<f32>,
+    back_x: Vec<f32>,
+    back_y: Vec<f32>,
+    /// Single rows: positions (later what is pulled back to them), gradient, derivative by intensity, zeros.
+    xs: Vec<f32>,
+    ys: Vec<f32>,
     gx: Vec<f32>,
     gy: Vec<f32>,
-    similarity: Vec<f32>,
-    out: Vec<f32>,
+    back: Vec<f32>,
+    zeros: Vec<f32>,
 }
 
 impl Band {
@@ -155,18 +200,21 @@ impl Band {
         let rows = || vec![0.0; width * (BAND_ROWS + 2 * Self::HALO)];
         Self {
             width,
-            xs: row(),
-            ys: row(),
             warped: rows(),
             warped_dx: rows(),
             warped_dy: rows(),
-            inside: rows(),
-            weight_x: rows(),
-            weight_y: rows(),
+            weight: rows(),
+            weight_dx: rows(),
+            weight_dy: rows(),
+            similarity: rows(),
+            back_x: rows(),
+            back_y: rows(),
+            xs: row(),
+            ys: row(),
             gx: row(),
             gy: row(),
-            similarity: row(),
-            out: row(),
+            back: row(),
+            zeros: row(),
         }
     }
 
@@ -174,86 +222,92 @@ impl Band {
     fn sum<const DERIVATIVE: bool, W: Warp>(&mut self, level: &Level, warp: &W, top: usize) -> BandSum {
         let (width, height) = (self.width, level.fixed.height);
         let bottom = (top + BAND_ROWS).min(height);
-        let (reach, first) = (if DERIVATIVE { 2 } else { 1 }, top.saturating_sub(Self::HALO));
+        let first = top.saturating_sub(Self::HALO);
         let slot = move |y: usize| (y - first) * width..(y - first + 1) * width;
+        // The value needs the neighbours of each row, its derivative the neighbours' weights and thus their neighbours.
+        let compared = if DERIVATIVE { top.saturating_sub(1)..(bottom + 1).min(height) } else { top..bottom };
 
-        for y in top.saturating_sub(reach)..(bottom + reach).min(height) {
+        for y in compared.start.saturating_sub(1)..(compared.end + 1).min(height) {
             self.sample_row(level, warp, y, slot(y));
         }
-
-        let mut sum =
-            BandSum { similarity: 0.0, valid: 0, gradient: vec![0.0; if DERIVATIVE { warp.unknowns() } else { 0 }] };
-        for y in top.saturating_sub(reach - 1)..(bottom + reach - 1).min(height) {
+        for y in compared {
             if y == 0 || y + 1 == height {
-                self.weight_x[slot(y)].fill(0.0);
-                self.weight_y[slot(y)].fill(0.0);
+                self.skip(slot(y));
                 continue;
             }
-            gradient_row(
-                &self.warped[slot(y - 1)],
-                &self.warped[slot(y)],
-                &self.warped[slot(y + 1)],
-                &mut self.gx,
-                &mut self.gy,
-            );
+            let (above, middle, below) = (&self.warped[slot(y - 1)], &self.warped[slot(y)], &self.warped[slot(y + 1)]);
+            gradient_row(above, middle, below, &mut self.gx, &mut self.gy);
             self.compare_row::<DERIVATIVE>(level, y, slot(y));
-            if (top..bottom).contains(&y) {
-                sum.similarity += self.similarity.iter().map(|s| f64::from(*s)).sum::<f64>();
-                sum.valid += self.inside[slot(y)][1..width - 1].iter().filter(|inside| **inside > 0.0).count();
-            }
         }
-
-        if DERIVATIVE {
-            let zeros = vec![0.0; width];
-            for y in top..bottom {
-                let above = if y == 0 { &zeros[..] } else { &self.weight_y[slot(y - 1)] };
-                let below = if y + 1 == height { &zeros[..] } else { &self.weight_y[slot(y + 1)] };
-                gradient_adjoint_row(&self.weight_x[slot(y)], above, below, &mut self.out);
-                for (i, out) in self.out.iter().enumerate() {
-                    let inside = out * self.inside[slot(y)][i];
-                    self.xs[i] = inside * self.warped_dx[slot(y)][i];
-                    self.ys[i] = inside * self.warped_dy[slot(y)][i];
-                }
-                warp.pull_back(y, &self.xs, &self.ys, &mut sum.gradient);
+        let mut sum = BandSum::zero(if DERIVATIVE { warp.unknowns() } else { 0 });
+        for y in top..bottom {
+            let (weight, similarity) = (&self.weight[slot(y)], &self.similarity[slot(y)]);
+            sum.weight += weight.iter().map(|w| f64::from(*w)).sum::<f64>();
+            sum.similarity += weight.iter().zip(similarity).map(|(w, q)| f64::from(w * q)).sum::<f64>();
+            if DERIVATIVE {
+                let above = if y == 0 { &self.zeros } else { &self.back_y[slot(y - 1)] };
+                let below = if y + 1 == height { &self.zeros } else { &self.back_y[slot(y + 1)] };
+                gradient_adjoint_row(&self.back_x[slot(y)], above, below, &mut self.back);
+                self.pull_back(warp, y, slot(y), &mut sum);
             }
         }
         sum
     }
 
-    fn sample_row(&mut self, level: &Level, warp: &impl Warp, y: usize, slot: std::ops::Range<usize>) {
+    fn sample_row(&mut self, level: &Level, warp: &impl Warp, y: usize, slot: Range<usize>) {
         warp.positions(y, &mut self.xs, &mut self.ys);
-        let warped = self.warped[slot.clone()].iter_mut().zip(&mut self.inside[slot.clone()]);
-        let derivatives = self.warped_dx[slot.clone()].iter_mut().zip(&mut self.warped_dy[slot]);
-        for (((value, inside), (dx, dy)), (x, y)) in warped.zip(derivatives).zip(self.xs.iter().zip(&self.ys)) {
+        for (i, (x, y)) in slot.zip(self.xs.iter().zip(&self.ys)) {
             let sample = level.moving.sample(*x, *y);
-            (*value, *dx, *dy) = (sample.value, sample.dx, sample.dy);
-            *inside = if sample.inside { 1.0 } else { 0.0 };
+            (self.warped[i], self.warped_dx[i], self.warped_dy[i]) = (sample.value, sample.dx, sample.dy);
+            [self.weight[i], self.weight_dx[i], self.weight_dy[i]] = level.weight(*x, *y);
         }
     }
 
-    /// Compares the edges in row `y`: fills `similarity` and, with the derivative, the row's weights. The border
-    /// columns, where central differences do not exist, weigh nothing.
-    fn compare_row<const DERIVATIVE: bool>(&mut self, level: &Level, y: usize, slot: std::ops::Range<usize>) {
+    /// Lets the pixels of `slot` weigh nothing: along the border of the fixed image there are no central differences.
+    fn skip(&mut self, slot: Range<usize>) {
+        let weights = [&mut self.weight, &mut self.weight_dx, &mut self.weight_dy];
+        let results = [&mut self.similarity, &mut self.back_x, &mut self.back_y];
+        for rows in weights.into_iter().chain(results) {
+            rows[slot.clone()].fill(0.0);
+        }
+    }
+
+    /// Compares the edges in row `y`: fills `similarity` and, with the derivative, what goes back to the gradients.
+    fn compare_row<const DERIVATIVE: bool>(&mut self, level: &Level, y: usize, slot: Range<usize>) {
         let last = self.width - 1;
         let (fx, fy, inverse_norm) = (level.fixed_gx.row(y), level.fixed_gy.row(y), level.fixed_inverse_norm.row(y));
-        let inside = &self.inside[slot.clone()];
-        let (weight_x, weight_y) = (&mut self.weight_x[slot.clone()], &mut self.weight_y[slot]);
+        let (weight, similarity) = (&self.weight[slot.clone()], &mut self.similarity[slot.clone()]);
+        let (back_x, back_y) = (&mut self.back_x[slot.clone()], &mut self.back_y[slot.clone()]);
+        let (gx, gy) = (&self.gx[..=last], &self.gy[..=last]);
         for x in 1..last {
-            let (gx, gy) = (self.gx[x], self.gy[x]);
-            let r = gx * fx[x] + gy * fy[x] + level.edge_product;
-            let inverse_moving_norm = 1.0 / (gx * gx + gy * gy + level.moving_edge_squared);
-            let share = inside[x] * r * inverse_norm[x] * inverse_moving_norm;
-            let similarity = share * r;
-            self.similarity[x] = similarity;
+            let r = gx[x] * fx[x] + gy[x] * fy[x] + level.edge_product;
+            let inverse_moving_norm = 1.0 / (gx[x] * gx[x] + gy[x] * gy[x] + level.moving_edge_squared);
+            let share = r * inverse_norm[x] * inverse_moving_norm;
+            similarity[x] = share * r;
             if DERIVATIVE {
-                let back = 2.0 * similarity * inverse_moving_norm;
-                weight_x[x] = back * gx - 2.0 * share * fx[x];
-                weight_y[x] = back * gy - 2.0 * share * fy[x];
+                let along_fixed = 2.0 * weight[x] * share;
+                let along_moving = along_fixed * r * inverse_moving_norm;
+                back_x[x] = along_fixed * fx[x] - along_moving * gx[x];
+                back_y[x] = along_fixed * fy[x] - along_moving * gy[x];
             }
         }
-        (self.similarity[0], self.similarity[last]) = (0.0, 0.0);
-        if DERIVATIVE {
-            (weight_x[0], weight_x[last], weight_y[0], weight_y[last]) = (0.0, 0.0, 0.0, 0.0);
+        self.skip(slot.start..slot.start + 1);
+        self.skip(slot.end - 1..slot.end);
+    }
+
+    /// Adds the derivatives of row `y`, whose derivatives by intensity are in `back`.
+    fn pull_back(&mut self, warp: &impl Warp, y: usize, slot: Range<usize>, sum: &mut BandSum) {
+        let (dx, dy) = (&self.warped_dx[slot.clone()], &self.warped_dy[slot.clone()]);
+        let (weight_dx, weight_dy) = (&self.weight_dx[slot.clone()], &self.weight_dy[slot.clone()]);
+        let similarity = &self.similarity[slot];
+        for x in 0..self.width {
+            self.xs[x] = self.back[x] * dx[x] + similarity[x] * weight_dx[x];
+            self.ys[x] = self.back[x] * dy[x] + similarity[x] * weight_dy[x];
+        }
+        warp.pull_back(y, &self.xs, &self.ys, &mut sum.similarity_gradient);
+        // Only along the border of the moving image do weights change.
+        if weight_dx.iter().chain(weight_dy).any(|d| *d != 0.0) {
+            warp.pull_back(y, weight_dx, weight_dy, &mut sum.weight_gradient);
         }
     }
 }

@@ -8,13 +8,13 @@ pub(crate) struct Plane {
     pub(crate) data: Vec<f32>,
 }
 
-/// A bilinear sample with its exact spatial derivatives.
+/// A bilinear sample with its exact derivatives with respect to the position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) value: f32,
     pub(crate) dx: f32,
     pub(crate) dy: f32,
-    /// The position lies at least one pixel inside the image, where value and derivatives mean something.
+    /// The position lies inside the image.
     pub(crate) inside: bool,
 }
 
@@ -109,11 +109,11 @@ impl Plane {
         (gx, gy)
     }
 
-    /// Bilinear sample at (`x`, `y`); positions outside are moved to the border and flagged. Both sides must be >= 2.
+    /// Bilinear sample at (`x`, `y`). Outside, the border continues unchanged. Both sides must be at least 2 px.
     #[inline]
     pub(crate) fn sample(&self, x: f32, y: f32) -> Sample {
         let (right, bottom) = ((self.width - 1) as f32, (self.height - 1) as f32);
-        let inside = x >= 1.0 && x <= right - 1.0 && y >= 1.0 && y <= bottom - 1.0;
+        let (within_x, within_y) = (x >= 0.0 && x <= right, y >= 0.0 && y <= bottom);
         let (x, y) = (x.clamp(0.0, right), y.clamp(0.0, bottom));
         let (column, row) = ((x as usize).min(self.width - 2), (y as usize).min(self.height - 2));
         let (a, b) = (x - column as f32, y - row as f32);
@@ -122,7 +122,12 @@ impl Plane {
         let (p00, p01, p10, p11) = (block[0], block[1], block[self.width], block[self.width + 1]);
         let (top, bottom) = (p00 + a * (p01 - p00), p10 + a * (p11 - p10));
         let dx = (p01 - p00) + b * ((p11 - p10) - (p01 - p00));
-        Sample { value: top + b * (bottom - top), dx, dy: bottom - top, inside }
+        Sample {
+            value: top + b * (bottom - top),
+            dx: if within_x { dx } else { 0.0 },
+            dy: if within_y { bottom - top } else { 0.0 },
+            inside: within_x && within_y,
+        }
     }
 }
 

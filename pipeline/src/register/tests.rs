@@ -10,7 +10,8 @@ use super::*;
 use crate::units::{Mpp, UmPoint};
 
 /// Tissue as a sum of soft blobs, defined everywhere so that it can be drawn under any map without resampling. What is
-/// strongly stained differs between stains; where tissue lies does not.
+/// strongly stained differs between stains, where tissue lies does not. Blobs are small enough to stay apart: where they
+/// merge, an outline truly differs between stains.
 struct Tissue {
     /// Centre, reciprocal width and density of each blob in both stains.
     blobs: Vec<([f64; 2], f64, [f64; 2])>,
@@ -22,10 +23,10 @@ const HEIGHT: u32 = 330;
 impl Tissue {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let blobs = (0..70)
+        let blobs = (0..160)
             .map(|_| {
                 let centre = [rng.random_range(90.0..340.0), rng.random_range(70.0..260.0)];
-                let width: f64 = rng.random_range(4.0..18.0);
+                let width: f64 = rng.random_range(2.0..8.0);
                 (centre, 1.0 / width, [rng.random_range(0.2..0.8), rng.random_range(0.2..0.8)])
             })
             .collect();
@@ -38,6 +39,15 @@ impl Tissue {
             if square < 30.0 { densities[stain] * (-0.5 * square).exp() } else { 0.0 }
         };
         self.blobs.iter().map(blob).sum()
+    }
+
+    /// Largest distance in pixels between what two maps make of the tissue.
+    fn error(&self, found: &PixelAffine, truth: &PixelAffine) -> f64 {
+        let distance = |[x, y]: [f64; 2]| {
+            let (a, b) = (found.apply(x, y), truth.apply(x, y));
+            (a.0 - b.0).hypot(a.1 - b.1)
+        };
+        self.blobs.iter().map(|(centre, ..)| distance(*centre)).fold(0.0, f64::max)
     }
 
     /// The section in one of two stains, carried along by `map` onto a canvas of this size.
@@ -80,8 +90,8 @@ fn known_maps_between_two_stains_are_recovered_within_half_a_pixel() {
     for (name, truth, width, height) in cases {
         let moving = tissue.section(1, &truth, width, height);
         let found = register(&fixed, &moving, &RegisterParams::default()).expect(name);
-        let error = found.map.corner_distance(&truth, WIDTH as usize, HEIGHT as usize);
-        assert!(error < 0.5, "{name}: {error} px at the corners, {:?}", found.quality);
+        let error = tissue.error(&found.map, &truth);
+        assert!(error < 0.5, "{name}: {error} px, {:?}", found.quality);
         assert!((found.quality.determinant - truth.determinant()).abs() < 0.01, "{name}: {:?}", found.quality);
         assert!(found.quality.ngf_after < found.quality.ngf_before + 1e-9, "{name}: {:?}", found.quality);
     }
@@ -95,8 +105,8 @@ fn a_section_of_which_a_third_is_missing_is_still_found() {
     let moving = tissue.section(1, &truth, WIDTH, HEIGHT);
     let part = image::imageops::crop_imm(&moving, 0, 0, 280, HEIGHT).to_image();
     let found = register(&fixed, &part, &RegisterParams::default()).expect("overlaps");
-    let error = found.map.corner_distance(&truth, WIDTH as usize, HEIGHT as usize);
-    assert!(error < 1.5, "{error} px, {:?}", found.quality);
+    let error = tissue.error(&found.map, &truth);
+    assert!(error < 1.0, "{error} px, {:?}", found.quality);
 }
 
 #[test]
@@ -165,13 +175,13 @@ fn parameters_read_from_a_file_keep_defaults_and_refuse_unknown_keys() {
     assert!(serde_json::from_str::<RegisterParams>(r#"{"candidates": 7}"#).is_err());
 }
 
-/// A level whose moving image is larger, so that small changes of the map never move the image border.
+/// A level whose moving image does not cover the right and bottom border of the fixed one.
 fn level(seed: u64) -> Level {
     let tissue = Tissue::new(seed);
     let plane = |stain, width, height, x0: f64, y0: f64| {
         Plane::from_fn(width, height, |x, y| tissue.density(stain, x as f64 * 1.5 + x0, y as f64 * 1.5 + y0) as f32)
     };
-    Level::new(1, plane(0, 71, 64, 150.0, 110.0), plane(1, 131, 124, 105.0, 65.0), 1.0)
+    Level::new(1, plane(0, 71, 64, 150.0, 110.0), plane(1, 91, 84, 105.0, 65.0), 1.0)
 }
 
 proptest! {
