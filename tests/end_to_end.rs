@@ -235,7 +235,8 @@ fn h16_arriving_slides_become_overlays_and_stay_as_they_were_and_a_restart_repea
     assert!(problem.contains(torn.to_str().expect("UTF-8")) && problem.contains("hint: "), "{problem}");
     assert_eq!(daemon.end(), Some(0));
 
-    let written = || fs::metadata(result(&site.incoming(), "case7", "HE").join(overlay::RESULT_JSON)).and_then(|m| m.modified());
+    let written =
+        || fs::metadata(result(&site.incoming(), "case7", "HE").join(overlay::RESULT_JSON)).and_then(|m| m.modified());
     let first = written().expect("there");
     let mut again = site.start();
     again.until("Set has its results already");
@@ -300,7 +301,8 @@ fn slide_info_tells_levels_mpp_and_properties() {
     let path = scanned().join(slide("demo", "HE"));
     let path = path.to_str().expect("UTF-8");
     let site = Site::new();
-    let info: Value = serde_json::from_str(stdout(&succeed(site.ctl(&["slide", "info", "--json", path])))).expect("JSON");
+    let info: Value =
+        serde_json::from_str(stdout(&succeed(site.ctl(&["slide", "info", "--json", path])))).expect("JSON");
     assert!(info["mpp"].as_f64().is_some_and(|mpp| (mpp - 0.499).abs() < 1e-3), "{info}");
     assert!(info["levels"].as_array().is_some_and(|levels| levels.len() > 1), "{info}");
     let text = succeed(site.ctl(&["slide", "info", path]));
@@ -319,9 +321,16 @@ fn whatever_cannot_be_begun_has_its_own_exit_code_and_a_hint() {
     assert_eq!(code(&["--help"]), Some(0));
 
     fs::write(site.config(), "model = \"model.onnx\"\n[[watch]]\nfolder = \"incoming\"\nsettle = 3\n").expect("write");
-    let refused = Command::new(support::program("tissuemapd")).args(["run", "--config"]).arg(site.config()).output().expect("it runs");
+    let refused = Command::new(support::program("tissuemapd"))
+        .args(["run", "--config"])
+        .arg(site.config())
+        .output()
+        .expect("it runs");
     assert_eq!(refused.status.code(), Some(64), "{refused:?}");
-    assert!(stderr(&refused).contains("tissuemapd.toml: line 4") && stderr(&refused).contains("`settle`"), "{refused:?}");
+    assert!(
+        stderr(&refused).contains("tissuemapd.toml: line 4") && stderr(&refused).contains("`settle`"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -140,7 +140,9 @@ mod tests {
     #[test]
     fn shapes_fit_for_one_and_five_stains_and_both_patch_sizes() {
         let _turn = crate::testing::seeded(1);
-        for (stains, patch_px, widths) in [(1, 64, vec![4, 8]), (5, 64, vec![4, 8, 8, 8]), (5, 128, vec![2, 4, 4, 4, 4])] {
+        for (stains, patch_px, widths) in
+            [(1, 64, vec![4, 8]), (5, 64, vec![4, 8, 8, 8]), (5, 128, vec![2, 4, 4, 4, 4])]
+        {
             let shape = Shape { channels: 3 * stains, patch_px, widths, latent_dim: 6 };
             let store = VarStore::new(Device::Cpu);
             let planes = vec![128.0; 3 * stains as usize];

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn a_checkpoint_is_a_copy_that_later_steps_do_not_change() {
         let (store, mut adam) = trained();
-        let taken = Checkpoint::take(&store, &adam, Position { phase: 0, epochs_done: 0 }, &MetricsTable::new(), &[0; 32]);
+        let taken =
+            Checkpoint::take(&store, &adam, Position { phase: 0, epochs_done: 0 }, &MetricsTable::new(), &[0; 32]);
         let before = taken.0["autoencoder.x"].copy();
         adam.minimise(&store.variables()["autoencoder.x"].square().sum(Kind::Float));
         assert_eq!(taken.0["autoencoder.x"], before);

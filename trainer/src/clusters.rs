@@ -50,9 +50,8 @@ impl Assignment {
             return Some(format!("one cluster took {:.1} % of the patches", 100.0 * largest));
         }
         let share = self.conditional_entropy / (self.sizes.len() as f64).ln();
-        (share > UNIFORM_SHARE).then(|| {
-            format!("predictions are near uniform (their mean entropy is {:.1} % of ln K)", 100.0 * share)
-        })
+        (share > UNIFORM_SHARE)
+            .then(|| format!("predictions are near uniform (their mean entropy is {:.1} % of ln K)", 100.0 * share))
     }
 
     /// The reproducible order of clusters: from the darkest tissue to the brightest by the mean grey value of their

@@ -226,7 +226,9 @@ impl Config {
     }
 
     fn validate_inputs(&self) -> Result<(), String> {
-        require(!self.sets.is_empty(), || "sets is empty: add at least one [[sets]] with a folder of slides".to_owned())?;
+        require(!self.sets.is_empty(), || {
+            "sets is empty: add at least one [[sets]] with a folder of slides".to_owned()
+        })?;
         require(!self.stains.is_empty(), || "stains is empty".to_owned())?;
         for (i, stain) in self.stains.iter().enumerate() {
             let name = &stain.name;
@@ -298,10 +300,7 @@ mod tests {
     use super::*;
 
     fn sensible() -> Config {
-        Config {
-            sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None }],
-            ..Config::default()
-        }
+        Config { sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None }], ..Config::default() }
     }
 
     #[test]

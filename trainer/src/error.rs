@@ -79,7 +79,9 @@ impl TrainError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Config { .. } => Some("`tissuemap-train config` prints every key with its default"),
-            Self::NoData(_) => Some("check [[sets]], [[stains]] and --data; the warnings above say why slides were left out"),
+            Self::NoData(_) => {
+                Some("check [[sets]], [[stains]] and --data; the warnings above say why slides were left out")
+            }
             Self::Device { remedy, .. } => Some(remedy),
             Self::Collapsed(_) => Some("try another --seed, fewer --clusters, a larger imsat.mu, or more patches"),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),

@@ -103,7 +103,9 @@ pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>)
         let Plan { epochs, batch, .. } = phase.plan(config);
         if epochs > 0 && count < batch as i64 {
             let name = phase.name();
-            return Err(TrainError::NoData(format!("{count} patches are less than one batch ({batch}) of phase {name}")));
+            return Err(TrainError::NoData(format!(
+                "{count} patches are less than one batch ({batch}) of phase {name}"
+            )));
         }
     }
     if patches.held_out.size()[0] == 0 {
@@ -236,9 +238,8 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Result<Fitted, TrainError> {
-        let assign = |run: &Self| {
-            Assignment::new(&evaluate(&run.autoencoder, &run.clusterer, &run.patches.train).log_probs)
-        };
+        let assign =
+            |run: &Self| Assignment::new(&evaluate(&run.autoencoder, &run.clusterer, &run.patches.train).log_probs);
         let order = assign(&self)?.dark_to_bright(&self.patches.train);
         self.clusterer.reorder(&order);
         let assignment = assign(&self)?;
@@ -313,7 +314,9 @@ impl<'a> Run<'a> {
         let reconstruction = encoded.map(|(_, error)| error);
         let joint = &self.config.joint;
         let loss = match (&reconstruction, &terms) {
-            (Some(error), Some(terms)) => error * joint.reconstruction_weight + terms.loss(&weights) * joint.imsat_weight,
+            (Some(error), Some(terms)) => {
+                error * joint.reconstruction_weight + terms.loss(&weights) * joint.imsat_weight
+            }
             (Some(error), None) => error.shallow_clone(),
             (None, Some(terms)) => terms.loss(&weights),
             (None, None) => Tensor::zeros([], (Kind::Float, self.surroundings.device)),
@@ -339,9 +342,10 @@ impl Step {
     fn values(&self) -> Tensor {
         let zero = Tensor::zeros([], (Kind::Float, self.loss.device()));
         let reconstruction = self.reconstruction.as_ref().unwrap_or(&zero);
-        let [vat, conditional, marginal] = self.terms.as_ref().map_or([&zero; 3], |terms| {
-            [&terms.vat, &terms.conditional_entropy, &terms.marginal_entropy]
-        });
+        let [vat, conditional, marginal] = self
+            .terms
+            .as_ref()
+            .map_or([&zero; 3], |terms| [&terms.vat, &terms.conditional_entropy, &terms.marginal_entropy]);
         Tensor::stack(&[&self.loss, reconstruction, vat, conditional, marginal], 0).detach().to_kind(Kind::Double)
     }
 }

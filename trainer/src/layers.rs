@@ -161,10 +161,10 @@ impl Layer {
         let _frozen = tch::no_grad_guard();
         let Some(norm) = &self.norm else {
             let outputs = self.output_count();
-            let bias = self.bias.as_ref().map_or_else(
-                || Tensor::zeros([outputs], (Kind::Float, self.weight.device())),
-                Tensor::shallow_clone,
-            );
+            let bias = self
+                .bias
+                .as_ref()
+                .map_or_else(|| Tensor::zeros([outputs], (Kind::Float, self.weight.device())), Tensor::shallow_clone);
             return (self.weight.detach().copy(), bias.detach().copy());
         };
         let inverse = (&norm.running_var + NORM_EPSILON).rsqrt();

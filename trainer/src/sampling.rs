@@ -118,7 +118,11 @@ impl Sampler<'_> {
             }
         }
         self.sets += 1;
-        tracing::info!("{}: {train_count} patches, {held_out_count} held out, from {} tissue cells", set.key, tissue.len());
+        tracing::info!(
+            "{}: {train_count} patches, {held_out_count} held out, from {} tissue cells",
+            set.key,
+            tissue.len()
+        );
         Ok(Ok(()))
     }
 
@@ -176,12 +180,7 @@ fn generator(seed: u64, set: &str) -> ChaCha8Rng {
 }
 
 /// `count` patches at random positions, each within half a stride of the middle of a random cell; one after the other.
-fn draw(
-    prepared: &Prepared,
-    cells: &[Cell],
-    count: u32,
-    generator: &mut ChaCha8Rng,
-) -> Result<Vec<u8>, SlideError> {
+fn draw(prepared: &Prepared, cells: &[Cell], count: u32, generator: &mut ChaCha8Rng) -> Result<Vec<u8>, SlideError> {
     let stride = i64::from(prepared.grid.spec.stride_px);
     let mut position = |_| {
         let (x, y) = prepared.grid.patch_origin(*cells.choose(generator)?);
@@ -208,12 +207,7 @@ pub fn cut(prepared: &Prepared, positions: &[(i64, i64)]) -> Result<Vec<u8>, Sli
 
 /// Parts the tissue cells of one set into training and held-out ones, by square blocks: neighbouring and overlapping
 /// patches look alike, so patches parted one by one would be no test. Both parts are non-empty where there are two cells.
-fn part(
-    cells: &[Cell],
-    block_cells: u32,
-    fraction: f64,
-    generator: &mut ChaCha8Rng,
-) -> (Vec<Cell>, Vec<Cell>) {
+fn part(cells: &[Cell], block_cells: u32, fraction: f64, generator: &mut ChaCha8Rng) -> (Vec<Cell>, Vec<Cell>) {
     let mut side = block_cells.max(1);
     let mut blocks = blocks(cells, side);
     // A small piece of tissue may lie in one block as a whole, or in so few that one is too much to hold out.
@@ -224,8 +218,11 @@ fn part(
     blocks.shuffle(generator);
     let wanted = fraction * cells.len() as f64;
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    for block in blocks {
-        let to = if (held_out.len() as f64) < wanted { &mut held_out } else { &mut train };
+    let last = blocks.len().saturating_sub(1);
+    for (index, block) in blocks.into_iter().enumerate() {
+        // The last block may be the largest: it must not follow all others out of training.
+        let needed = index == last && train.is_empty() && !held_out.is_empty();
+        let to = if (held_out.len() as f64) < wanted && !needed { &mut held_out } else { &mut train };
         to.extend(block);
     }
     (train, held_out)

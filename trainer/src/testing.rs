@@ -39,7 +39,13 @@ pub(crate) fn texture_config(stains: usize) -> Config {
         reference: "S1".to_owned(),
         stains: (1..=stains).map(|i| StainSpec { name: format!("S{i}"), aliases: Vec::new() }).collect(),
         patches: Patches { patch_px: 16, stride_px: 16, ..Patches::default() },
-        autoencoder: AutoencoderConfig { widths: vec![4, 8], latent_dim: 8, epochs: 4, batch: 40, learning_rate: 0.005 },
+        autoencoder: AutoencoderConfig {
+            widths: vec![4, 8],
+            latent_dim: 8,
+            epochs: 4,
+            batch: 40,
+            learning_rate: 0.005,
+        },
         imsat: ImsatConfig { hidden: vec![32, 32], epochs: 15, batch: 60, learning_rate: 0.005, ..Default::default() },
         joint: JointConfig { epochs: 3, batch: 60, ..JointConfig::default() },
         ..Config::default()
