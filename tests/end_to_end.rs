@@ -268,6 +268,73 @@ fn h01_h03_a_slide_that_is_still_growing_holds_its_set_back() {
     assert_whole(&result(&site.incoming(), "slow", "HE"));
 }
 
+/// Copies a file, or a folder of files.
+fn copy_all(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir(to).expect("create");
+        let entries = fs::read_dir(from).expect("readable").map(|entry| entry.expect("readable").file_name());
+        entries.for_each(|name| copy_all(&from.join(&name), &to.join(&name)));
+    } else {
+        fs::copy(from, to).expect("copy");
+    }
+}
+
+#[test]
+fn every_bad_slide_is_a_problem_with_its_own_reason_and_the_daemon_goes_on() {
+    let Some(data) = support::data("every_bad_slide_is_a_problem_with_its_own_reason") else { return };
+    let site = Site::new();
+    let mut daemon = site.start();
+    // What arrives (a file, and what belongs to it), and what must be said of it.
+    let bad = [
+        (vec!["openslide-fixtures/unreadable.svs"], "Bogus marker length"),
+        (vec!["openslide-fixtures/unopenable.tiff"], "Unsupported TIFF compression"),
+        (vec!["openslide-fixtures/fuzz-corpus-340b6f83/CMU-1-Saved-1_16.mrxs"], "not a slide format"),
+        (
+            vec!["corrupt/complex_tiff/Mirax2-Fluorescence-1.mrxs", "corrupt/complex_tiff/Mirax2-Fluorescence-1"],
+            "Index.dat doesn't have expected version",
+        ),
+        (vec!["corrupt/valid_tiff.tif"], "outside the plausible"),
+        (vec!["tcga-cr-7395-01a-01-ts1.svs"], "states no resolution"),
+        (vec!["zero_gi.tif"], "not a slide format"),
+    ];
+    let name = |file: &str| Path::new(file).file_name().expect("a name").to_owned();
+    for file in bad.iter().flat_map(|(files, _)| files) {
+        copy_all(&data.join("slides").join(file), &site.incoming().join(name(file)));
+    }
+    let vms = data.join("slides/corrupt/complex_tiff/Hamamatsu-VMS");
+    copy_all(&vms, &site.incoming().join("Hamamatsu-VMS"));
+    fs::copy(data.join("slides/notanimage.txt"), site.incoming().join("notanimage.txt")).expect("copy");
+    site.bring("case7");
+
+    let line = daemon.until("Set processed");
+    assert!(line.contains("set=case7"), "{line}");
+    let expected = bad.iter().map(|(files, reason)| (name(files[0]).to_string_lossy().into_owned(), *reason));
+    let expected: Vec<_> = expected.chain([("13.24.05.vms".to_owned(), "Premature end of JPEG")]).collect();
+    let problems = wait_for_problems(&site, expected.len());
+    for (file, reason) in expected {
+        let said =
+            |problem: &&String| problem.contains(&file) && problem.contains(reason) && problem.contains("hint: ");
+        assert!(problems.iter().any(|p| said(&p)), "{file}: {reason:?} is not among {problems:#?}");
+    }
+    assert!(!problems.iter().any(|p| p.contains("notanimage.txt")), "a text file is no slide");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+/// What the daemon has to say once it has tested every slide: polled, because good and bad come in any order.
+fn wait_for_problems(site: &Site, count: usize) -> Vec<String> {
+    let mut problems = Vec::new();
+    for _ in 0..60 {
+        let status = succeed(site.ctl(&["status", "--json"]));
+        let status: Value = serde_json::from_str(stdout(&status)).expect("JSON");
+        problems = status["problems"].as_array().expect("a list").iter().map(ToString::to_string).collect();
+        if problems.len() >= count {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    problems
+}
+
 #[test]
 fn process_works_without_a_daemon_and_its_exit_code_tells_what_happened() {
     let site = Site::new();
