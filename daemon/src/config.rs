@@ -217,14 +217,27 @@ mod tests {
     }
 
     #[test]
-    fn commented_keys_of_the_printed_default_parse_too() {
+    fn commented_keys_of_the_printed_default_are_known_and_show_the_built_in_defaults() {
+        // A commented key is `# key = value` or `# [section]`; all else is prose.
         let uncomment = |line: &str| match line.strip_prefix("# ") {
             Some(rest) if rest.starts_with('[') || rest.split(' ').nth(1) == Some("=") => rest.to_owned(),
             _ => line.to_owned(),
         };
         let text: Vec<String> = DEFAULT.lines().map(uncomment).collect();
         let config = parse(&text.join("\n")).expect("all keys are known");
-        assert!(config.watch[0].mpp.is_some() && config.watch[0].manifest.is_some());
+        assert!(
+            config.watch[0].mpp.is_some() && config.watch[0].manifest.is_some() && !config.naming.stains.is_empty()
+        );
+        assert_eq!(config.road, RoadParams::default());
+        let keys = |table: &toml::Value, section: &str| -> Vec<String> {
+            let section = table.get(section).and_then(toml::Value::as_table);
+            section.into_iter().flat_map(toml::Table::keys).cloned().collect()
+        };
+        let shown = toml::Value::Table(text.join("\n").parse().expect("TOML"));
+        let built_in = toml::Value::try_from(RoadParams::default()).expect("a table");
+        for section in ["limits", "tissue", "register"] {
+            assert_eq!(keys(&shown["road"], section), keys(&built_in, section), "[road.{section}] shows every key");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tissuemap::contract::StainSpec;
 use tissuemap::road::{Progress, SetResult, Stage};
-use tissuemap::section_set::SectionSet;
+use tissuemap::section_set::{Namer, NamingError, NamingRules, SectionSet};
 use tissuemap::slide::SlideError;
 use tissuemap::units::Mpp;
 use tokio::sync::watch;
@@ -92,6 +92,20 @@ pub struct ModelInfo {
     pub sha256: String,
     /// In contract order.
     pub stains: Vec<StainSpec>,
+}
+
+impl ModelInfo {
+    /// Reads file names by these rules, and knows the model's stains and their aliases besides.
+    ///
+    /// # Errors
+    /// A rule is invalid, or a spelling means one stain in the rules and another in the model.
+    pub fn namer(&self, rules: &NamingRules) -> Result<Namer, NamingError> {
+        let mut namer = Namer::new(rules)?;
+        for stain in &self.stains {
+            namer.add_stain(&stain.name, &stain.aliases)?;
+        }
+        Ok(namer)
+    }
 }
 
 /// Opens slides and runs the model. The daemon itself never parses a pixel; whoever implements this does, in this

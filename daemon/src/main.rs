@@ -10,9 +10,10 @@ use clap::Parser;
 use tissuemap_daemon::config::{self, Config};
 use tissuemap_daemon::exit::{self, Exit, Failure};
 use tissuemap_daemon::in_process::InProcess;
+use tissuemap_daemon::job::{Fault, blocking};
 use tissuemap_daemon::run::Daemon;
+use tissuemap_daemon::signals;
 use tissuemap_daemon::status::{Status, dbus};
-use tissuemap_daemon::{job, signals};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let outcome = match cli {
@@ -53,7 +54,9 @@ fn main() -> ExitCode {
 
 fn run(path: &Path) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "Starting tissuemapd, research use only");
-    let config = Config::read(path).map_err(|error| Exit::Usage.because(&error))?;
+    let config = Config::read(path).map_err(|error| {
+        Exit::Usage.with(Fault::from_error(&error).or_hint("`tissuemapd config` prints a commented configuration"))
+    })?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Exit::Internal.because(&error))?;
     let outcome = runtime.block_on(serve(config));
     // A look at a dead network share cannot be interrupted; it must not hold up the end.
@@ -66,7 +69,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (status, watched) = watch::channel(Status::default());
     let mut announcer = dbus::start(config.bus.kind, watched).await.map_err(|fault| Exit::Unavailable.with(fault))?;
     let (config, runner) =
-        job::blocking("model", move || InProcess::load(&config.model, &config.road).map(|runner| (config, runner)))
+        blocking("model", move || InProcess::load(&config.model, &config.road).map(|runner| (config, runner)))
             .await
             .map_err(|fault| Exit::Unavailable.with(fault))?;
     let daemon = Daemon::new(&config, Arc::new(runner), status).map_err(|error| Exit::Usage.because(&error))?;

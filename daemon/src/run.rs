@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tissuemap::section_set::{Namer, NamingError, SetKey};
+use tissuemap::section_set::{NamingError, SetKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -76,12 +76,8 @@ impl Daemon {
         runner: Arc<dyn JobRunner>,
         status: watch::Sender<Status>,
     ) -> Result<Self, NamingError> {
-        let mut namer = Namer::new(&config.naming)?;
         let model = runner.model();
-        for stain in &model.stains {
-            namer.add_stain(&stain.name, &stain.aliases)?;
-        }
-        let namer = Arc::new(namer);
+        let namer = Arc::new(model.namer(&config.naming)?);
         let stains: Vec<String> = model.stains.iter().map(|stain| stain.name.clone()).collect();
         let folder = |watch: &_| Folder::new(Clone::clone(watch), Arc::clone(&namer), stains.clone(), &config.group);
         let folders: Vec<Folder> = config.watch.iter().map(folder).collect();

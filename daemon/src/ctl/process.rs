@@ -1,11 +1,12 @@
 //! `tissuemapctl process`: the whole road once, without the daemon.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tissuemap::road::{Progress, RoadParams, SetResult, Stage};
-use tissuemap::section_set::{Grouped, Manifest, Namer, NamingError, SectionSet, group};
+use tissuemap::section_set::{Grouped, Manifest, SectionSet, group};
 
 use super::ProcessArgs;
 use crate::arrive::members::fingerprint;
@@ -30,7 +31,7 @@ pub fn run(args: &ProcessArgs) -> Result<(), Failure> {
     let manifest =
         args.manifest.as_deref().map(Manifest::read).transpose().map_err(|error| Exit::Usage.because(&error))?;
     let runner = InProcess::load(&model, &params).map_err(|fault| Exit::Unavailable.with(fault))?;
-    let namer = namer(&naming, &runner).map_err(|error| Exit::Usage.because(&error))?;
+    let namer = runner.model().namer(&naming).map_err(|error| Exit::Usage.because(&error))?;
     let slides: Vec<PathBuf> =
         args.slides.iter().map(|slide| std::path::absolute(slide).unwrap_or_else(|_| slide.clone())).collect();
     let Grouped { sets, errors } = group(&slides, &namer, manifest.as_ref());
@@ -40,9 +41,12 @@ pub fn run(args: &ProcessArgs) -> Result<(), Failure> {
         exit::complain(&Fault::from_error(error));
     }
     for set in sets {
-        if let Err(fault) = process(set, args, &runner)? {
-            exit::complain(&fault);
-            failures += 1;
+        match process(set, args, &runner) {
+            Err(Failure { exit: Exit::JobsFailed, fault }) => {
+                exit::complain(&fault);
+                failures += 1;
+            }
+            other => other?,
         }
     }
     match failures {
@@ -51,42 +55,24 @@ pub fn run(args: &ProcessArgs) -> Result<(), Failure> {
     }
 }
 
-fn namer(rules: &tissuemap::section_set::NamingRules, runner: &InProcess) -> Result<Namer, NamingError> {
-    let mut namer = Namer::new(rules)?;
-    for stain in &runner.model().stains {
-        namer.add_stain(&stain.name, &stain.aliases)?;
-    }
-    Ok(namer)
-}
-
-/// The outer error ends the program, the inner one concerns this set.
-fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<Result<(), Fault>, Failure> {
-    let name = format!("set {}", set.key);
-    let inputs: Result<_, std::io::Error> =
-        set.slides.values().map(|slide| Ok((slide.clone(), fingerprint(slide)?))).collect();
-    let inputs = match inputs {
-        Ok(inputs) => inputs,
-        Err(error) => return Ok(Err(Fault::from_error(&error))),
-    };
+fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<(), Failure> {
+    let bar = Bar::new(&format!("set {}", set.key));
+    let inputs = set.slides.values().map(|slide| Ok((slide.clone(), fingerprint(slide)?)));
+    let inputs = inputs.collect::<io::Result<_>>().map_err(|error| Exit::JobsFailed.because(&error))?;
     let job = Job { set, inputs, mpp: args.mpp };
-    let bar = Bar::new(&name);
     if !args.force && is_done(&job, runner.model()) {
         bar.end("has its results already; --force processes it again");
-        return Ok(Ok(()));
+        return Ok(());
     }
-    match runner.process(&job, &bar) {
-        Err(fault) => {
-            bar.end("failed");
-            Ok(Err(fault))
-        }
-        Ok(result) => {
-            bar.end(&format!("{} tissue cells", result.tissue_cells));
-            for warning in &result.warnings {
-                exit::say(&format!("warning: {name}: {warning}"));
-            }
-            exit::print(&listing(&result, args.json)?).map(Ok)
-        }
+    let result = runner.process(&job, &bar).map_err(|fault| {
+        bar.end("failed");
+        Exit::JobsFailed.with(fault)
+    })?;
+    bar.end(&format!("{} tissue cells", result.tissue_cells));
+    for warning in &result.warnings {
+        exit::say(&format!("warning: set {}: {warning}", result.key));
     }
+    exit::print(&listing(&result, args.json)?)
 }
 
 fn listing(result: &SetResult, json: bool) -> Result<String, Failure> {
