@@ -112,7 +112,7 @@ impl Default for Config {
             cpu_threads: 2,
             checkpoint_every_epochs: 5,
             reference: "HE".to_owned(),
-            sets: Vec::new(),
+            sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None }],
             stains: vec![StainSpec { name: "HE".to_owned(), aliases: vec!["H&E".to_owned()] }],
             naming: NamingRules::default(),
             patches: Patches::default(),
@@ -128,7 +128,7 @@ impl Default for Patches {
         Self {
             patch_px: 64,
             stride_px: 64,
-            mpp: one_um_per_px(),
+            mpp: default_mpp(),
             per_set: 2000,
             held_out_fraction: 0.1,
             min_tissue_fraction: 0.5,
@@ -172,7 +172,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let refuse = |reason: String| TrainError::Config { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
-        let config: Self = toml::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|e| refuse(in_one_line(&text, &e)))?;
         config.validate().map_err(refuse)?;
         Ok(config)
     }
@@ -277,10 +277,18 @@ impl Config {
     }
 }
 
-// 1 µm per pixel (10x) shows glands and nuclei at a tenth of the data of a full-resolution scan.
-fn one_um_per_px() -> Mpp {
-    // 1 lies within the plausible range, so the fallback cannot be reached with another value.
-    Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 µm per pixel is plausible"))
+/// A tenfold objective: shows glands and nuclei at a fraction of a full scan's data.
+fn default_mpp() -> Mpp {
+    Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 lies within Mpp::PLAUSIBLE"))
+}
+
+/// `line 3: unknown field …` instead of an excerpt over several lines.
+fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', "; ");
+    match error.span() {
+        Some(span) => format!("line {}: {message}", text[..span.start].matches('\n').count() + 1),
+        None => message,
+    }
 }
 
 fn require(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
@@ -299,10 +307,6 @@ fn positive(key: &str, value: u32) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn sensible() -> Config {
-        Config { sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None }], ..Config::default() }
-    }
-
     #[test]
     fn printed_configuration_is_the_default() {
         let parsed: Config = toml::from_str(DEFAULT_TOML).expect("parses");
@@ -318,22 +322,16 @@ mod tests {
     }
 
     #[test]
-    fn commented_example_of_a_set_parses() {
-        let example: String = DEFAULT_TOML
-            .lines()
-            .skip_while(|line| *line != "# [[sets]]")
-            .take_while(|line| line.starts_with("# "))
-            .map(|line| format!("{}\n", &line[2..]))
-            .collect();
-        let config: Config = toml::from_str(&example).expect("parses");
-        assert_eq!(config.sets.len(), 1);
-        assert_eq!(config.validate(), Ok(()));
+    fn commented_keys_of_a_set_parse() {
+        let uncommented = DEFAULT_TOML.replace("# manifest =", "manifest =").replace("# mpp =", "mpp =");
+        let config: Config = toml::from_str(&uncommented).expect("parses");
+        assert!(config.sets[0].manifest.is_some() && config.sets[0].mpp.is_some());
     }
 
     #[test]
-    fn defaults_with_a_set_are_accepted_and_make_a_shape() {
-        assert_eq!(sensible().validate(), Ok(()));
-        assert_eq!(sensible().shape().inner_px(), 4);
+    fn defaults_are_accepted_and_make_a_shape() {
+        assert_eq!(Config::default().validate(), Ok(()));
+        assert_eq!(Config::default().shape().inner_px(), 4);
     }
 
     #[test]
@@ -341,6 +339,14 @@ mod tests {
         for text in ["clutsers = 3", "[imsat]\nbeta = 1.0", "[[sets]]\nfolder = \"a\"\nmmp = 1.0"] {
             assert!(toml::from_str::<Config>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_reported_in_one_line_with_its_number() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        fs::write(file.path(), "seed = 1\n\n[imsat]\nlamda = 2\n").expect("written");
+        let text = Config::read(file.path()).expect_err("misspelt").to_string();
+        assert!(text.contains("line 4: unknown field `lamda`") && !text.contains('\n'), "{text}");
     }
 
     #[test]
@@ -362,7 +368,7 @@ mod tests {
             (|c| c.autoencoder.widths.clear(), "widths is empty"),
         ];
         for (spoil, expected) in cases {
-            let mut config = sensible();
+            let mut config = Config::default();
             spoil(&mut config);
             let reason = config.validate().expect_err(expected);
             assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::path::PathBuf;
 
 use tissuemap::infer::ModelError;
+use tissuemap::libs::LibraryError;
 use tissuemap::section_set::NamingError;
 
 /// Why a fit or an export failed.
@@ -20,6 +21,9 @@ pub enum TrainError {
     /// Naming rules or a manifest cannot be used.
     #[error(transparent)]
     Naming(#[from] NamingError),
+    /// A library that slides are read with is missing or cannot be used.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
     /// The section sets give no training patches.
     #[error("no training data: {0}")]
     NoData(String),
@@ -86,7 +90,7 @@ impl TrainError {
             Self::Collapsed(_) => Some("try another --seed, fewer --clusters, a larger imsat.mu, or more patches"),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
-            Self::Naming(_) | Self::File { .. } | Self::Model(_) | Self::Torch(_) => None,
+            Self::Naming(_) | Self::Library(_) | Self::File { .. } | Self::Model(_) | Self::Torch(_) => None,
         }
     }
 
@@ -101,7 +105,12 @@ impl TrainError {
         match self {
             Self::Config { .. } | Self::Naming(_) | Self::NoData(_) | Self::Device { .. } => 64,
             Self::Interrupted { .. } => 130,
-            Self::Collapsed(_) | Self::Diverged { .. } | Self::File { .. } | Self::Model(_) | Self::Torch(_) => 2,
+            Self::Library(_)
+            | Self::Collapsed(_)
+            | Self::Diverged { .. }
+            | Self::File { .. }
+            | Self::Model(_)
+            | Self::Torch(_) => 2,
         }
     }
 }

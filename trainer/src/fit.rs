@@ -1,5 +1,6 @@
 //! The fit: autoencoder alone, clusterer on the frozen latent, then both together.
 
+use std::fs;
 use std::path::Path;
 
 use indicatif::ProgressBar;
@@ -27,6 +28,8 @@ pub struct Surroundings<'a> {
     pub device: Device,
     /// Folder of the checkpoint from which the fit goes on and into which it writes; none: no checkpoints.
     pub checkpoint: Option<&'a Path>,
+    /// Where the metrics table is written after every epoch, so that a failed fit can be looked into.
+    pub metrics: Option<&'a Path>,
     /// Asked before every batch: whether to stop. The state before the running epoch is then kept as a checkpoint.
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
 }
@@ -40,8 +43,6 @@ pub struct Fitted {
     pub clusterer: Clusterer,
     /// The clusters of the training patches.
     pub assignment: Assignment,
-    /// One row an epoch.
-    pub metrics: MetricsTable,
 }
 
 /// What the model says about patches, in evaluation mode; on the CPU.
@@ -215,6 +216,7 @@ impl<'a> Run<'a> {
                 return Err(TrainError::Diverged { value: metrics.loss, phase: phase.name(), epoch: epoch + 1 });
             }
             self.metrics.push(phase.name(), epoch + 1, &metrics);
+            self.write_metrics()?;
             bar.set_message(metrics.brief());
             bar.inc(1);
             if let Some(folder) = self.surroundings.checkpoint
@@ -224,6 +226,11 @@ impl<'a> Run<'a> {
             }
         }
         self.conclude(phase, &bar)
+    }
+
+    fn write_metrics(&self) -> Result<(), TrainError> {
+        let Some(path) = self.surroundings.metrics else { return Ok(()) };
+        fs::write(path, self.metrics.as_str()).map_err(|source| TrainError::File { path: path.to_owned(), source })
     }
 
     /// Says how a phase ended, and refuses a collapsed clustering.
@@ -243,7 +250,7 @@ impl<'a> Run<'a> {
         let order = assign(&self)?.dark_to_bright(&self.patches.train);
         self.clusterer.reorder(&order);
         let assignment = assign(&self)?;
-        Ok(Fitted { autoencoder: self.autoencoder, clusterer: self.clusterer, assignment, metrics: self.metrics })
+        Ok(Fitted { autoencoder: self.autoencoder, clusterer: self.clusterer, assignment })
     }
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {

@@ -1,6 +1,6 @@
 //! `tissuemap-train`: see `--help`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
@@ -44,7 +44,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).without_time().with_target(false).init();
     // libtorch's failures (out of memory, say) come as panics; they are reported like every other error.
     panic::set_hook(Box::new(|info| tracing::debug!("{info}")));
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(&cli.command)));

@@ -48,10 +48,10 @@ impl FitCommand {
         let folder = self.config.parent().unwrap_or(Path::new("."));
         let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &interrupted)?;
         let checkpoint = self.out.with_extension("checkpoint");
-        let surroundings = Surroundings { device, checkpoint: Some(&checkpoint), interrupted: &interrupted };
-        let fitted = fit(&config, &patches, &surroundings)?;
         let metrics = self.out.with_extension("metrics.csv");
-        fs::write(&metrics, fitted.metrics.as_str()).map_err(|e| file_error(&metrics, e))?;
+        let surroundings =
+            Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
+        let fitted = fit(&config, &patches, &surroundings)?;
         let exported = export(&fitted, &patches, &config, &self.out)?;
         // The model is whole; what is left of the way there only takes space.
         if let Err(error) = fs::remove_dir_all(&checkpoint) {

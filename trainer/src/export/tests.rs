@@ -4,7 +4,7 @@ use crate::testing::{seeded, texture_config, texture_patches};
 use tch::Device;
 
 fn fitted(config: &Config, patches: &PatchSet) -> Fitted {
-    let surroundings = Surroundings { device: Device::Cpu, checkpoint: None, interrupted: &|| false };
+    let surroundings = Surroundings { device: Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
     crate::fit::fit(config, patches, &surroundings).expect("fits")
 }
 

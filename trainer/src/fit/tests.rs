@@ -15,7 +15,7 @@ fn config() -> Config {
 }
 
 fn surroundings<'a>(checkpoint: Option<&'a Path>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Surroundings<'a> {
-    Surroundings { device: Device::Cpu, checkpoint, interrupted }
+    Surroundings { device: Device::Cpu, checkpoint, metrics: None, interrupted }
 }
 
 fn outputs(fitted: &Fitted, patches: &PatchSet) -> [Tensor; 3] {
@@ -30,12 +30,15 @@ fn three_textures_become_three_clusters_ordered_dark_to_bright() {
     let patches = patches();
     // With a log that is written, as in the program.
     let log = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
-    let fitted = tracing::subscriber::with_default(log, || fit(&config(), &patches, &surroundings(None, NEVER)));
-    let fitted = fitted.expect("fits");
+    let folder = tempfile::tempdir().expect("folder");
+    let table = folder.path().join("metrics.csv");
+    let surroundings = Surroundings { metrics: Some(&table), ..surroundings(None, NEVER) };
+    let fitted = tracing::subscriber::with_default(log, || fit(&config(), &patches, &surroundings)).expect("fits");
     assert_eq!(fitted.assignment.sizes, [80, 80, 80]);
     // Kinds by brightness: 1 (mean 100), 0 (133), 2 (230).
     assert_eq!(fitted.assignment.cluster[..6], [1, 0, 2, 1, 0, 2]);
-    assert_eq!(fitted.metrics.as_str().lines().count(), 1 + 4 + 15 + 3);
+    let rows = fs::read_to_string(&table).expect("written").lines().count();
+    assert_eq!(rows, 1 + 4 + 15 + 3, "a header and a row an epoch");
 }
 
 #[test]
