@@ -1,4 +1,5 @@
 //! The one integration binary. Each module says what belongs in it.
+#![allow(clippy::print_stderr, reason = "a test that skips says so")]
 
 /// Where test data lies and how a test says that it was skipped.
 mod support;

@@ -32,6 +32,10 @@ pub fn listen() -> io::Result<Arc<AtomicBool>> {
                     _ = terminations.recv() => {}
                 }
                 if flag.swap(true, Ordering::Relaxed) {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the second Ctrl-C ends at once; no model is half-written, it is renamed into place"
+                    )]
                     process::exit(EXIT_INTERRUPTED.into());
                 }
                 tracing::warn!("stopping with a checkpoint; interrupt again to end at once");

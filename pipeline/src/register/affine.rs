@@ -60,7 +60,7 @@ impl PixelAffine {
     }
 
     /// The same map in full-resolution pixels, given in pixels of a level `factor` times coarser.
-    pub(crate) fn from_level(self, factor: f64) -> Self {
+    pub(crate) fn to_full(self, factor: f64) -> Self {
         self.to_level(1.0 / factor)
     }
 
@@ -176,5 +176,5 @@ pub(crate) fn refine(level: &Level, start: PixelAffine, freedom: Freedom, max_it
     let options =
         lbfgs::Options { memory: MEMORY, max_iterations, first_step: 1.0, relative_decrease: RELATIVE_DECREASE };
     let end = minimize(&vec![0.0; unknowns], &options, objective);
-    map_of(&end).from_level(factor)
+    map_of(&end).to_full(factor)
 }

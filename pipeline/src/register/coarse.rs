@@ -128,7 +128,7 @@ pub(crate) fn search(fixed: Plane, moving: Plane, factor: usize, params: &Regist
     let mut peaks: Vec<Peak> = peaks.into_iter().flatten().collect();
     // Stable, so that equal scores keep the order of their angles.
     peaks.sort_by(|a, b| b.score.total_cmp(&a.score));
-    peaks.iter_mut().for_each(|peak| peak.map = peak.map.from_level(factor as f64));
+    peaks.iter_mut().for_each(|peak| peak.map = peak.map.to_full(factor as f64));
     peaks
 }
 

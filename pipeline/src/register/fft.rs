@@ -109,13 +109,14 @@ fn smooth_size(size: usize) -> usize {
     let smooth = |n: &usize| {
         let mut rest = *n;
         for prime in [2, 3, 5] {
-            while rest % prime == 0 {
+            while rest.is_multiple_of(prime) {
                 rest /= prime;
             }
         }
         rest == 1
     };
-    (size.max(1)..).find(smooth).unwrap_or(size)
+    // A power of two is such a number, so the search ends.
+    (size..=size.next_power_of_two()).find(smooth).unwrap_or(size)
 }
 
 #[cfg(test)]

@@ -226,6 +226,6 @@ proptest! {
         let down = |v: f64| (v + 0.5) / factor - 0.5;
         let (on_level, full) = (level.apply(down(x), down(y)), map.apply(x, y));
         prop_assert!((on_level.0 - down(full.0)).abs() < 1e-9 && (on_level.1 - down(full.1)).abs() < 1e-9);
-        prop_assert!(level.from_level(factor).corner_distance(&map, 400, 300) < 1e-9);
+        prop_assert!(level.to_full(factor).corner_distance(&map, 400, 300) < 1e-9);
     }
 }
