@@ -206,7 +206,9 @@ proptest! {
             let (mut ahead, mut behind) = ([0.0; 6], [0.0; 6]);
             (ahead[i], behind[i]) = (step, -step);
             let numeric = (value(ahead) - value(behind)) / (2.0 * step);
-            prop_assert!((analytic - numeric).abs() * per_pixel(i) < 0.02 * size, "entry {i}: {analytic} against {numeric}");
+            // The step makes some samples cross into the next cell, where the bilinear derivative jumps: up to a few
+            // hundredths were seen. A wrong sign, factor or missing term is off by half and more.
+            prop_assert!((analytic - numeric).abs() * per_pixel(i) < 0.1 * size, "entry {i}: {analytic} against {numeric}");
         }
     }
 
