@@ -21,3 +21,6 @@ mod skew;
 
 /// Landmarks of real section pairs after registration.
 mod registration;
+
+/// `tissuemap-train`'s command line: usage, configuration, exit codes.
+mod training;
