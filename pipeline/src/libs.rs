@@ -54,7 +54,7 @@ impl SharedLibrary {
     pub(crate) fn open(&self) -> Result<(libloading::Library, PathBuf), LibraryError> {
         let path = self.locate()?;
         // SAFETY: running a library's initialisers is what the administrator asked for by putting it there.
-        let library = unsafe { libloading::Library::new(&path) }.map_err(|e| self.wrong(&path, &e.to_string()))?;
+        let library = unsafe { libloading::Library::new(&path) }.map_err(|e| self.wrong(&path, &loader_reason(&e)))?;
         Ok((library, path))
     }
 
@@ -67,6 +67,11 @@ impl SharedLibrary {
             remedy: self.remedy,
         }
     }
+}
+
+/// What the dynamic loader said; `libloading` keeps it in the cause.
+pub(crate) fn loader_reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn search_path() -> Vec<PathBuf> {
@@ -91,6 +96,20 @@ fn search_path() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_no_library_is_named_with_the_loader_s_reason() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("libjunk.so");
+        std::fs::write(&path, "junk").expect("writable");
+        let junk =
+            SharedLibrary { name: "Junk", soname: "libjunk.so", required: ">= 1", remedy: "run scripts/setup.sh" };
+        // SAFETY: the file is no library, nothing of it is run.
+        #[allow(unsafe_code)]
+        let error = unsafe { libloading::Library::new(&path) }.expect_err("junk");
+        let text = junk.wrong(&path, &loader_reason(&error)).to_string();
+        assert!(text.contains("libjunk.so") && text.contains("file too short") && !text.contains('\n'), "{text}");
+    }
 
     #[test]
     fn missing_library_says_what_where_and_remedy() {

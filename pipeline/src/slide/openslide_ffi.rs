@@ -8,7 +8,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::OnceLock;
 
-use crate::libs::{LibraryError, SharedLibrary};
+use crate::libs::{LibraryError, SharedLibrary, loader_reason};
 
 /// Opaque C structs; only pointers to them exist on this side.
 type Slide = c_void;
@@ -80,7 +80,7 @@ pub fn load() -> Result<(), LibraryError> {
     API.get_or_init(|| {
         let (library, path) = OPENSLIDE.open()?;
         // 3.4 lacks the cache and ICC functions, so binding tells old from new.
-        Api::bind(library).map_err(|e| OPENSLIDE.wrong(&path, &e.to_string()))
+        Api::bind(library).map_err(|e| OPENSLIDE.wrong(&path, &loader_reason(&e)))
     })
     .as_ref()
     .map(|_| ())
