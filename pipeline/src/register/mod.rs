@@ -1,12 +1,12 @@
 //! Registration of differently stained sections of one block: where does each pixel of the fixed section lie in the
 //! moving one?
 //!
-//! 1. **Density** ([`density`]): optical density, the mean of the channels. What a stain colours differs, that it
+//! 1. **Density** (`density`): optical density, the mean of the channels. What a stain colours differs, that it
 //!    colours tissue does not.
-//! 2. **Search** ([`coarse`]): all rotations in 5° steps, mirrored and not, at all translations.
-//! 3. **Refinement** ([`affine`]): the best candidates, first rigid, then affine, from coarse to fine levels of a pyramid,
-//!    by minimising the distance of the normalised gradient fields ([`ngf`]) with L-BFGS ([`lbfgs`]).
-//! 4. **Quality** ([`quality`]): the figures by which a caller decides whether to trust the map.
+//! 2. **Search** (`coarse`): all rotations in 5° steps, mirrored and not, at all translations.
+//! 3. **Refinement** (`affine`): the best candidates, first rigid, then affine, from coarse to fine levels of a pyramid,
+//!    by minimising the distance of the normalised gradient fields (`ngf`) with L-BFGS (`lbfgs`).
+//! 4. **Quality** (`quality`): the figures by which a caller decides whether to trust the map.
 //!
 //! The method follows the registration of differently stained histology by Lotz, Weiss, Heldmann and others (NGF +
 //! L-BFGS on a pyramid), whose variants led the ANHIR challenge (Borovec et al., IEEE TMI 2020). The result depends on
