@@ -26,7 +26,7 @@ impl LabelMap {
     /// # Panics
     /// When `labels` does not have one entry a cell.
     pub fn of_reference(grid: &Grid, labels: Vec<u8>) -> Self {
-        assert_eq!(labels.len(), grid.len(), "one label a cell");
+        assert_eq!(labels.len(), grid.cell_count(), "one label a cell");
         let origin = grid.corner(Cell { col: 0, row: 0 });
         Self { origin, cell_um: grid.spec.cell_um(), cols: grid.cols, rows: grid.rows, labels }
     }
@@ -90,7 +90,7 @@ mod tests {
         let slide = SyntheticSlide::new(RgbImage::new(640, 320), Mpp::new(0.5).expect("plausible"));
         let grid =
             Grid::over(slide.info(), PatchSpec { mpp: Mpp::new(0.5).expect("plausible"), patch_px: 64, stride_px: 64 });
-        let labels = (0..grid.len()).map(|i| (i % 4) as u8).collect();
+        let labels = (0..grid.cell_count()).map(|i| (i % 4) as u8).collect();
         (slide, LabelMap::of_reference(&grid, labels))
     }
 

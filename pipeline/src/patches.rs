@@ -43,14 +43,9 @@ impl Grid {
         Self { spec, origin_px: (pixel(origin.x), pixel(origin.y)), cols: cells(width), rows: cells(height) }
     }
 
-    /// Number of cells.
-    pub fn len(&self) -> usize {
+    /// Number of cells, at least one.
+    pub fn cell_count(&self) -> usize {
         self.cols as usize * self.rows as usize
-    }
-
-    /// Never: a grid has at least one cell.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// Row-major index.
@@ -291,7 +286,7 @@ mod tests {
         let grid = Grid::over(slide.info(), spec(64, 32));
         assert_eq!((grid.cols, grid.rows, grid.origin_px), (16, 11, (101, 53)));
         let all: std::collections::BTreeSet<Cell> = grid.cells_in_blocks().collect();
-        assert_eq!(all.len(), grid.len());
+        assert_eq!(all.len(), grid.cell_count());
         for &cell in &all {
             let corner = grid.corner(cell);
             let inside = UmPoint { x: corner.x + 0.01, y: corner.y + 15.9 };

@@ -401,7 +401,7 @@ fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Pr
     let clusters = model.contract().clusters.clone();
     let len = prepared.source.tensor_len();
     let total = prepared.cells.len();
-    let mut labels = vec![BACKGROUND; prepared.grid.len()];
+    let mut labels = vec![BACKGROUND; prepared.grid.cell_count()];
     let (mut confidence, mut reconstruction_error) = (Vec::with_capacity(total), Vec::with_capacity(total));
     let mut tensors = vec![0; len * batch.clamp(1, total.max(1))];
     progress.stage(Stage::Infer, 0, total as u64);

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
@@ -46,7 +47,7 @@ impl OpenSlideSource {
             .collect();
         options.limits.check_levels(path, &levels)?;
 
-        let properties = slide
+        let properties: BTreeMap<String, String> = slide
             .property_names()
             .map_err(corrupt)?
             .into_iter()
@@ -55,11 +56,10 @@ impl OpenSlideSource {
         let bounds = slide.bounds();
         let base = levels[0];
         let (x, y) = (bounds.origin.x.min(base.width - 1), bounds.origin.y.min(base.height - 1));
-        let mut info = SlideInfo {
+        let info = SlideInfo {
             path: path.into(),
             vendor,
-            // Replaced below; the type has no "unknown" on purpose.
-            mpp: options.mpp.unwrap_or_else(|| Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 is plausible"))),
+            mpp: stated_mpp(path, &properties, options.mpp)?,
             levels,
             bounds: Level0Rect {
                 x,
@@ -67,24 +67,21 @@ impl OpenSlideSource {
                 width: bounds.size.w.clamp(1, base.width - x),
                 height: bounds.size.h.clamp(1, base.height - y),
             },
-            background: [255; 3],
+            background: properties.get("openslide.background-color").and_then(|hex| parse_rgb(hex)).unwrap_or([255; 3]),
             properties,
         };
-        info.mpp = stated_mpp(&info, options)?;
-        if let Some(color) = info.properties.get("openslide.background-color").and_then(|hex| parse_rgb(hex)) {
-            info.background = color;
-        }
         Ok(Self { slide, info, limits: options.limits.clone() })
     }
 }
 
-fn stated_mpp(info: &SlideInfo, options: &OpenOptions) -> Result<Mpp, SlideError> {
-    let property = |name: &str| info.properties.get(name).and_then(|v| v.parse::<f64>().ok());
-    let path = || info.path.clone();
+/// The slide's own resolution, else the one that was given.
+fn stated_mpp(path: &Path, properties: &BTreeMap<String, String>, given: Option<Mpp>) -> Result<Mpp, SlideError> {
+    let property = |name: &str| properties.get(name).and_then(|v| v.parse::<f64>().ok());
+    let path = || path.to_path_buf();
     let (Some(x), Some(y)) = (property("openslide.mpp-x"), property("openslide.mpp-y")) else {
-        return options.mpp.ok_or_else(|| SlideError::MissingMpp(path()));
+        return given.ok_or_else(|| SlideError::MissingMpp(path()));
     };
-    match (Mpp::new(x), options.mpp) {
+    match (Mpp::new(x), given) {
         (Ok(mpp), _) if (x / y - 1.0).abs() < 0.01 => Ok(mpp),
         (_, Some(given)) => Ok(given),
         (Ok(_), None) => Err(SlideError::AnisotropicMpp { path: path(), x, y }),

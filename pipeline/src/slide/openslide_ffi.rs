@@ -2,7 +2,7 @@
 //!
 //! `openslide-sys` only declares the C functions; our `openslide.pc` names no library to link. This module defines
 //! those symbols: each forwards to the function of the same name in the shared library that [`load`] opened.
-//! The only other unsafe code in this crate is the load of ONNX Runtime inside `ort`.
+//! The only other unsafe code in this crate is the call in `libs` that loads the library.
 #![allow(unsafe_code, clippy::missing_safety_doc)]
 
 use std::ffi::{c_char, c_void};
