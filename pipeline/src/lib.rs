@@ -1,6 +1,7 @@
 //! Everything that trainer and daemon must do identically.
 
 pub mod contract;
+pub mod deformation;
 pub mod durable;
 pub mod infer;
 pub mod libs;

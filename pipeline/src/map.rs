@@ -1,8 +1,11 @@
 //! Cluster labels in space: on the grid of the reference section, and carried into every section's own frame.
 
+use rayon::prelude::*;
+
+use crate::deformation::SectionMap;
 use crate::patches::Grid;
 use crate::slide::SlideInfo;
-use crate::units::{Affine, Cell, UmPoint};
+use crate::units::{Cell, UmPoint};
 
 /// Label of what the model was not asked about: glass, pen, cells with too little tissue.
 pub const BACKGROUND: u8 = 0;
@@ -31,20 +34,21 @@ impl LabelMap {
         Self { origin, cell_um: grid.spec.cell_um(), cols: grid.cols, rows: grid.rows, labels }
     }
 
-    /// The map carried onto another section: each cell takes the label of the reference where `to_reference` sends its
-    /// centre. Cells are a quarter of the reference's, so that turning a map moves a border by at most an eighth of a
-    /// reference cell.
-    pub fn carried_to(&self, section: &SlideInfo, to_reference: &Affine) -> Self {
+    /// The map carried onto another section: each cell takes the label of the reference at the point that `to_section`
+    /// sends to its centre; background where no point does. Cells are a quarter of the reference's, so that turning a map
+    /// moves a border by at most an eighth of a reference cell.
+    pub fn carried_to(&self, section: &SlideInfo, to_section: &SectionMap) -> Self {
         const SUBDIVISION: f64 = 4.0;
         let (origin, (width, height)) = (section.bounds_origin(), section.bounds_um());
         let cell_um = self.cell_um / SUBDIVISION;
         let cells = |um: f64| ((um / cell_um - 1e-3).ceil() as u32).max(1);
         let (cols, rows) = (cells(width), cells(height));
         let mut carried = Self { origin, cell_um, cols, rows, labels: Vec::new() };
-        carried.labels = (0..rows)
-            .flat_map(|row| (0..cols).map(move |col| Cell { col, row }))
-            .map(|cell| self.label_at(to_reference.apply(carried.centre(cell))))
-            .collect();
+        let label = |i: u64| {
+            let cell = Cell { col: (i % u64::from(cols)) as u32, row: (i / u64::from(cols)) as u32 };
+            to_section.invert(carried.centre(cell)).map_or(BACKGROUND, |point| self.label_at(point))
+        };
+        carried.labels = (0..u64::from(cols) * u64::from(rows)).into_par_iter().map(label).collect();
         carried
     }
 
@@ -84,7 +88,7 @@ mod tests {
     use super::*;
     use crate::patches::PatchSpec;
     use crate::slide::{SlideSource, SyntheticSlide};
-    use crate::units::Mpp;
+    use crate::units::{Affine, Mpp};
 
     fn map() -> (SyntheticSlide, LabelMap) {
         let slide = SyntheticSlide::new(RgbImage::new(640, 320), Mpp::new(0.5).expect("plausible"));
@@ -97,7 +101,7 @@ mod tests {
     #[test]
     fn carrying_by_the_identity_changes_nothing_but_the_cell_size() {
         let (slide, map) = map();
-        let carried = map.carried_to(slide.info(), &Affine::IDENTITY);
+        let carried = map.carried_to(slide.info(), &Affine::IDENTITY.into());
         assert_eq!((carried.cols, carried.rows), (40, 20));
         for y in 0..160 {
             for x in 0..320 {
@@ -111,7 +115,7 @@ mod tests {
     fn a_shifted_section_sees_the_map_shifted_and_background_beyond() {
         let (slide, map) = map();
         // A point of the section lies 32 µm (one cell) further right on the reference.
-        let carried = map.carried_to(slide.info(), &Affine([[1.0, 0.0, 32.0], [0.0, 1.0, 0.0]]));
+        let carried = map.carried_to(slide.info(), &Affine([[1.0, 0.0, -32.0], [0.0, 1.0, 0.0]]).into());
         assert_eq!(carried.label_at(UmPoint { x: 16.0, y: 16.0 }), map.label_at(UmPoint { x: 48.0, y: 16.0 }));
         assert_eq!(carried.label_at(UmPoint { x: 310.0, y: 16.0 }), BACKGROUND);
     }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::deformation::SectionMap;
 use crate::slide::{Resampled, SlideError, SlideInfo};
-use crate::units::{Affine, Cell, Mpp, PixelRect, UmPoint};
+use crate::units::{Cell, Mpp, PixelRect, UmPoint};
 
 /// How a slide is cut for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -95,7 +96,7 @@ impl Grid {
 /// One stain's pixels.
 pub enum StainPixels {
     /// The section, and where a point of the reference lies on it. `None` for the reference itself.
-    Section { pixels: Resampled, map: Option<Affine> },
+    Section { pixels: Resampled, map: Option<SectionMap> },
     /// No usable section: every pixel has the contract's fill colour.
     Missing([u8; 3]),
 }
@@ -161,43 +162,37 @@ impl PatchSource {
     }
 
     /// Bilinear samples of the section where the map sends each pixel centre of the patch.
-    fn warp(&self, pixels: &Resampled, map: &Affine, x: i64, y: i64, out: &mut [u8]) -> Result<(), SlideError> {
+    fn warp(&self, pixels: &Resampled, map: &SectionMap, x: i64, y: i64, out: &mut [u8]) -> Result<(), SlideError> {
         let side = self.spec.patch_px as usize;
         let mpp = self.spec.mpp;
-        // The affine map in pixels of the section, centres at integers: edge-based continuous minus a half.
-        let at = |col: f64, row: f64| {
-            let on_reference = UmPoint::from_pixels(x as f64 + col + 0.5, y as f64 + row + 0.5, mpp);
-            let (px, py) = map.apply(on_reference).to_pixels(mpp);
-            (px - 0.5, py - 0.5)
+        // In pixels of the section, centres at integers: edge-based continuous minus a half.
+        let positions: Vec<(f64, f64)> = (0..side * side)
+            .map(|i| {
+                let (col, row) = ((i % side) as f64, (i / side) as f64);
+                let on_reference = UmPoint::from_pixels(x as f64 + col + 0.5, y as f64 + row + 0.5, mpp);
+                let (px, py) = map.apply(on_reference).to_pixels(mpp);
+                (px - 0.5, py - 0.5)
+            })
+            .collect();
+        let bounds = |pick: fn(&(f64, f64)) -> f64| {
+            positions.iter().map(pick).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
         };
-        let last = (side - 1) as f64;
-        let corners = [at(0.0, 0.0), at(last, 0.0), at(0.0, last), at(last, last)];
-        let bound = |pick: fn((f64, f64)) -> f64| {
-            let values = corners.map(pick);
-            (
-                values.iter().copied().fold(f64::INFINITY, f64::min),
-                values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            )
-        };
-        let ((left, right), (top, bottom)) = (bound(|c| c.0), bound(|c| c.1));
+        let ((left, right), (top, bottom)) = (bounds(|p| p.0), bounds(|p| p.1));
         let (x0, y0) = (left.floor() as i64, top.floor() as i64);
         let (width, height) = (right.floor() as i64 + 2 - x0, bottom.floor() as i64 + 2 - y0);
         let block = pixels.read(PixelRect { x: x0, y: y0, width: width as u32, height: height as u32 })?;
         let source = block.as_raw();
         let stride = width as usize * 3;
-        for row in 0..side {
-            for col in 0..side {
-                let (px, py) = at(col as f64, row as f64);
-                // Floor before subtracting the block's origin: the other way round -1e-15 would round up to a whole pixel.
-                let (ix, iy) = (px.floor(), py.floor());
-                let (ax, ay) = ((px - ix) as f32, (py - iy) as f32);
-                let i = (iy as i64 - y0) as usize * stride + (ix as i64 - x0) as usize * 3;
-                for channel in 0..3 {
-                    let p = |offset: usize| f32::from(source[i + offset + channel]);
-                    let upper = p(0) + ax * (p(3) - p(0));
-                    let lower = p(stride) + ax * (p(stride + 3) - p(stride));
-                    out[(channel * side + row) * side + col] = (upper + ay * (lower - upper) + 0.5) as u8;
-                }
+        for (at, (px, py)) in positions.iter().enumerate() {
+            // Floor before subtracting the block's origin: the other way round -1e-15 would round up to a whole pixel.
+            let (ix, iy) = (px.floor(), py.floor());
+            let (ax, ay) = ((px - ix) as f32, (py - iy) as f32);
+            let i = (iy as i64 - y0) as usize * stride + (ix as i64 - x0) as usize * 3;
+            for channel in 0..3 {
+                let p = |offset: usize| f32::from(source[i + offset + channel]);
+                let upper = p(0) + ax * (p(3) - p(0));
+                let lower = p(stride) + ax * (p(stride + 3) - p(stride));
+                out[channel * side * side + at] = (upper + ay * (lower - upper) + 0.5) as u8;
             }
         }
         Ok(())
@@ -212,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::slide::{SlideSource, SyntheticSlide};
-    use crate::units::Level0Rect;
+    use crate::units::{Affine, Level0Rect};
 
     fn spec(patch_px: u32, stride_px: u32) -> PatchSpec {
         PatchSpec { mpp: Mpp::new(0.5).expect("plausible"), patch_px, stride_px }
@@ -224,6 +219,7 @@ mod tests {
     }
 
     fn section(map: Option<Affine>) -> StainPixels {
+        let map = map.map(SectionMap::from);
         StainPixels::Section { pixels: Resampled::new(slide(), Mpp::new(0.5).expect("plausible")).expect("fine"), map }
     }
 

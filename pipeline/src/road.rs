@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{ModelContract, StainSpec};
+use crate::deformation::SectionMap;
 use crate::durable::DurableError;
 use crate::infer::{Model, ModelError};
 use crate::map::{BACKGROUND, LabelMap};
@@ -18,7 +19,7 @@ use crate::register::{self, RegisterParams, RegistrationQuality};
 use crate::section_set::{SectionSet, SetKey};
 use crate::slide::{self, OpenOptions, Resampled, SlideError, SlideSource};
 use crate::tissue::{TissueMask, TissueOutcome, TissueParams, find_tissue};
-use crate::units::{Affine, Cell, Mpp, UmPoint};
+use crate::units::{Cell, Mpp, UmPoint};
 
 /// Parts of the work, in order, for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,13 +105,12 @@ impl From<&ModelContract> for Layout {
 }
 
 /// How a section lies to the reference.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "placement", rename_all = "kebab-case")]
+#[derive(Debug, Clone)]
 pub enum Placement {
     /// It is the reference.
     Reference,
     /// `map` sends micrometres of the reference's canvas to micrometres of this section's canvas.
-    Registered { map: Affine, quality: RegistrationQuality },
+    Registered { map: SectionMap, quality: RegistrationQuality },
     /// Registration failed; the model sees the fill colour instead, and this section gets no map.
     LeftOut { reason: String },
     /// No slide of this stain in the set.
@@ -328,21 +328,14 @@ fn place(
     params: &RegisterParams,
 ) -> Result<Placement, SlideError> {
     let moving = slide::thumbnail(slide, mpp)?;
-    Ok(match register::register(fixed, &moving, params) {
+    Ok(match register::register(fixed, &moving, mpp, params) {
         Ok(found) => {
-            let map =
-                between_canvases(found.map.to_um(mpp), reference.info().bounds_origin(), slide.info().bounds_origin());
-            Placement::Registered { map, quality: found.quality }
+            // Thumbnails begin at the bounds origin, canvases do not.
+            let (from, to) = (reference.info().bounds_origin(), slide.info().bounds_origin());
+            Placement::Registered { map: found.map.to_um(mpp).between(from, to), quality: found.quality }
         }
         Err(error) => Placement::LeftOut { reason: error.to_string() },
     })
-}
-
-/// Thumbnails begin at the bounds origin, canvases do not: `x ↦ A(x − from) + to`.
-fn between_canvases(map: Affine, from: UmPoint, to: UmPoint) -> Affine {
-    let moved = map.apply(UmPoint { x: -from.x, y: -from.y });
-    let Affine([[a, b, _], [d, e, _]]) = map;
-    Affine([[a, b, moved.x + to.x], [d, e, moved.y + to.y]])
 }
 
 fn stain_pixels(section: &Section, layout: &Layout) -> Result<StainPixels, SlideError> {
@@ -350,7 +343,7 @@ fn stain_pixels(section: &Section, layout: &Layout) -> Result<StainPixels, Slide
     Ok(match (&section.slide, &section.placement) {
         (Some(slide), Placement::Reference) => StainPixels::Section { pixels: pixels(slide)?, map: None },
         (Some(slide), Placement::Registered { map, .. }) => {
-            StainPixels::Section { pixels: pixels(slide)?, map: Some(*map) }
+            StainPixels::Section { pixels: pixels(slide)?, map: Some(map.clone()) }
         }
         _ => StainPixels::Missing(layout.missing_stain_fill),
     })

@@ -118,7 +118,7 @@ pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, Roa
             let slide = section.slide.as_ref()?;
             let labels = match &section.placement {
                 Placement::Reference => run.inferred.labels.clone(),
-                Placement::Registered { map, .. } => run.inferred.labels.carried_to(slide.info(), &map.inverse()?),
+                Placement::Registered { map, .. } => run.inferred.labels.carried_to(slide.info(), map),
                 Placement::LeftOut { .. } | Placement::Missing => return None,
             };
             Some((section, slide, labels))

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{OverlayError, RESEARCH_USE_ONLY, Run};
@@ -198,7 +198,14 @@ impl Record {
 }
 
 fn section_record(section: &Section) -> Value {
-    let mut value = serde_json::to_value(&section.placement).unwrap_or_default();
+    let mut value = match &section.placement {
+        Placement::Reference => json!({"placement": "reference"}),
+        Placement::Registered { map, quality } => {
+            json!({"placement": "registered", "map": map.summary(), "quality": quality})
+        }
+        Placement::LeftOut { reason } => json!({"placement": "left-out", "reason": reason}),
+        Placement::Missing => json!({"placement": "missing"}),
+    };
     value["stain"] = section.stain.clone().into();
     value
 }

@@ -95,13 +95,13 @@ pub struct Rtre {
 
 impl Case {
     /// rTRE of `map`, which takes fixed to moving pixels.
-    pub fn rtre(&self, map: &PixelAffine) -> Rtre {
+    pub fn rtre(&self, map: impl Fn(f64, f64) -> (f64, f64)) -> Rtre {
         let diagonal = f64::from(self.fixed.width()).hypot(f64::from(self.fixed.height()));
         let mut errors: Vec<f64> = self
             .fixed_landmarks
             .iter()
             .filter_map(|(id, (x, y))| {
-                let (to_x, to_y) = map.apply(*x, *y);
+                let (to_x, to_y) = map(*x, *y);
                 self.moving_landmarks.get(id).map(|(x, y)| (to_x - x).hypot(to_y - y) / diagonal)
             })
             .collect();

@@ -14,14 +14,18 @@
 
 mod affine;
 mod coarse;
+mod consensus;
 mod density;
 pub mod evaluate;
 mod fft;
 mod lbfgs;
 mod ngf;
+mod nonrigid;
 mod plane;
 mod quality;
 mod similarity;
+
+use std::sync::Arc;
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -32,9 +36,12 @@ pub use quality::RegistrationQuality;
 
 use affine::{AffineWarp, Freedom, refine};
 use coarse::Peak;
-use ngf::Level;
+use ngf::{Images, Level};
 use plane::Plane;
 use similarity::Similarity;
+
+use crate::deformation::PixelMap;
+use crate::units::Mpp;
 
 /// Reductions of the pyramid, coarse to fine.
 const FACTORS: [usize; 5] = [16, 8, 4, 2, 1];
@@ -66,8 +73,13 @@ pub struct RegisterParams {
     pub ngf_eta: f64,
     /// The finest pyramid level used is this many times smaller than the images: 1, 2, 4, 8 or 16.
     pub finest_factor: usize,
-    /// L-BFGS iterations per candidate and level (1 to 1000).
+    /// L-BFGS iterations of the affine part per candidate and level (1 to 1000).
     pub iterations_per_level: usize,
+    /// L-BFGS iterations of the non-rigid part per level (1 to 1000).
+    pub nonrigid_iterations: usize,
+    /// How stiff the section is: weight α of the displacement's curvature, lengths in units of the image's diagonal
+    /// (0.0001 to 10). Between 0.001 and 0.03 results differ little.
+    pub curvature_weight: f64,
 }
 
 impl Default for RegisterParams {
@@ -80,6 +92,8 @@ impl Default for RegisterParams {
             ngf_eta: 1.0,
             finest_factor: 2,
             iterations_per_level: 40,
+            nonrigid_iterations: 30,
+            curvature_weight: 0.002,
         }
     }
 }
@@ -94,6 +108,8 @@ impl RegisterParams {
             ("ngf_eta", (0.01..=100.0).contains(&self.ngf_eta), "0.01 to 100"),
             ("finest_factor", FACTORS.contains(&self.finest_factor), "1, 2, 4, 8 or 16"),
             ("iterations_per_level", (1..=1000).contains(&self.iterations_per_level), "1 to 1000"),
+            ("nonrigid_iterations", (1..=1000).contains(&self.nonrigid_iterations), "1 to 1000"),
+            ("curvature_weight", (1e-4..=10.0).contains(&self.curvature_weight), "0.0001 to 10"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
             Some((name, _, allowed)) => Err(RegisterError::Parameter { name, allowed }),
@@ -136,31 +152,49 @@ pub enum RegisterError {
 }
 
 /// A map between two sections and how far to trust it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
     /// Fixed pixels to moving pixels, pixel centres at integers.
-    pub map: PixelAffine,
+    pub map: PixelMap,
+    /// How far the map may be off, one value in micrometres a node of its displacement field.
+    pub uncertainty_um: Vec<f32>,
     pub quality: RegistrationQuality,
 }
 
-/// Finds where each pixel of `fixed` lies in `moving`. Both are thumbnails of whole sections with the same micrometres
-/// per pixel and a long side of about 900 to 2000 px; sizes may differ, sections may be rotated by any angle, shifted,
+/// Finds where each pixel of `fixed` lies in `moving`. Both are thumbnails of whole sections with `mpp` micrometres per
+/// pixel and a long side of about 900 to 2000 px; sizes may differ, sections may be rotated by any angle, shifted,
 /// mirrored or partly missing.
 ///
 /// # Errors
 /// [`RegisterError`] for images without room or structure and for parameters out of range. A map that is found is
 /// returned even where it is poor; its [`RegistrationQuality`] says so.
-pub fn register(fixed: &RgbImage, moving: &RgbImage, params: &RegisterParams) -> Result<Registration, RegisterError> {
+pub fn register(
+    fixed: &RgbImage,
+    moving: &RgbImage,
+    mpp: Mpp,
+    params: &RegisterParams,
+) -> Result<Registration, RegisterError> {
     params.check()?;
     let (fixed, moving) =
         rayon::join(|| density_of(Side::Fixed, fixed, params), || density_of(Side::Moving, moving, params));
     let (fixed, moving) = (fixed?, moving?);
     let size = (fixed.width, fixed.height);
-    let (levels, peaks) = rayon::join(|| pyramid(&fixed, &moving, params), || search(&fixed, &moving, params));
+    let (pyramid, peaks) = rayon::join(|| pyramid(&fixed, &moving, params), || search(&fixed, &moving, params));
+    let levels: Vec<Level> = pyramid.iter().map(|images| Level::new(images, params.ngf_eta)).collect();
     let candidates = distinct_candidates(&peaks, size, params.search_candidates);
-    let map = refine_candidates(&levels, &candidates, params.iterations_per_level).ok_or(RegisterError::NoCandidate)?;
-    let finest = &levels[levels.len() - 1];
-    Ok(Registration { map, quality: quality::measure(map, finest, &peaks, size) })
+    let affine =
+        refine_candidates(&levels, &candidates, params.iterations_per_level).ok_or(RegisterError::NoCandidate)?;
+    let inverse = affine.inverse().ok_or(RegisterError::NoCandidate)?;
+    let back: Vec<Images> = pyramid.iter().map(Images::swapped).collect();
+    let settings = consensus::Settings {
+        ngf_eta: params.ngf_eta,
+        curvature_weight: params.curvature_weight,
+        max_iterations: params.nonrigid_iterations,
+    };
+    let consensus = consensus::find(&pyramid, &back, affine, inverse, settings);
+    let quality = quality::measure(&consensus, affine, &levels[levels.len() - 1], &peaks, mpp);
+    let uncertainty_um = consensus.spread.iter().map(|px| (px * mpp.get()) as f32).collect();
+    Ok(Registration { map: PixelMap(consensus.map), uncertainty_um, quality })
 }
 
 /// Optical density of an image that is large enough for the finest level.
@@ -179,12 +213,16 @@ fn reduced(image: &Plane, factor: usize) -> Plane {
 }
 
 /// The usable levels, coarse to fine; the last has `finest_factor`.
-fn pyramid(fixed: &Plane, moving: &Plane, params: &RegisterParams) -> Vec<Level> {
+fn pyramid(fixed: &Plane, moving: &Plane, params: &RegisterParams) -> Vec<Images> {
     let short_side = fixed.short_side().min(moving.short_side());
     FACTORS
         .into_par_iter()
         .filter(|factor| *factor >= params.finest_factor && short_side / factor >= MIN_LEVEL_SIDE_PX)
-        .map(|factor| Level::new(factor, reduced(fixed, factor), reduced(moving, factor), params.ngf_eta))
+        .map(|factor| Images {
+            factor,
+            fixed: Arc::new(reduced(fixed, factor)),
+            moving: Arc::new(reduced(moving, factor)),
+        })
         .collect()
 }
 

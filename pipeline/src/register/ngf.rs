@@ -15,6 +15,7 @@
 //! intensities, the derivative of the bilinear sample from there to the positions; that of the weights is included.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -43,13 +44,29 @@ pub(crate) trait Warp: Sync {
     fn pull_back(&self, y: usize, dx: &[f32], dy: &[f32], gradient: &mut [f64]);
 }
 
+/// Both images, reduced by the same factor.
+#[derive(Debug, Clone)]
+pub(crate) struct Images {
+    /// Full-resolution pixels per pixel of this level.
+    pub(crate) factor: usize,
+    pub(crate) fixed: Arc<Plane>,
+    pub(crate) moving: Arc<Plane>,
+}
+
+impl Images {
+    /// The same images with their roles exchanged.
+    pub(crate) fn swapped(&self) -> Self {
+        Self { factor: self.factor, fixed: Arc::clone(&self.moving), moving: Arc::clone(&self.fixed) }
+    }
+}
+
 /// One level of the pyramid: both images, and what of the distance does not depend on the warp.
 #[derive(Debug, Clone)]
 pub(crate) struct Level {
     /// Full-resolution pixels per pixel of this level.
     pub(crate) factor: usize,
-    pub(crate) fixed: Plane,
-    pub(crate) moving: Plane,
+    pub(crate) fixed: Arc<Plane>,
+    pub(crate) moving: Arc<Plane>,
     fixed_gx: Plane,
     fixed_gy: Plane,
     /// `1 / nR`.
@@ -95,7 +112,7 @@ impl BandSum {
 
 impl Level {
     /// `eta` scales the edge parameter ε: gradients well below `eta` times the image's mean count as noise.
-    pub(crate) fn new(factor: usize, fixed: Plane, moving: Plane, eta: f64) -> Self {
+    pub(crate) fn new(Images { factor, fixed, moving }: &Images, eta: f64) -> Self {
         let (fixed_gx, fixed_gy) = fixed.gradient();
         let (moving_gx, moving_gy) = moving.gradient();
         // A constant level has no edges at all; the smallest normal number keeps the quotient defined (and equal to 1).
@@ -106,9 +123,9 @@ impl Level {
             *inverse = 1.0 / (gx * gx + gy * gy + fixed_edge * fixed_edge);
         }
         Self {
-            factor,
-            fixed,
-            moving,
+            factor: *factor,
+            fixed: Arc::clone(fixed),
+            moving: Arc::clone(moving),
             fixed_gx,
             fixed_gy,
             fixed_inverse_norm,

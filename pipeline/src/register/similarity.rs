@@ -4,7 +4,6 @@
 //! count as perfect agreement, so a map that lays much glass on glass can beat the right one. Correlations, normalised
 //! by what there is to agree on, do not have this flaw.
 
-use super::affine::AffineWarp;
 use super::ngf::{Level, Warp};
 use super::plane::{Plane, double_angle};
 
@@ -27,8 +26,8 @@ impl Similarity {
     }
 
     /// Measures both correlations on `level`.
-    pub(crate) fn measure(level: &Level, warp: &AffineWarp) -> Self {
-        let (fixed, moving) = (&level.fixed, &level.moving);
+    pub(crate) fn measure(level: &Level, warp: &impl Warp) -> Self {
+        let (fixed, moving): (&Plane, &Plane) = (&level.fixed, &level.moving);
         let (mut warped, mut inside) = (Plane::zeros(fixed.width, fixed.height), vec![false; fixed.data.len()]);
         let (mut xs, mut ys) = (vec![0.0; fixed.width], vec![0.0; fixed.width]);
         for y in 0..fixed.height {

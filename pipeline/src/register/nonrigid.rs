@@ -1,0 +1,193 @@
+//! The non-rigid part: a displacement on the nodes of a grid, bilinear in between, added to the affine map.
+//!
+//! Minimised is `D + α/2 · mean |Δu|²`: the NGF distance plus the curvature of the displacement (Fischer & Modersitzki,
+//! "Curvature based image registration", J. Math. Imaging Vis. 2003), lengths in units of the fixed image's diagonal so
+//! that α means the same for any image and level.
+
+use std::borrow::Cow;
+
+use super::affine::PixelAffine;
+use super::lbfgs::{self, minimize};
+use super::ngf::{Level, Warp};
+use crate::deformation::{Deformation, DisplacementField};
+
+/// Steps and gradient changes L-BFGS remembers.
+const MEMORY: usize = 8;
+/// An iteration that lowers the objective by less than this share moves no node by a visible amount.
+const RELATIVE_DECREASE: f64 = 1e-6;
+
+/// What the minimisation on one level may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// Distance of the nodes in level pixels.
+    pub(crate) node_spacing_px: usize,
+    /// α.
+    pub(crate) curvature_weight: f64,
+    pub(crate) max_iterations: usize,
+}
+
+/// An affine map plus a displacement on a node grid, all in pixels of one level. Unknowns: the x displacements of all
+/// nodes, row-major, then the y displacements.
+pub(crate) struct GridWarp<'a> {
+    pub(crate) affine: PixelAffine,
+    pub(crate) spacing: usize,
+    pub(crate) cols: usize,
+    pub(crate) rows: usize,
+    /// Both components in level pixels.
+    pub(crate) nodes: Cow<'a, [f64]>,
+}
+
+/// Nodes needed along a side so that its last pixel lies in a cell.
+pub(crate) fn node_count(side: usize, spacing: usize) -> usize {
+    (side - 1) / spacing + 2
+}
+
+impl GridWarp<'_> {
+    /// A map between full-resolution pixels seen on a level whose grid its field lies on; an affine map is its own grid.
+    pub(crate) fn on_level(map: &Deformation, level: &Level) -> Self {
+        let factor = level.factor as f64;
+        let field = map.field.as_ref();
+        let spacing = field.map_or(level.fixed.long_side(), |field| (field.spacing / factor).round() as usize);
+        let (cols, rows) = (node_count(level.fixed.width, spacing), node_count(level.fixed.height, spacing));
+        let nodes = match field {
+            None => vec![0.0; 2 * cols * rows],
+            Some(field) => {
+                (0..2).flat_map(|c| field.nodes.iter().map(move |node| f64::from(node[c]) / factor)).collect()
+            }
+        };
+        Self { affine: PixelAffine(map.affine).to_level(factor), spacing, cols, rows, nodes: Cow::Owned(nodes) }
+    }
+
+    /// Node row above pixel row `y`, and the weight of the one below it.
+    fn cell_row(&self, y: usize) -> (usize, f64) {
+        (y / self.spacing, (y % self.spacing) as f64 / self.spacing as f64)
+    }
+}
+
+impl Warp for GridWarp<'_> {
+    fn unknowns(&self) -> usize {
+        2 * self.cols * self.rows
+    }
+
+    fn positions(&self, y: usize, xs: &mut [f32], ys: &mut [f32]) {
+        let (row, t) = self.cell_row(y);
+        let start = self.affine.apply(0.0, y as f64);
+        let [[a, _], [d, _]] = self.affine.linear();
+        for (component, (out, start, slope)) in [(xs, start.0, a), (ys, start.1, d)].into_iter().enumerate() {
+            let nodes = &self.nodes[(component * self.rows + row) * self.cols..];
+            let node = |col: usize| nodes[col] + t * (nodes[self.cols + col] - nodes[col]);
+            let mut left = node(0);
+            for (cell, pixels) in out.chunks_mut(self.spacing).enumerate() {
+                let right = node(cell + 1);
+                let first = start + slope * (cell * self.spacing) as f64 + left;
+                let step = slope + (right - left) / self.spacing as f64;
+                for (i, pixel) in pixels.iter_mut().enumerate() {
+                    *pixel = (first + step * i as f64) as f32;
+                }
+                left = right;
+            }
+        }
+    }
+
+    fn pull_back(&self, y: usize, dx: &[f32], dy: &[f32], gradient: &mut [f64]) {
+        let (row, t) = self.cell_row(y);
+        for (component, derivative) in [dx, dy].into_iter().enumerate() {
+            let rows = &mut gradient[(component * self.rows + row) * self.cols..];
+            let (above, below) = rows.split_at_mut(self.cols);
+            for (cell, pixels) in derivative.chunks(self.spacing).enumerate() {
+                let (mut sum, mut moment) = (0.0f32, 0.0f32);
+                for (i, d) in pixels.iter().enumerate() {
+                    sum += d;
+                    moment += d * i as f32;
+                }
+                let right = f64::from(moment) / self.spacing as f64;
+                let left = f64::from(sum) - right;
+                above[cell] += (1.0 - t) * left;
+                above[cell + 1] += (1.0 - t) * right;
+                below[cell] += t * left;
+                below[cell + 1] += t * right;
+            }
+        }
+    }
+}
+
+/// `weight/2 · Σ |Δu|²` over nodes, Δ the five-point Laplacian. Along the border only the second difference along it
+/// counts, so that no linear displacement costs anything.
+pub(crate) struct Curvature {
+    pub(crate) cols: usize,
+    pub(crate) rows: usize,
+    pub(crate) weight: f64,
+}
+
+impl Curvature {
+    /// The value for one component `u` of the displacement; its derivative is added to `gradient`.
+    pub(crate) fn value_and_gradient(&self, u: &[f64], gradient: &mut [f64]) -> f64 {
+        let mut value = 0.0;
+        for (i, centre) in u.iter().enumerate() {
+            let (row, col) = (i / self.cols, i % self.cols);
+            let inner = |at: usize, count: usize| at > 0 && at + 1 < count;
+            let strides = [(inner(col, self.cols), 1), (inner(row, self.rows), self.cols)];
+            let strides = || strides.into_iter().filter(|(inner, _)| *inner).map(|(_, stride)| stride);
+            let laplacian: f64 = strides().map(|stride| u[i - stride] + u[i + stride] - 2.0 * centre).sum();
+            value += 0.5 * self.weight * laplacian * laplacian;
+            for stride in strides() {
+                gradient[i - stride] += self.weight * laplacian;
+                gradient[i + stride] += self.weight * laplacian;
+                gradient[i] -= 2.0 * self.weight * laplacian;
+            }
+        }
+        value
+    }
+}
+
+/// Lowers distance plus curvature on one level, starting from `start` or from no displacement. Maps and fields are in
+/// full-resolution pixels; the nodes of the result are `node_spacing_px` level pixels apart, the first on the centre of
+/// the first level pixel.
+pub(crate) fn refine(
+    level: &Level,
+    affine: PixelAffine,
+    start: Option<&DisplacementField>,
+    options: Options,
+) -> DisplacementField {
+    let factor = level.factor as f64;
+    let spacing = options.node_spacing_px;
+    let (cols, rows) = (node_count(level.fixed.width, spacing), node_count(level.fixed.height, spacing));
+    let count = cols * rows;
+    let first = 0.5 * factor - 0.5;
+    let mut field = DisplacementField {
+        origin: [first; 2],
+        spacing: spacing as f64 * factor,
+        cols,
+        rows,
+        nodes: vec![[0.0; 2]; count],
+    };
+    let mut nodes = vec![0.0; 2 * count];
+    if let Some(start) = start {
+        for i in 0..count {
+            let [ux, uy] = start.at(field.position(i));
+            (nodes[i], nodes[count + i]) = (ux / factor, uy / factor);
+        }
+    }
+    let on_level = affine.to_level(factor);
+    let diagonal = (level.fixed.width as f64).hypot(level.fixed.height as f64);
+    // Displacements divided by the diagonal, second differences by the square of the spacing in diagonals.
+    let scale = (diagonal * (spacing as f64 / diagonal).powi(2)).powi(2) * count as f64;
+    let curvature = Curvature { cols, rows, weight: options.curvature_weight / scale };
+    let objective = |nodes: &[f64], gradient: &mut [f64]| {
+        let warp = GridWarp { affine: on_level, spacing, cols, rows, nodes: Cow::Borrowed(nodes) };
+        let distance = level.distance_and_gradient(&warp, gradient).value;
+        let components = nodes.chunks_exact(count).zip(gradient.chunks_exact_mut(count));
+        distance + components.map(|(u, gradient)| curvature.value_and_gradient(u, gradient)).sum::<f64>()
+    };
+    let options = lbfgs::Options {
+        memory: MEMORY,
+        max_iterations: options.max_iterations,
+        first_step: 1.0,
+        relative_decrease: RELATIVE_DECREASE,
+    };
+    let end = minimize(&nodes, &options, objective);
+    for (i, node) in field.nodes.iter_mut().enumerate() {
+        *node = [(end[i] * factor) as f32, (end[count + i] * factor) as f32];
+    }
+    field
+}
