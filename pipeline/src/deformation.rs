@@ -284,6 +284,13 @@ impl PixelMap {
         (x, y)
     }
 
+    /// The fixed pixel that lies at (`x`, `y`) of the moving image, to a thousandth of a pixel; `None` where the map folds.
+    pub fn invert(&self, x: f64, y: f64) -> Option<(f64, f64)> {
+        let start = Affine(self.0.affine).inverse()?.apply(UmPoint { x, y });
+        let [x, y] = self.0.invert([x, y], [start.x, start.y], 1e-3)?;
+        Some((x, y))
+    }
+
     /// The same map between micrometres from the images' corners, where both have `mpp` micrometres per pixel.
     pub fn to_um(&self, mpp: Mpp) -> SectionMap {
         let mpp = mpp.get();

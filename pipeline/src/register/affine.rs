@@ -176,5 +176,5 @@ pub(crate) fn refine(level: &Level, start: PixelAffine, freedom: Freedom, max_it
     let options =
         lbfgs::Options { memory: MEMORY, max_iterations, first_step: 1.0, relative_decrease: RELATIVE_DECREASE };
     let end = minimize(&vec![0.0; unknowns], &options, objective);
-    map_of(&end).to_full(factor)
+    map_of(&end.x).to_full(factor)
 }

@@ -11,13 +11,15 @@ use rayon::prelude::*;
 use super::affine::PixelAffine;
 use super::ngf::{Images, Level};
 use super::nonrigid::{self, Options};
-use crate::deformation::{Deformation, DisplacementField};
+use crate::deformation::Deformation;
 
 /// How one estimate looks at the images: distance of its nodes in level pixels, and its edge parameter as a multiple of
 /// the configured one.
 const VIEWS: [(usize, f64); 2] = [(6, 2.0), (8, 1.0)];
-/// Coarsest level of the non-rigid part: below it the affine map has said all there is.
+/// Coarsest level on which single structures move; coarser ones give an overview.
 const COARSEST_FACTOR: usize = 8;
+/// How much stiffer the section is taken for in the overview, where 16 pixels make one and noise passes for structure.
+const STIFFNESS: f64 = 10.0;
 /// A hundredth of a pixel is below what averaging could show.
 const INVERSION_TOLERANCE_PX: f64 = 0.01;
 
@@ -25,7 +27,7 @@ const INVERSION_TOLERANCE_PX: f64 = 0.01;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) ngf_eta: f64,
-    pub(crate) curvature_weight: f64,
+    pub(crate) bending_weight: f64,
     pub(crate) max_iterations: usize,
 }
 
@@ -53,23 +55,30 @@ pub(crate) fn find(
     mean(&estimates)
 }
 
-/// One estimate, through all levels.
+/// One estimate, through all levels. The finer ones start from nothing or from a stiff overview, whichever leads lower:
+/// a flap of tissue that lies far off is only seen from the overview, which on other sections leads astray.
 fn estimate(
     pyramid: &[Images],
     affine: PixelAffine,
     (node_spacing_px, eta): (usize, f64),
     settings: Settings,
 ) -> Deformation {
-    let options = Options {
-        node_spacing_px,
-        curvature_weight: settings.curvature_weight,
-        max_iterations: settings.max_iterations,
-    };
-    let mut field: Option<DisplacementField> = None;
-    for images in pyramid.iter().filter(|images| images.factor <= COARSEST_FACTOR) {
-        let level = Level::new(images, settings.ngf_eta * eta);
-        field = Some(nonrigid::refine(&level, affine, field.as_ref(), options));
-    }
+    let options =
+        Options { node_spacing_px, bending_weight: settings.bending_weight, max_iterations: settings.max_iterations };
+    let level = |images| Level::new(images, settings.ngf_eta * eta);
+    let coarse = pyramid.partition_point(|images| images.factor > COARSEST_FACTOR);
+    let (overview, finer) = pyramid.split_at(coarse.min(pyramid.len() - 1));
+    let stiff = Options { bending_weight: STIFFNESS * options.bending_weight, ..options };
+    let overview =
+        overview.iter().fold(None, |start, images| Some(nonrigid::refine(&level(images), affine, start.as_ref(), stiff).field));
+    let first = level(&finer[0]);
+    let starts = [None].into_iter().chain(overview.as_ref().map(Some));
+    let best = starts
+        .map(|start| nonrigid::refine(&first, affine, start, options))
+        .reduce(|best, other| if other.objective < best.objective { other } else { best });
+    let field = finer[1..].iter().fold(best.map(|best| best.field), |field, images| {
+        Some(nonrigid::refine(&level(images), affine, field.as_ref(), options).field)
+    });
     Deformation { affine: affine.0, field }
 }
 

@@ -22,6 +22,13 @@ pub(crate) struct Options {
     pub(crate) relative_decrease: f64,
 }
 
+/// Where a minimisation ended.
+#[derive(Debug)]
+pub(crate) struct Minimum {
+    pub(crate) x: Vec<f64>,
+    pub(crate) value: f64,
+}
+
 /// A point visited by the line search along the current direction.
 struct Trial {
     step: f64,
@@ -38,7 +45,7 @@ pub(crate) fn minimize(
     start: &[f64],
     options: &Options,
     mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
-) -> Vec<f64> {
+) -> Minimum {
     let mut x = start.to_vec();
     let mut gradient = vec![0.0; x.len()];
     let mut value = function(&x, &mut gradient);
@@ -69,7 +76,7 @@ pub(crate) fn minimize(
             break;
         }
     }
-    x
+    Minimum { x, value }
 }
 
 /// A step, the change of the gradient along it, and 1 over their inner product.
@@ -207,6 +214,7 @@ mod tests {
                 evaluations += 1;
                 rosenbrock(x, g)
             });
+            let end = end.x;
             assert!(end.iter().all(|x| (x - 1.0).abs() < 1e-5), "{end:?}");
             assert!(evaluations < 250, "{evaluations} evaluations");
         }
@@ -218,7 +226,7 @@ mod tests {
             g.fill(1.0);
             7.0
         });
-        assert_eq!(end, [2.0, 3.0]);
+        assert_eq!(end.x, [2.0, 3.0]);
     }
 
     proptest! {
@@ -230,7 +238,7 @@ mod tests {
                 }
                 (0..4).map(|i| 0.5 * curvature[i] * (x[i] - centre[i]).powi(2)).sum()
             });
-            prop_assert!(end.iter().zip(&centre).all(|(x, c)| (x - c).abs() < 1e-3), "{end:?} {centre:?}");
+            prop_assert!(end.x.iter().zip(&centre).all(|(x, c)| (x - c).abs() < 1e-3), "{end:?} {centre:?}");
         }
     }
 }

@@ -16,7 +16,6 @@ mod affine;
 mod coarse;
 mod consensus;
 mod density;
-pub mod evaluate;
 mod fft;
 mod lbfgs;
 mod ngf;
@@ -77,9 +76,9 @@ pub struct RegisterParams {
     pub iterations_per_level: usize,
     /// L-BFGS iterations of the non-rigid part per level (1 to 1000).
     pub nonrigid_iterations: usize,
-    /// How stiff the section is: weight α of the displacement's curvature, lengths in units of the image's diagonal
+    /// How stiff the section is: weight α of the displacement's bending energy, lengths in units of the image's diagonal
     /// (0.0001 to 10). Between 0.001 and 0.03 results differ little.
-    pub curvature_weight: f64,
+    pub bending_weight: f64,
 }
 
 impl Default for RegisterParams {
@@ -93,7 +92,7 @@ impl Default for RegisterParams {
             finest_factor: 2,
             iterations_per_level: 40,
             nonrigid_iterations: 30,
-            curvature_weight: 0.002,
+            bending_weight: 0.002,
         }
     }
 }
@@ -109,7 +108,7 @@ impl RegisterParams {
             ("finest_factor", FACTORS.contains(&self.finest_factor), "1, 2, 4, 8 or 16"),
             ("iterations_per_level", (1..=1000).contains(&self.iterations_per_level), "1 to 1000"),
             ("nonrigid_iterations", (1..=1000).contains(&self.nonrigid_iterations), "1 to 1000"),
-            ("curvature_weight", (1e-4..=10.0).contains(&self.curvature_weight), "0.0001 to 10"),
+            ("bending_weight", (1e-4..=10.0).contains(&self.bending_weight), "0.0001 to 10"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
             Some((name, _, allowed)) => Err(RegisterError::Parameter { name, allowed }),
@@ -188,7 +187,7 @@ pub fn register(
     let back: Vec<Images> = pyramid.iter().map(Images::swapped).collect();
     let settings = consensus::Settings {
         ngf_eta: params.ngf_eta,
-        curvature_weight: params.curvature_weight,
+        bending_weight: params.bending_weight,
         max_iterations: params.nonrigid_iterations,
     };
     let consensus = consensus::find(&pyramid, &back, affine, inverse, settings);
