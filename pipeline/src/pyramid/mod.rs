@@ -25,7 +25,7 @@ use image::{GrayImage, RgbImage};
 use tiff::TiffError;
 use tiff::encoder::{TiffKindBig, TiffKindStandard};
 
-use crate::units::{Mpp, PixelRect};
+use crate::units::Mpp;
 pub use ome::{Stack, write_stack};
 use raster::Raster;
 use tree::Source;

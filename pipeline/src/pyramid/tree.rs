@@ -9,7 +9,7 @@ use std::error::Error;
 use rayon::prelude::*;
 
 use super::raster::Raster;
-use super::{Progress, PyramidProblem, Spec};
+use super::{PyramidProblem, Spec};
 use crate::units::PixelRect;
 
 /// Halving ends with the first level whose long side is below this: it then fits a viewer's overview in a few tiles.
