@@ -1,11 +1,12 @@
 //! Tiles and directories of a pyramid as a TIFF file.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io::{Seek, Write};
 
 use tiff::TiffError;
-use tiff::encoder::{DirectoryEncoder, Rational, TiffEncoder, TiffKind};
-use tiff::tags::{CompressionMethod, PhotometricInterpretation, Predictor, ResolutionUnit, Tag};
+use tiff::encoder::{DirectoryEncoder, Rational, TiffEncoder, TiffKind, TiffValue};
+use tiff::tags::{CompressionMethod, PhotometricInterpretation, Predictor, ResolutionUnit, Tag, Type};
 
 use super::tree::{self, Source, level_sizes, tile_counts};
 use super::{Progress, PyramidProblem, Spec};
@@ -67,7 +68,7 @@ pub(super) fn encode<W: Write + Seek, K: TiffKind, const CHANNELS: usize, E: Err
             directory.write_tag(Tag::SubIfd, K::convert_slice(&sub_ifds))?;
         }
         if plane == 0 && !spec.description.is_empty() {
-            directory.write_tag(Tag::ImageDescription, spec.description)?;
+            directory.write_tag(Tag::ImageDescription, Text(spec.description))?;
         }
         directory.finish()?;
         for level in reduced.iter().filter(|_| !spec.planar) {
@@ -109,6 +110,22 @@ impl Level {
         directory.write_tag(Tag::XResolution, resolution.clone())?;
         directory.write_tag(Tag::YResolution, resolution)?;
         directory.write_tag(Tag::ResolutionUnit, ResolutionUnit::Centimeter)
+    }
+}
+
+/// Text as it is. The crate's own text is 7-bit as TIFF wants it, but that of OME-TIFF is UTF-8.
+struct Text<'a>(&'a str);
+
+impl TiffValue for Text<'_> {
+    const BYTE_LEN: u8 = 1;
+    const FIELD_TYPE: Type = Type::ASCII;
+
+    fn count(&self) -> usize {
+        self.0.len() + 1
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        [self.0.as_bytes(), &[0]].concat().into()
     }
 }
 

@@ -50,8 +50,8 @@ pub enum PyramidProblem<E: Error + 'static = Infallible> {
     /// Width, height or the number of stains is zero.
     #[error("the image has no pixels")]
     Empty,
-    /// TIFF's `ImageDescription` holds 7-bit text only.
-    #[error("the description is not plain ASCII text; hint: in XML use character references")]
+    /// TIFF's `ImageDescription` holds 7-bit text only; OME-TIFF's is the exception.
+    #[error("the description is not plain ASCII text")]
     Description,
     /// The file system refused.
     #[error(transparent)]
@@ -89,7 +89,7 @@ struct Spec<'a> {
     /// picture, its channels stay interleaved, and its levels are a chain.
     planar: bool,
     tile_px: u32,
-    /// `ImageDescription` of the first directory; ASCII; empty for none.
+    /// `ImageDescription` of the first directory, without NUL; empty for none.
     description: &'a str,
 }
 
@@ -122,6 +122,9 @@ fn write_picture<const CHANNELS: usize>(
     mpp: Mpp,
     description: &str,
 ) -> Result<(), PyramidError> {
+    if !description.is_ascii() || description.contains('\0') {
+        return Err(PyramidError { path: path.to_owned(), source: PyramidProblem::Description });
+    }
     let spec = Spec { width, height, mpp, pictures: 1, planar: false, tile_px: TILE, description };
     let tile = |_, rect| Ok(Raster::<CHANNELS>::cut(samples, width, rect));
     write(path, &spec, &tile, &mut |_, _| ControlFlow::Continue(()))
@@ -148,9 +151,6 @@ fn write_durably<const CHANNELS: usize, E: Error + Send>(
 ) -> Result<(), PyramidProblem<E>> {
     if spec.width == 0 || spec.height == 0 || spec.pictures == 0 {
         return Err(PyramidProblem::Empty);
-    }
-    if !spec.description.is_ascii() || spec.description.contains('\0') {
-        return Err(PyramidProblem::Description);
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The leading dot keeps folder watchers (ours too) away until the rename; 0o666 lets the umask decide.

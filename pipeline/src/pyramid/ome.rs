@@ -4,7 +4,6 @@
 //! resolutions" wants them: `SubIFDs` (tag 330) of every full-resolution directory.
 
 use std::error::Error;
-use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -82,21 +81,19 @@ impl Stack {
         }
     }
 
-    /// The metadata that makes a TIFF an OME-TIFF. Plain ASCII.
+    /// The metadata that makes a TIFF an OME-TIFF.
     fn ome_xml(&self) -> String {
-        let (mut channels, mut data) = (String::new(), String::new());
-        let planes = self.stains.iter().flat_map(|stain| PLANES.map(|(plane, color)| (stain, plane, color)));
-        for (i, (stain, plane, color)) in planes.enumerate() {
-            let name = escaped(stain);
-            write!(
-                channels,
-                "<Channel ID=\"Channel:0:{i}\" Name=\"{name} {plane}\" SamplesPerPixel=\"1\" Color=\"{color}\"/>"
-            )
-            .and_then(|()| {
-                write!(data, "<TiffData FirstC=\"{i}\" FirstZ=\"0\" FirstT=\"0\" IFD=\"{i}\" PlaneCount=\"1\"/>")
+        let names = self.stains.iter().map(|stain| escaped(stain));
+        let planes = names.flat_map(|stain| PLANES.map(|(plane, color)| (format!("{stain} {plane}"), color)));
+        let (channels, data): (Vec<_>, Vec<_>) = planes
+            .enumerate()
+            .map(|(i, (name, color))| {
+                (
+                    format!("<Channel ID=\"Channel:0:{i}\" Name=\"{name}\" SamplesPerPixel=\"1\" Color=\"{color}\"/>"),
+                    format!("<TiffData FirstC=\"{i}\" FirstZ=\"0\" FirstT=\"0\" IFD=\"{i}\" PlaneCount=\"1\"/>"),
+                )
             })
-            .expect("a string takes any text");
-        }
+            .unzip();
         let description = escaped(format!("{}\n{RESEARCH_USE_ONLY}", self.description).trim_start());
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
@@ -105,7 +102,7 @@ impl Stack {
              <Image ID=\"Image:0\" Name=\"{name}\"><Description>{description}</Description>\
              <Pixels ID=\"Pixels:0\" DimensionOrder=\"XYCZT\" Type=\"uint8\" SignificantBits=\"8\" BigEndian=\"{big_endian}\" \
              Interleaved=\"false\" SizeX=\"{width}\" SizeY=\"{height}\" SizeC=\"{size_c}\" SizeZ=\"1\" SizeT=\"1\" \
-             PhysicalSizeX=\"{mpp}\" PhysicalSizeXUnit=\"&#181;m\" PhysicalSizeY=\"{mpp}\" PhysicalSizeYUnit=\"&#181;m\">\
+             PhysicalSizeX=\"{mpp}\" PhysicalSizeXUnit=\"µm\" PhysicalSizeY=\"{mpp}\" PhysicalSizeYUnit=\"µm\">\
              {channels}{data}</Pixels></Image></OME>",
             version = env!("CARGO_PKG_VERSION"),
             name = escaped(&self.name),
@@ -114,22 +111,26 @@ impl Stack {
             height = self.height,
             size_c = 3 * self.stains.len(),
             mpp = self.mpp.get(),
+            channels = channels.concat(),
+            data = data.concat(),
         )
     }
 }
 
 const SCHEMA: &str = "http://www.openmicroscopy.org/Schemas/OME/2016-06";
 
-/// Text for an XML attribute or element, in ASCII. What XML 1.0 cannot hold at all becomes U+FFFD.
+/// Text for an XML attribute or element. What XML 1.0 cannot hold becomes U+FFFD. Only named entities: Bio-Formats
+/// destroys numeric character references before it parses (its `XMLTools.sanitizeXML`).
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {
-            '\t' | '\n' | '\r' | '"' | '&' | '<' | '>' | '\u{7F}'.. => {
-                let c = if matches!(c, '\u{FFFE}' | '\u{FFFF}') { '\u{FFFD}' } else { c };
-                write!(out, "&#{};", u32::from(c)).expect("a string takes any text");
-            }
-            ..' ' => out.push_str("&#65533;"),
+            '"' => out.push_str("&quot;"),
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\t' | '\n' | '\r' => out.push(c),
+            ..' ' | '\u{FFFE}' | '\u{FFFF}' => out.push(char::REPLACEMENT_CHARACTER),
             _ => out.push(c),
         }
     }
