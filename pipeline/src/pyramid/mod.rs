@@ -6,7 +6,7 @@
 //! are a flat chain of directories, the layout that OpenSlide's "generic-tiff" reader turns into levels; in a stack the
 //! smaller levels are `SubIFDs` of their plane, as OME-TIFF wants it.
 //!
-//! All of them are made by one walk ([`tree`]) that keeps a bounded number of tiles, however large the picture is.
+//! All of them are made by one walk (`tree`) that keeps a bounded number of tiles, however large the picture is.
 
 mod file;
 mod ome;

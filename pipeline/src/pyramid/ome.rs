@@ -1,7 +1,7 @@
 //! A registered stack of sections as one OME-TIFF: every colour plane of every stain is a channel.
 //!
-//! OME-XML: schema 2016-06 of the Open Microscopy Environment; sub-resolutions as its "OME-TIFF specification, sub-
-//! resolutions" wants them: `SubIFDs` (tag 330) of every full-resolution directory.
+//! OME-XML: schema 2016-06 of the Open Microscopy Environment; sub-resolutions as the OME-TIFF
+//! specification wants them: `SubIFDs` (tag 330) of every full-resolution directory.
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -41,12 +41,12 @@ pub struct Stack {
 /// blue of the first stain, then of the second): what QuPath (Bio-Formats) and tifffile open as one image.
 ///
 /// `tile` gives the pixels of a stain (index into [`Stack::stains`]) in a rectangle that lies inside level 0, its origin
-/// being the stack's top-left corner. It is asked for every pixel of every stain exactly once, stain after stain, for
-/// neighbouring rectangles of at most 512 × 512 pixels by several threads at once; memory stays the same however large
-/// the stack is. The same pixels give the same bytes.
+/// being the stack's top-left corner. It is asked for every pixel of every stain exactly once, stain after stain, in
+/// rectangles of at most 512 × 512 pixels, by several threads of rayon at once, which work on one block of 2048 × 2048
+/// pixels. Memory stays the same however large the stack is, but for 16 bytes a tile. The same pixels give the same bytes.
 ///
-/// `progress` hears tiles written and their total, on the calling thread; where it breaks, nothing is written.
-/// The file appears under its name only when it is whole and on disk.
+/// `progress` hears tiles written and their total, on the calling thread, after every block; where it breaks, nothing is
+/// written. The file appears under its name only when it is whole and on disk.
 ///
 /// # Errors
 /// [`PyramidError`], which names the path: among its reasons are that `tile` failed and that `progress` broke.
