@@ -24,3 +24,6 @@ mod registration;
 
 /// `tissuemap-train`'s command line: usage, configuration, exit codes.
 mod training;
+
+/// A stack as the Python package for OME-TIFF sees it.
+mod stacks;
