@@ -8,6 +8,7 @@ pub mod libs;
 pub mod map;
 pub mod overlay;
 pub mod patches;
+pub mod placement;
 pub mod pyramid;
 pub mod register;
 pub mod road;

@@ -1,21 +1,21 @@
 //! The road from slide files to overlays: open the set, register, find tissue, cut patches, infer, draw.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use image::RgbImage;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{ModelContract, StainSpec};
-use crate::deformation::SectionMap;
 use crate::durable::DurableError;
 use crate::infer::{Model, ModelError};
 use crate::map::{BACKGROUND, LabelMap};
 use crate::overlay::{self, OverlayError};
 use crate::patches::{Grid, PatchSource, PatchSpec, StainPixels};
-use crate::register::{self, RegisterParams, RegistrationQuality};
+use crate::placement::{Placement, PlacementError, RefusedPolicy, place, registration_mpp};
+use crate::register::{RegisterParams, Verdict};
 use crate::section_set::{SectionSet, SetKey};
 use crate::slide::{self, OpenOptions, Resampled, SlideError, SlideSource};
 use crate::tissue::{TissueMask, TissueOutcome, TissueParams, find_tissue};
@@ -56,6 +56,8 @@ pub struct RoadParams {
     pub limits: slide::Limits,
     pub register: RegisterParams,
     pub tissue: TissueParams,
+    /// What happens when the registration of a stain is refused.
+    pub refused_stain: RefusedPolicy,
     /// Long side of the images that are registered. Between 900 and 2000 px: below, landmarks blur; above, only time grows.
     pub register_long_side_px: u32,
     /// Long side of `overlay.png`, before the legend.
@@ -71,6 +73,7 @@ impl Default for RoadParams {
             limits: slide::Limits::default(),
             register: RegisterParams::default(),
             tissue: TissueParams::default(),
+            refused_stain: RefusedPolicy::default(),
             register_long_side_px: 1400,
             overlay_long_side_px: 1600,
             batch: 64,
@@ -104,19 +107,6 @@ impl From<&ModelContract> for Layout {
     }
 }
 
-/// How a section lies to the reference.
-#[derive(Debug, Clone)]
-pub enum Placement {
-    /// It is the reference.
-    Reference,
-    /// `map` sends micrometres of the reference's canvas to micrometres of this section's canvas.
-    Registered { map: SectionMap, quality: RegistrationQuality },
-    /// Registration failed; the model sees the fill colour instead, and this section gets no map.
-    LeftOut { reason: String },
-    /// No slide of this stain in the set.
-    Missing,
-}
-
 /// One stain of a set.
 #[derive(Clone)]
 pub struct Section {
@@ -145,8 +135,43 @@ pub struct SetResult {
     /// One `<stem>.tissuemap` folder a slide.
     pub outputs: Vec<PathBuf>,
     pub tissue_cells: usize,
+    /// How each registered stain was judged, in the contract's order.
+    pub registration: Vec<StainVerdict>,
     /// What a person should know: missing or left-out stains, no tissue, unfamiliar tissue.
     pub warnings: Vec<String>,
+}
+
+/// How one stain's registration was judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StainVerdict {
+    pub stain: String,
+    pub verdict: Verdict,
+    /// `None` where no map was found.
+    pub estimated_error_um: Option<f64>,
+    /// Why the verdict is not better; empty when it is good.
+    pub reasons: Vec<String>,
+}
+
+impl Section {
+    /// How its registration was judged; `None` for the reference and for a missing stain.
+    pub fn verdict(&self) -> Option<StainVerdict> {
+        let stain = self.stain.clone();
+        match (&self.placement, self.placement.quality()) {
+            (Placement::Reference | Placement::Missing, _) => None,
+            (Placement::LeftOut { reason, .. }, None) => Some(StainVerdict {
+                stain,
+                verdict: Verdict::Refused,
+                estimated_error_um: None,
+                reasons: vec![reason.clone()],
+            }),
+            (_, quality) => quality.map(|quality| StainVerdict {
+                stain,
+                verdict: quality.verdict,
+                estimated_error_um: Some(quality.estimated_error_um),
+                reasons: quality.reasons.clone(),
+            }),
+        }
+    }
 }
 
 /// Why a set could not be processed.
@@ -158,6 +183,8 @@ pub enum RoadError {
     Model(#[from] ModelError),
     #[error("set {key}: no slide of the reference stain {reference} (found: {found})")]
     NoReference { key: SetKey, reference: String, found: String },
+    #[error("set {key}: the registration of stain {stain} is refused: {reason}")]
+    Refused { key: SetKey, stain: String, reason: String },
     #[error(transparent)]
     Overlay(#[from] OverlayError),
     #[error(transparent)]
@@ -177,8 +204,20 @@ impl RoadError {
             Self::NoReference { .. } => {
                 "scan the reference stain, or check stain names and aliases (a manifest overrules names)"
             }
+            Self::Refused { .. } => {
+                "look at the sections with `tissuemapctl register`; rescan, or set refused_stain = \"skip-stain\" in [road]"
+            }
             Self::Overlay(_) | Self::Publish(_) => "check free space and write permission beside the slide",
             Self::Cancelled => "nothing was published; submit the set again",
+        }
+    }
+}
+
+impl From<PlacementError> for RoadError {
+    fn from(error: PlacementError) -> Self {
+        match error {
+            PlacementError::Slide(error) => Self::Slide(error),
+            PlacementError::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -214,7 +253,13 @@ pub fn process_opened(
     let inferred = infer(&prepared, model, params.batch, progress)?;
     let run = overlay::Run { key, model, params, prepared: &prepared, inferred: &inferred, started };
     let outputs = overlay::write_all(&run, progress)?;
-    Ok(SetResult { key: key.clone(), outputs, tissue_cells: prepared.cells.len(), warnings: overlay::warnings(&run) })
+    Ok(SetResult {
+        key: key.clone(),
+        outputs,
+        tissue_cells: prepared.cells.len(),
+        registration: prepared.sections.iter().filter_map(Section::verdict).collect(),
+        warnings: overlay::warnings(&run),
+    })
 }
 
 /// Opens, registers, finds tissue: everything before the model. The trainer's first half of the road is this function.
@@ -262,10 +307,11 @@ pub fn prepare_opened(
         reference: layout.reference.clone(),
         found: slides.keys().cloned().collect::<Vec<_>>().join(", "),
     })?;
-    let sections = place_sections(slides, layout, params, progress)?;
+    let sections = place_sections(key, slides, layout, params, progress)?;
 
     progress.stage(Stage::Tissue, 0, 1);
-    let mask_mpp = thumbnail_mpp(&[reference], |_| params.tissue.um_per_px);
+    let finest = reference.info().mpp;
+    let mask_mpp = Mpp::new(params.tissue.um_per_px).ok().filter(|wanted| *wanted > finest).unwrap_or(finest);
     let mask = find_tissue(&slide::thumbnail(reference, mask_mpp)?, mask_mpp.get(), &params.tissue);
     let grid = Grid::over(reference.info(), layout.spec);
     let tissue_fraction = tissue_per_cell(&mask, mask_mpp, &grid, reference.info().bounds_origin());
@@ -284,66 +330,44 @@ pub fn prepare_opened(
     })
 }
 
-/// The coarsest resolution of all slides' finest levels, or what `wanted` asks for, whichever is coarser.
-fn thumbnail_mpp(slides: &[&Arc<dyn SlideSource>], wanted: impl Fn(f64) -> f64) -> Mpp {
-    let longest = slides.iter().map(|s| s.info().bounds_um()).fold(0.0, |long: f64, (w, h)| long.max(w).max(h));
-    let finest = slides.iter().map(|s| s.info().mpp).fold(slides[0].info().mpp, |a, b| if b > a { b } else { a });
-    Mpp::new(wanted(longest)).map_or(finest, |wanted| if wanted > finest { wanted } else { finest })
-}
-
 fn place_sections(
+    key: &SetKey,
     slides: &Slides,
     layout: &Layout,
     params: &RoadParams,
     progress: &dyn Progress,
 ) -> Result<Vec<Section>, RoadError> {
     let used: Vec<&Arc<dyn SlideSource>> = layout.stains.iter().filter_map(|s| slides.get(&s.name)).collect();
-    let mpp = thumbnail_mpp(&used, |longest| longest / f64::from(params.register_long_side_px));
-    let reference = &slides[&layout.reference];
-    let fixed = slide::thumbnail(reference, mpp)?;
-    let total = layout.stains.len() as u64;
+    let mpp = registration_mpp(&used, params.register_long_side_px);
+    let others = || layout.stains.iter().filter(|stain| stain.name != layout.reference);
+    let moving: Vec<&Arc<dyn SlideSource>> = others().filter_map(|stain| slides.get(&stain.name)).collect();
+    let advance = |done: u64, total: u64| {
+        progress.stage(Stage::Register, done, total);
+        if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let mut placed = place(&slides[&layout.reference], &moving, mpp, &params.register, &advance)?.into_iter();
     let mut sections = Vec::with_capacity(layout.stains.len());
-    for (done, StainSpec { name, .. }) in layout.stains.iter().enumerate() {
-        progress.stage(Stage::Register, done as u64, total);
-        if progress.cancelled() {
-            return Err(RoadError::Cancelled);
-        }
+    for StainSpec { name, .. } in &layout.stains {
         let slide = slides.get(name).cloned();
         let placement = match &slide {
             None => Placement::Missing,
             Some(_) if *name == layout.reference => Placement::Reference,
-            Some(slide) => place(&fixed, reference, slide, mpp, &params.register)?,
+            Some(_) => placed.next().unwrap_or(Placement::Missing),
         };
+        if let (Placement::LeftOut { reason, .. }, RefusedPolicy::FailSet) = (&placement, params.refused_stain) {
+            return Err(RoadError::Refused { key: key.clone(), stain: name.clone(), reason: reason.clone() });
+        }
         sections.push(Section { stain: name.clone(), slide, placement });
     }
-    progress.stage(Stage::Register, total, total);
     Ok(sections)
-}
-
-fn place(
-    fixed: &RgbImage,
-    reference: &Arc<dyn SlideSource>,
-    slide: &Arc<dyn SlideSource>,
-    mpp: Mpp,
-    params: &RegisterParams,
-) -> Result<Placement, SlideError> {
-    let moving = slide::thumbnail(slide, mpp)?;
-    Ok(match register::register(fixed, &moving, mpp, params) {
-        Ok(found) => {
-            // Thumbnails begin at the bounds origin, canvases do not.
-            let (from, to) = (reference.info().bounds_origin(), slide.info().bounds_origin());
-            Placement::Registered { map: found.map.to_um(mpp).between(from, to), quality: found.quality }
-        }
-        Err(error) => Placement::LeftOut { reason: error.to_string() },
-    })
 }
 
 fn stain_pixels(section: &Section, layout: &Layout) -> Result<StainPixels, SlideError> {
     let pixels = |slide: &Arc<dyn SlideSource>| Resampled::new(Arc::clone(slide), layout.spec.mpp);
     Ok(match (&section.slide, &section.placement) {
         (Some(slide), Placement::Reference) => StainPixels::Section { pixels: pixels(slide)?, map: None },
-        (Some(slide), Placement::Registered { map, .. }) => {
-            StainPixels::Section { pixels: pixels(slide)?, map: Some(map.clone()) }
+        (Some(slide), Placement::Registered(found)) => {
+            StainPixels::Section { pixels: pixels(slide)?, map: Some(found.map.clone()) }
         }
         _ => StainPixels::Missing(layout.missing_stain_fill),
     })

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 use tissuemap::contract::StainSpec;
-use tissuemap::road::{self, Layout, Placement, Prepared, Progress, RoadError, RoadParams, Stage};
+use tissuemap::placement::Placement;
+use tissuemap::road::{self, Layout, Prepared, Progress, RoadError, RoadParams, Stage};
 use tissuemap::section_set::{Manifest, Namer, SectionSet, group};
 use tissuemap::slide::SlideError;
 use tissuemap::units::Cell;
@@ -154,8 +155,8 @@ fn wanted(set: &SectionSet, layout: &Layout) -> Result<SectionSet, String> {
 /// Which section could not be placed, if any.
 fn incomplete(prepared: &Prepared) -> Option<String> {
     prepared.sections.iter().find_map(|section| match &section.placement {
-        Placement::Reference | Placement::Registered { .. } => None,
-        Placement::LeftOut { reason } => Some(format!("{}: {reason}", section.stain)),
+        Placement::Reference | Placement::Registered(_) => None,
+        Placement::LeftOut { reason, .. } => Some(format!("{}: {reason}", section.stain)),
         Placement::Missing => Some(format!("it has no slide of stain {}", section.stain)),
     })
 }

@@ -36,6 +36,8 @@ pub(super) fn write(
         };
         Position::from([relative(at.x, bounds.x, bounds.width), relative(at.y, bounds.y, bounds.height)])
     };
+    let registration =
+        record.registration.iter().map(|v| format!("{} {}", v.stain, v.verdict)).collect::<Vec<_>>().join(", ");
     let mut writer = FeatureWriter::from_writer(out);
     for (label, pieces) in polygons(map) {
         let Some(cluster) = clusters.iter().find(|c| c.id == label) else { continue };
@@ -56,6 +58,8 @@ pub(super) fn write(
                 "run": record.run_id,
                 "model": record.model.sha256,
                 "origin": format!("level-0 pixels from the slide's bounds origin ({}, {})", bounds.x, bounds.y),
+                // QuPath's metadata are texts.
+                "registration": registration.clone(),
                 "notice": super::RESEARCH_USE_ONLY,
             },
         });

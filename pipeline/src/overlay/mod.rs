@@ -17,7 +17,9 @@ use crate::contract::Cluster;
 use crate::durable::{DurableError, Staging};
 use crate::infer::Model;
 use crate::map::LabelMap;
-use crate::road::{Inferred, Placement, Prepared, Progress, RoadError, RoadParams, Section, Stage};
+use crate::placement::Placement;
+use crate::register::Verdict;
+use crate::road::{Inferred, Prepared, Progress, RoadError, RoadParams, Section, Stage};
 use crate::section_set::SetKey;
 use crate::slide::{self, SlideError, SlideSource};
 use crate::tissue::TissueOutcome;
@@ -83,10 +85,14 @@ pub fn warnings(run: &Run) -> Vec<String> {
             Placement::Missing => {
                 warnings.push(format!("stain {} is missing; its fill colour stood in", section.stain));
             }
-            Placement::LeftOut { reason } => {
+            Placement::LeftOut { reason, .. } => {
                 warnings.push(format!("stain {} could not be registered and was left out: {reason}", section.stain));
             }
-            Placement::Reference | Placement::Registered { .. } => {}
+            Placement::Registered(found) if found.quality.verdict == Verdict::Review => {
+                let reasons = found.quality.reasons.join("; ");
+                warnings.push(format!("review the registration of stain {}: {reasons}", section.stain));
+            }
+            Placement::Reference | Placement::Registered(_) => {}
         }
     }
     if let Some(threshold) = run.model.contract().novelty_threshold {
@@ -118,7 +124,7 @@ pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, Roa
             let slide = section.slide.as_ref()?;
             let labels = match &section.placement {
                 Placement::Reference => run.inferred.labels.clone(),
-                Placement::Registered { map, .. } => run.inferred.labels.carried_to(slide.info(), map),
+                Placement::Registered(found) => run.inferred.labels.carried_to(slide.info(), &found.map),
                 Placement::LeftOut { .. } | Placement::Missing => return None,
             };
             Some((section, slide, labels))

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::{OverlayError, RESEARCH_USE_ONLY, Run};
 use crate::map::LabelMap;
-use crate::road::{Placement, Section};
+use crate::placement::{Placement, Registered};
+use crate::road::{Section, StainVerdict};
 use crate::section_set::SetKey;
 use crate::slide::SlideInfo;
 use crate::units::{Level0Rect, Mpp};
@@ -37,6 +38,8 @@ pub struct Record {
     pub warnings: Vec<String>,
     /// Per stain, in the model's order: placement, map and quality figures.
     pub sections: Vec<Value>,
+    /// How each registered stain was judged, in the model's order.
+    pub registration: Vec<StainVerdict>,
     /// Outcome and share of tissue on the reference section.
     pub tissue: Value,
     pub map: MapRecord,
@@ -180,6 +183,7 @@ impl Record {
             inputs: inputs.to_vec(),
             warnings: warnings.to_vec(),
             sections: run.prepared.sections.iter().map(section_record).collect(),
+            registration: run.prepared.sections.iter().filter_map(Section::verdict).collect(),
             tissue: serde_json::to_value(run.prepared.tissue).unwrap_or_default(),
             map: MapRecord {
                 cols: labels.cols,
@@ -198,12 +202,12 @@ impl Record {
 }
 
 fn section_record(section: &Section) -> Value {
+    let found = |placement: &str, found: &Registered| json!({"placement": placement, "map": found.map.summary(), "quality": found.quality});
     let mut value = match &section.placement {
         Placement::Reference => json!({"placement": "reference"}),
-        Placement::Registered { map, quality } => {
-            json!({"placement": "registered", "map": map.summary(), "quality": quality})
-        }
-        Placement::LeftOut { reason } => json!({"placement": "left-out", "reason": reason}),
+        Placement::Registered(registered) => found("registered", registered),
+        Placement::LeftOut { refused: Some(registered), .. } => found("left-out", registered),
+        Placement::LeftOut { reason, refused: None } => json!({"placement": "left-out", "reason": reason}),
         Placement::Missing => json!({"placement": "missing"}),
     };
     value["stain"] = section.stain.clone().into();

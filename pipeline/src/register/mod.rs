@@ -6,7 +6,11 @@
 //! 2. **Search** (`coarse`): all rotations in 5° steps, mirrored and not, at all translations.
 //! 3. **Refinement** (`affine`): the best candidates, first rigid, then affine, from coarse to fine levels of a pyramid,
 //!    by minimising the distance of the normalised gradient fields (`ngf`) with L-BFGS (`lbfgs`).
-//! 4. **Quality** (`quality`): the figures by which a caller decides whether to trust the map.
+//! 4. **Displacement** (`nonrigid`, `consensus`): what is left is not affine. Four estimates of a displacement field, NGF
+//!    plus bending energy, are averaged; their spread says where the map is a guess.
+//! 5. **Quality** (`quality`, `verdict`): figures, and whether the map is good, to be reviewed, or refused.
+//!
+//! [`register`] does this for two images, [`register_set`] for all stains of a set with the cycle check among them.
 //!
 //! The method follows the registration of differently stained histology by Lotz, Weiss, Heldmann and others (NGF +
 //! L-BFGS on a pyramid), whose variants led the ANHIR challenge (Borovec et al., IEEE TMI 2020). The result depends on
@@ -22,7 +26,9 @@ mod ngf;
 mod nonrigid;
 mod plane;
 mod quality;
+mod set;
 mod similarity;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -32,6 +38,8 @@ use serde::{Deserialize, Serialize};
 
 pub use affine::PixelAffine;
 pub use quality::RegistrationQuality;
+pub use set::{Advance, Cancelled, register_set};
+pub use verdict::Verdict;
 
 use affine::{AffineWarp, Freedom, refine};
 use coarse::Peak;
@@ -79,6 +87,8 @@ pub struct RegisterParams {
     /// How stiff the section is: weight α of the displacement's bending energy, lengths in units of the image's diagonal
     /// (0.0001 to 10). Between 0.001 and 0.03 results differ little.
     pub bending_weight: f64,
+    /// Also register neighbouring stains to each other and compare both ways; doubles the time.
+    pub cycle_check: bool,
 }
 
 impl Default for RegisterParams {
@@ -93,6 +103,7 @@ impl Default for RegisterParams {
             iterations_per_level: 40,
             nonrigid_iterations: 30,
             bending_weight: 0.002,
+            cycle_check: true,
         }
     }
 }
@@ -192,7 +203,7 @@ pub fn register(
     };
     let consensus = consensus::find(&pyramid, &back, affine, inverse, settings);
     let quality = quality::measure(&consensus, affine, &levels[levels.len() - 1], &peaks, mpp);
-    let uncertainty_um = consensus.spread.iter().map(|px| (px * mpp.get()) as f32).collect();
+    let uncertainty_um = consensus.spread.iter().map(|px| (quality::ERROR_PER_SPREAD * px * mpp.get()) as f32).collect();
     Ok(Registration { map: PixelMap(consensus.map), uncertainty_um, quality })
 }
 

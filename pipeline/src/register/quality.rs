@@ -1,6 +1,6 @@
-//! How far a registration can be trusted, in numbers. Nothing is judged here.
+//! How far a registration can be trusted, in numbers; `verdict` judges them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::affine::{AffineWarp, PixelAffine};
 use super::coarse::Peak;
@@ -8,6 +8,7 @@ use super::consensus::Consensus;
 use super::ngf::{Level, Warp};
 use super::nonrigid::GridWarp;
 use super::similarity::Similarity;
+use super::verdict::{Verdict, judge};
 use crate::deformation::Deformation;
 use crate::units::Mpp;
 
@@ -15,18 +16,28 @@ use crate::units::Mpp;
 /// are different answers. 15 % is a rotation by 17° or a shift by 15 % of the diagonal: three angle steps of the search
 /// apart, so that neighbours of the true answer are not mistaken for rivals.
 const DISTINCT_SHARE: f64 = 0.15;
+/// The estimates share what misleads them all, so their mean errs by more than they differ: by 1.3 times on sections that
+/// are truly the same, by 3 to 5 times on neighbouring ones, landmarks' own errors included.
+pub(super) const ERROR_PER_SPREAD: f64 = 3.0;
 /// Density (1 is the densest tissue) that glass does not reach once noise is blurred away.
-const TISSUE_DENSITY: f64 = 0.05;
+pub(super) const TISSUE_DENSITY: f64 = 0.05;
 /// Blur before tissue is told from glass, in level pixels: lumina of glands are part of the tissue they lie in.
-const TISSUE_SIGMA_PX: f32 = 4.0;
+pub(super) const TISSUE_SIGMA_PX: f32 = 4.0;
 
 /// Figures on one registration. NGF distances are 0 where all edges are parallel, 1 where none is. "On tissue" means
 /// weighted by the fixed section's optical density.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegistrationQuality {
+    /// Whether the map may be used.
+    pub verdict: Verdict,
+    /// Why the verdict is not better, in plain words; empty when it is good.
+    pub reasons: Vec<String>,
     /// Estimated distance of the map from the truth in micrometres: median and 90th percentile on tissue.
     pub estimated_error_um: f64,
     pub estimated_error_p90_um: f64,
+    /// Distance in micrometres between the direct way to this section and the way by another stain's section: median
+    /// on tissue. `None` where no other stain was there to ask.
+    pub cycle_error_um: Option<f64>,
     /// Share of the fixed image's area that the moving image covers.
     pub overlap_fraction: f64,
     /// Share of the fixed section's tissue that lies on tissue of the moving one.
@@ -68,11 +79,14 @@ pub(crate) fn measure(
     let similarity = Similarity::measure(level, &warp);
     let (agreeing, rival) = best_by_agreement(affine, peaks, size);
     let tissue = tissue_at_nodes(level, map);
-    let [median, p90] = [0.5, 0.9].map(|share| weighted_quantile(&consensus.spread, &tissue, share) * mpp.get());
+    let [median, p90] = [0.5, 0.9].map(|share| ERROR_PER_SPREAD * weighted_quantile(&consensus.spread, &tissue, share) * mpp.get());
     let (jacobian_min, jacobian_max) = map.jacobian_range(|node| tissue[node] >= TISSUE_DENSITY);
-    RegistrationQuality {
+    let mut quality = RegistrationQuality {
+        verdict: Verdict::Good,
+        reasons: Vec::new(),
         estimated_error_um: median,
         estimated_error_p90_um: p90,
+        cycle_error_um: None,
         overlap_fraction: after.valid_share,
         tissue_overlap_fraction: tissue_overlap(level, &warp),
         determinant: affine.determinant(),
@@ -85,6 +99,17 @@ pub(crate) fn measure(
         edge_correlation: similarity.edges,
         search_score: agreeing.unwrap_or(0.0),
         search_margin: rival.map(|rival| agreeing.unwrap_or(0.0) - rival),
+    };
+    let diagonal_um = (size.0 as f64).hypot(size.1 as f64) * mpp.get();
+    (quality.verdict, quality.reasons) = judge(&quality, diagonal_um);
+    quality
+}
+
+impl RegistrationQuality {
+    /// Adds what the comparison with another stain says, and judges anew.
+    pub(super) fn set_cycle_error(&mut self, error_um: f64, fixed_diagonal_um: f64) {
+        self.cycle_error_um = Some(error_um);
+        (self.verdict, self.reasons) = judge(self, fixed_diagonal_um);
     }
 }
 
