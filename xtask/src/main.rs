@@ -17,12 +17,12 @@ enum Errand {
     Derive(derive::Args),
     /// Print the path of the real HE slide that comes with the crate openslide-rs (CMU-1-Small-Region).
     FindSlide,
-    /// Register the landmark pairs and their rotated, shifted and mirrored variants; write maps and a table of errors.
+    /// Register pairs with landmarks and their variants, known deformations and bad pairs; write maps, errors and verdicts.
     MeasureRegistration {
-        /// Folder that holds pairs.csv.
+        /// Folder that holds section-sets, slides and patches.
         #[arg(long)]
         data: PathBuf,
-        /// Folder for one CSV of mapped landmarks per pair, and variants.csv.
+        /// Folder for one CSV of mapped landmarks per pair, runs.csv and estimated_error.svg.
         #[arg(long)]
         out: PathBuf,
     },

@@ -8,11 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use image::RgbImage;
 use serde::Serialize;
-use tissuemap::register::{RegisterError, RegisterParams, Registration, register};
+use tissuemap::register::{RegisterError, RegisterParams, Registration, Verdict, register};
 use tissuemap::slide::{self, OpenOptions};
 use tissuemap::tissue::{TissueParams, find_tissue};
 use tissuemap::units::Mpp;
 use xtask::evaluate::{Case, Rtre, SmoothWarp, Variant, bad_pairs, quantile, read_pairs, spearman};
+
+mod plot;
 
 /// Pairs, in the order of pairs.csv, that are also measured in all variants: eight times five and ten are fifty runs,
 /// the four pairs with HE among them.
@@ -31,6 +33,7 @@ const WARP_LONG_SIDE_PX: f64 = 1400.0;
 struct Run {
     kind: &'static str,
     name: String,
+    verdict: Verdict,
     /// Errors against landmarks or the known truth, as shares of the diagonal.
     median_rtre: Option<f64>,
     p90_rtre: Option<f64>,
@@ -43,25 +46,58 @@ struct Run {
 }
 
 /// Measures everything with default parameters. Writes the mapped landmarks of each pair as `<pair>.csv` (id, x, y) and
-/// all runs as `runs.csv` to `out`; prints them.
+/// all runs as `runs.csv` and a plot of estimated against true errors to `out`; prints everything with a confusion table.
 pub(crate) fn run(data: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let mut runs = Vec::new();
     landmarks(&data.join("section-sets"), out, &mut runs)?;
     warps(&data.join("slides/cmu_small_region.svs"), &mut runs)?;
     for pair in bad_pairs(data)? {
-        let (found, run) = timed("bad", pair.name, &pair.fixed, &pair.moving, Mpp::new(SECTION_MPP)?)?;
-        report(found.map(|_| run.clone()).unwrap_or_else(|error| Run { figures: error.to_string(), ..run }), &mut runs);
+        let (found, mut run) = timed("bad", pair.name, &pair.fixed, &pair.moving, Mpp::new(SECTION_MPP)?)?;
+        if let Err(error) = found {
+            run.figures = error.to_string();
+        }
+        report(run, &mut runs);
     }
     let mut table = csv::Writer::from_path(out.join("runs.csv"))?;
     for run in &runs {
         table.serialize(run)?;
     }
     table.flush()?;
-    let (estimated, actual): (Vec<f64>, Vec<f64>) =
-        runs.iter().filter_map(|run| run.estimated_error_um.zip(run.error_um)).unzip();
-    println!("estimated against true error, {} runs: Spearman {:.3}", actual.len(), spearman(&estimated, &actual));
-    Ok(())
+    summary(&runs);
+    plot::write(&out.join("estimated_error.svg"), &points(&runs))
+}
+
+/// Estimated and true error of the runs that have both, with their kind.
+fn points(runs: &[Run]) -> Vec<(&'static str, f64, f64)> {
+    let both = |run: &Run| run.estimated_error_um.zip(run.error_um).map(|(x, y)| (run.kind, x, y));
+    runs.iter().filter_map(both).collect()
+}
+
+fn summary(runs: &[Run]) {
+    println!("\nverdict      good pairs  variants  warps  bad pairs");
+    for verdict in [Verdict::Good, Verdict::Review, Verdict::Refused] {
+        let count = |kind: &str| runs.iter().filter(|run| run.kind == kind && run.verdict == verdict).count();
+        println!(
+            "{:<12} {:>10}  {:>8}  {:>5}  {:>9}",
+            verdict.to_string(),
+            count("pair"),
+            count("variant"),
+            count("warp"),
+            count("bad")
+        );
+    }
+    let pairs: Vec<f64> = runs.iter().filter(|run| run.kind == "pair").filter_map(|run| run.median_rtre).collect();
+    println!("\nmean of the pairs' median rTRE: {:.5}", pairs.iter().sum::<f64>() / pairs.len() as f64);
+    for (name, kinds) in [
+        ("pairs, variants and warps", &["pair", "variant", "warp"][..]),
+        ("pairs and variants", &["pair", "variant"]),
+        ("pairs", &["pair"]),
+    ] {
+        let of_kind = points(runs).into_iter().filter(|(kind, ..)| kinds.contains(kind));
+        let (estimated, actual): (Vec<f64>, Vec<f64>) = of_kind.map(|(_, x, y)| (x, y)).unzip();
+        println!("estimated against true error, {name}: {} runs, Spearman {:.3}", actual.len(), spearman(&estimated, &actual));
+    }
 }
 
 fn landmarks(sets: &Path, out: &Path, runs: &mut Vec<Run>) -> Result<()> {
@@ -75,7 +111,7 @@ fn landmarks(sets: &Path, out: &Path, runs: &mut Vec<Run>) -> Result<()> {
             landmarks.serialize((id, x, y))?;
         }
         landmarks.flush()?;
-        if index < PAIRS_WITH_VARIANTS && std::env::var("QUICK").is_err() {
+        if index < PAIRS_WITH_VARIANTS {
             for variant in Variant::ALL {
                 measure("variant", &format!("{} {}", pair.pair, variant.name()), &case.with(variant), runs)?;
             }
@@ -101,6 +137,8 @@ fn warps(slide: &Path, runs: &mut Vec<Run>) -> Result<()> {
     let mpp = Mpp::new(width.max(height) / WARP_LONG_SIDE_PX)?;
     let fixed = slide::thumbnail(&slide, mpp)?;
     let mask = find_tissue(&fixed, mpp.get(), &TissueParams::default());
+    let pixels = (0..mask.height).flat_map(|y| (0..mask.width).map(move |x| (x, y)));
+    let tissue: Vec<(u32, u32)> = pixels.zip(&mask.tissue).filter(|(_, tissue)| **tissue).map(|(at, _)| at).collect();
     for seed in 0..WARPS {
         let warp = SmoothWarp::random(seed, fixed.width(), fixed.height(), WARP_SHARE);
         let moving = warp.image(&fixed);
@@ -108,10 +146,9 @@ fn warps(slide: &Path, runs: &mut Vec<Run>) -> Result<()> {
         let found = found.with_context(|| format!("warp {seed}"))?;
         let (mut errors, mut worst_inverse) = (Vec::new(), 0.0f64);
         let on_lattice = |(x, y): &(u32, u32)| x % 7 == 3 && y % 7 == 3;
-        for (x, y) in (0..mask.tissue.len() as u32).filter(|i| mask.tissue[*i as usize]).map(|i| (i % mask.width, i / mask.width)).filter(on_lattice) {
+        for (x, y) in tissue.iter().copied().filter(on_lattice) {
             let p = [f64::from(x), f64::from(y)];
             let (mapped, truth) = (found.map.0.apply(p), warp.apply(p));
-            let e=(mapped[0] - truth[0]).hypot(mapped[1] - truth[1]); if e > 4.0 && std::env::var("W").is_ok() { eprintln!("{seed} {p:?} of {:?} -> {truth:?} of {:?}: {e:.1}", fixed.dimensions(), moving.dimensions()); fixed.save(format!("/tmp/f{seed}.png"))?; moving.save(format!("/tmp/m{seed}.png"))?; }
             errors.push((mapped[0] - truth[0]).hypot(mapped[1] - truth[1]));
             let back = found.map.invert(mapped[0], mapped[1]).with_context(|| format!("warp {seed} folds at {p:?}"))?;
             worst_inverse = worst_inverse.max((back.0 - p[0]).hypot(back.1 - p[1]));
@@ -137,17 +174,14 @@ fn timed(
     moving: &RgbImage,
     mpp: Mpp,
 ) -> Result<(Result<Registration, RegisterError>, Run)> {
-    let params = match std::env::var("P") {
-        Ok(v) => serde_json::from_str(&v)?,
-        Err(_) => RegisterParams::default(),
-    };
     let (wall, cpu) = (Instant::now(), cpu_seconds());
-    let found = register(fixed, moving, mpp, &params);
+    let found = register(fixed, moving, mpp, &RegisterParams::default());
     let (wall_s, cpu_s) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let quality = found.as_ref().ok().map(|found| &found.quality);
     let run = Run {
         kind,
         name,
+        verdict: quality.map_or(Verdict::Refused, |quality| quality.verdict),
         median_rtre: None,
         p90_rtre: None,
         error_um: None,
@@ -162,9 +196,10 @@ fn timed(
 fn report(run: Run, runs: &mut Vec<Run>) {
     let show = |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
     println!(
-        "{:<8} {:<42} rTRE {:>6} / {:>6}  {:>5} um, expected {:>5}  {:.2} s, {:.2} CPU-s  {}",
+        "{:<8} {:<46} {:<8} rTRE {:>6} / {:>6}  {:>5} um, expected {:>5}  {:.2} s, {:.2} CPU-s  {}",
         run.kind,
         run.name,
+        run.verdict.to_string(),
         show(run.median_rtre, 4),
         show(run.p90_rtre, 4),
         show(run.error_um, 1),
