@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::done;
 use crate::folder::{Folder, Look, look};
 use crate::job::{Fault, Job, JobProgress, JobRunner, Processed, Step, blocking};
-use crate::status::{CurrentJob, State, Status, stage_name};
+use crate::status::{CurrentJob, Product, State, Status, stage_name};
 
 /// How long a cancelled job may take to notice. It looks between batches, which take seconds on a slow machine.
 const CANCEL_GRACE: Duration = Duration::from_secs(20);
@@ -250,7 +250,8 @@ impl Daemon {
                     set = %key, slides = result.outputs.len(), tissue_cells = result.tissue_cells,
                     warnings = ?result.warnings, seconds, "Set processed"
                 );
-                self.view.push_outcome(key.to_string(), Ok(result.outputs.clone()));
+                let product = Product { outputs: result.outputs.clone(), registration: result.registration.clone() };
+                self.view.push_outcome(key.to_string(), Ok(product));
             }
             Err(_) if cancel.is_cancelled() => {
                 tracing::warn!(set = %key, seconds, "Set cancelled; it starts again with the daemon");

@@ -44,6 +44,15 @@ impl DisplacementField {
         [self.origin[0] + self.spacing * col as f64, self.origin[1] + self.spacing * row as f64]
     }
 
+    /// Index of the node nearest to `p`.
+    pub fn nearest(&self, p: [f64; 2]) -> usize {
+        let axis = |axis: usize, count: usize| {
+            let v = (p[axis] - self.origin[axis]) / self.spacing;
+            v.round().clamp(0.0, (count - 1) as f64) as usize
+        };
+        axis(1, self.rows) * self.cols + axis(0, self.cols)
+    }
+
     /// The displacement at `p`.
     pub fn at(&self, p: [f64; 2]) -> [f64; 2] {
         let Place { corners: [p00, p01, p10, p11], at: [a, b], .. } = self.place(p);
@@ -306,4 +315,3 @@ impl PixelMap {
         SectionMap(Deformation { affine, field })
     }
 }
-

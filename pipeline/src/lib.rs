@@ -3,6 +3,7 @@
 pub mod contract;
 pub mod deformation;
 pub mod durable;
+pub mod fine;
 pub mod infer;
 pub mod libs;
 pub mod map;
@@ -16,3 +17,4 @@ pub mod section_set;
 pub mod slide;
 pub mod tissue;
 pub mod units;
+pub mod warp;

@@ -1,10 +1,12 @@
 //! From a grid cell to the tensor of all stains. Trainer and daemon call the same function, so the bits are equal.
 
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::deformation::SectionMap;
 use crate::slide::{Resampled, SlideError, SlideInfo};
 use crate::units::{Cell, Mpp, PixelRect, UmPoint};
+use crate::warp::warp_rect;
 
 /// How a slide is cut for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -62,6 +64,18 @@ impl Grid {
             (i >= 0.0 && i < f64::from(cells)).then_some(i as u32)
         };
         Some(Cell { col: index(point.x - origin.x, self.cols)?, row: index(point.y - origin.y, self.rows)? })
+    }
+
+    /// The cells that a square of the reference section touches.
+    pub fn cells_under(&self, corner: UmPoint, side_um: f64) -> impl Iterator<Item = Cell> + use<> {
+        let origin = self.corner(Cell { col: 0, row: 0 });
+        let cell_um = self.spec.cell_um();
+        let span = move |from: f64, count: u32| {
+            let index = |um: f64| (um / cell_um).clamp(0.0, f64::from(count)) as u32;
+            index(from)..index(from + side_um + cell_um)
+        };
+        let (cols, rows) = (span(corner.x - origin.x, self.cols), span(corner.y - origin.y, self.rows));
+        rows.flat_map(move |row| cols.clone().map(move |col| Cell { col, row }))
     }
 
     /// Top-left corner of a cell in the reference section.
@@ -137,65 +151,30 @@ impl PatchSource {
     /// When `out` is not [`PatchSource::tensor_len`] long.
     pub fn tensor_at(&self, x: i64, y: i64, out: &mut [u8]) -> Result<(), SlideError> {
         assert_eq!(out.len(), self.tensor_len(), "buffer of one tensor");
-        let plane = self.spec.patch_px as usize * self.spec.patch_px as usize;
+        let side = self.spec.patch_px;
+        let rect = PixelRect { x, y, width: side, height: side };
+        let plane = side as usize * side as usize;
         for (stain, out) in self.stains.iter().zip(out.chunks_exact_mut(3 * plane)) {
             match stain {
                 StainPixels::Missing(fill) => {
                     out.chunks_exact_mut(plane).zip(fill).for_each(|(plane, &value)| plane.fill(value));
                 }
-                StainPixels::Section { pixels, map: None } => self.copy(pixels, x, y, out)?,
-                StainPixels::Section { pixels, map: Some(map) } => self.warp(pixels, map, x, y, out)?,
+                StainPixels::Section { pixels, map: None } => split(&pixels.read(rect)?, out),
+                StainPixels::Section { pixels, map: Some(map) } => {
+                    split(&warp_rect(pixels, map, self.spec.mpp, rect)?, out);
+                }
             }
         }
         Ok(())
     }
+}
 
-    fn copy(&self, pixels: &Resampled, x: i64, y: i64, out: &mut [u8]) -> Result<(), SlideError> {
-        let side = self.spec.patch_px;
-        let block = pixels.read(PixelRect { x, y, width: side, height: side })?;
-        let (red, rest) = out.split_at_mut((side * side) as usize);
-        let (green, blue) = rest.split_at_mut((side * side) as usize);
-        for (i, pixel) in block.as_raw().chunks_exact(3).enumerate() {
-            (red[i], green[i], blue[i]) = (pixel[0], pixel[1], pixel[2]);
-        }
-        Ok(())
-    }
-
-    /// Bilinear samples of the section where the map sends each pixel centre of the patch.
-    fn warp(&self, pixels: &Resampled, map: &SectionMap, x: i64, y: i64, out: &mut [u8]) -> Result<(), SlideError> {
-        let side = self.spec.patch_px as usize;
-        let mpp = self.spec.mpp;
-        // In pixels of the section, centres at integers: edge-based continuous minus a half.
-        let positions: Vec<(f64, f64)> = (0..side * side)
-            .map(|i| {
-                let (col, row) = ((i % side) as f64, (i / side) as f64);
-                let on_reference = UmPoint::from_pixels(x as f64 + col + 0.5, y as f64 + row + 0.5, mpp);
-                let (px, py) = map.apply(on_reference).to_pixels(mpp);
-                (px - 0.5, py - 0.5)
-            })
-            .collect();
-        let bounds = |pick: fn(&(f64, f64)) -> f64| {
-            positions.iter().map(pick).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
-        };
-        let ((left, right), (top, bottom)) = (bounds(|p| p.0), bounds(|p| p.1));
-        let (x0, y0) = (left.floor() as i64, top.floor() as i64);
-        let (width, height) = (right.floor() as i64 + 2 - x0, bottom.floor() as i64 + 2 - y0);
-        let block = pixels.read(PixelRect { x: x0, y: y0, width: width as u32, height: height as u32 })?;
-        let source = block.as_raw();
-        let stride = width as usize * 3;
-        for (at, (px, py)) in positions.iter().enumerate() {
-            // Floor before subtracting the block's origin: the other way round -1e-15 would round up to a whole pixel.
-            let (ix, iy) = (px.floor(), py.floor());
-            let (ax, ay) = ((px - ix) as f32, (py - iy) as f32);
-            let i = (iy as i64 - y0) as usize * stride + (ix as i64 - x0) as usize * 3;
-            for channel in 0..3 {
-                let p = |offset: usize| f32::from(source[i + offset + channel]);
-                let upper = p(0) + ax * (p(3) - p(0));
-                let lower = p(stride) + ax * (p(stride + 3) - p(stride));
-                out[channel * side * side + at] = (upper + ay * (lower - upper) + 0.5) as u8;
-            }
-        }
-        Ok(())
+/// From interleaved pixels to planes R, G, B.
+fn split(block: &RgbImage, out: &mut [u8]) {
+    let (red, rest) = out.split_at_mut(out.len() / 3);
+    let (green, blue) = rest.split_at_mut(rest.len() / 2);
+    for (i, pixel) in block.as_raw().chunks_exact(3).enumerate() {
+        (red[i], green[i], blue[i]) = (pixel[0], pixel[1], pixel[2]);
     }
 }
 
@@ -203,7 +182,7 @@ impl PatchSource {
 mod tests {
     use std::sync::Arc;
 
-    use image::{Rgb, RgbImage};
+    use image::Rgb;
 
     use super::*;
     use crate::slide::{SlideSource, SyntheticSlide};

@@ -1,6 +1,5 @@
 //! How the sections of a set lie to its reference: thumbnails from the slides' levels, registered, judged.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -20,6 +19,14 @@ pub struct Registered {
     /// How far the map may be off, one value in micrometres a node of its displacement field.
     pub uncertainty_um: Vec<f32>,
     pub quality: RegistrationQuality,
+}
+
+impl Registered {
+    /// How far the map may be off at a point of the reference in micrometres; 0 for an affine map that came without.
+    pub fn uncertainty_at(&self, p: [f64; 2]) -> f64 {
+        let field = self.map.deformation().field.as_ref();
+        field.and_then(|field| self.uncertainty_um.get(field.nearest(p))).copied().map_or(0.0, f64::from)
+    }
 }
 
 /// How a section lies to the reference.
@@ -109,9 +116,4 @@ pub fn place(
         }
     });
     Ok(placements.collect())
-}
-
-/// An [`Advance`] that nobody hears and that never ends the work.
-pub fn unheard(_: u64, _: u64) -> ControlFlow<()> {
-    ControlFlow::Continue(())
 }

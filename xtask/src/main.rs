@@ -4,6 +4,7 @@
 
 mod derive;
 mod find_slide;
+mod measure_refinement;
 mod measure_registration;
 mod pyramid;
 
@@ -26,6 +27,12 @@ enum Errand {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Register the landmark pairs on small images, refine at full resolution, print what that gains.
+    MeasureRefinement {
+        /// Folder that holds section-sets.
+        #[arg(long)]
+        data: PathBuf,
+    },
     Pyramid(pyramid::Args),
 }
 
@@ -34,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Errand::Derive(args) => derive::run(&args),
         Errand::FindSlide => find_slide::run(),
         Errand::MeasureRegistration { data, out } => measure_registration::run(&data, &out),
+        Errand::MeasureRefinement { data } => measure_refinement::run(&data),
         Errand::Pyramid(args) => pyramid::run(&args),
     }
 }

@@ -96,7 +96,11 @@ fn summary(runs: &[Run]) {
     ] {
         let of_kind = points(runs).into_iter().filter(|(kind, ..)| kinds.contains(kind));
         let (estimated, actual): (Vec<f64>, Vec<f64>) = of_kind.map(|(_, x, y)| (x, y)).unzip();
-        println!("estimated against true error, {name}: {} runs, Spearman {:.3}", actual.len(), spearman(&estimated, &actual));
+        println!(
+            "estimated against true error, {name}: {} runs, Spearman {:.3}",
+            actual.len(),
+            spearman(&estimated, &actual)
+        );
     }
 }
 

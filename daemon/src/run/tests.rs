@@ -304,5 +304,5 @@ async fn a_second_daemon_is_told_that_the_name_is_taken() {
 }
 
 fn set_result(key: &SetKey, outputs: Vec<PathBuf>) -> SetResult {
-    SetResult { key: key.clone(), outputs, tissue_cells: 7, warnings: vec![] }
+    SetResult { key: key.clone(), outputs, tissue_cells: 7, registration: vec![], warnings: vec![] }
 }

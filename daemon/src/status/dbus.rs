@@ -4,13 +4,16 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+use tissuemap::register::Verdict;
+use tissuemap::road::StainVerdict;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zbus::fdo::RequestNameFlags;
 use zbus::object_server::{InterfaceRef, SignalEmitter};
 use zbus::{Connection, connection, interface};
 
-use super::{Outcome, Status};
+use super::{Outcome, Product, Status};
 use crate::config::BusKind;
 use crate::job::Fault;
 
@@ -88,7 +91,7 @@ impl Daemon1 {
         self.properties().current_job
     }
 
-    /// What is being done with it: `open`, `register`, `tissue`, `infer` or `overlay`; empty without a job.
+    /// What is being done with it: `open`, `register`, `tissue`, `refine`, `infer` or `overlay`; empty without a job.
     #[zbus(property)]
     fn stage(&self) -> String {
         self.properties().stage.to_owned()
@@ -100,7 +103,8 @@ impl Daemon1 {
         self.properties().progress
     }
 
-    /// The latest successful job as JSON, `{"set": "case7", "outputs": ["/slides/case7_HE.tissuemap"]}`, or empty.
+    /// The latest successful job as JSON, or empty: `{"set": "case7", "outputs": ["/slides/case7_HE.tissuemap"],
+    /// "registration": [{"stain": "CD31", "verdict": "good", "estimated_error_um": 6.5, "reasons": []}]}`.
     #[zbus(property)]
     fn last_result(&self) -> String {
         self.properties().last_result
@@ -146,6 +150,16 @@ impl Daemon1 {
     /// A set was processed; `outputs` are its output directories.
     #[zbus(signal)]
     async fn result_ready(emitter: &SignalEmitter<'_>, set: &str, outputs: Vec<String>) -> zbus::Result<()>;
+
+    /// The registration of a stain is to be looked at (`review`: it was used) or was not used (`refused`), and why.
+    #[zbus(signal)]
+    async fn registration_review(
+        emitter: &SignalEmitter<'_>,
+        set: &str,
+        stain: &str,
+        verdict: &str,
+        reasons: Vec<String>,
+    ) -> zbus::Result<()>;
 
     /// A set could not be processed.
     #[zbus(signal)]
@@ -253,17 +267,26 @@ async fn tell(interface: &InterfaceRef<Daemon1>, old: &Status, new: &Status) -> 
     let last = old.outcomes.back().map_or(0, |outcome| outcome.number);
     for outcome in new.outcomes.iter().filter(|outcome| outcome.number > last) {
         match &outcome.result {
-            Ok(_) => emitter.result_ready(&outcome.set, outputs(outcome)).await?,
+            Ok(product) => {
+                emitter.result_ready(&outcome.set, outputs(product)).await?;
+                for StainVerdict { stain, verdict, reasons, .. } in &product.registration {
+                    if *verdict != Verdict::Good {
+                        let (verdict, reasons) = (verdict.to_string(), reasons.clone());
+                        emitter.registration_review(&outcome.set, stain, &verdict, reasons).await?;
+                    }
+                }
+            }
             Err(reason) => emitter.job_failed(&outcome.set, reason).await?,
         }
     }
     Ok(())
 }
 
-fn outputs(outcome: &Outcome) -> Vec<String> {
-    outcome.result.iter().flatten().map(|path| path.display().to_string()).collect()
+fn outputs(product: &Product) -> Vec<String> {
+    product.outputs.iter().map(|path| path.display().to_string()).collect()
 }
 
 fn result_json(outcome: &Outcome) -> String {
-    serde_json::json!({ "set": outcome.set, "outputs": outputs(outcome) }).to_string()
+    let product = outcome.result.clone().unwrap_or_default();
+    json!({ "set": outcome.set, "outputs": outputs(&product), "registration": product.registration }).to_string()
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tissuemap::road::Stage;
+use tissuemap::road::{Stage, StainVerdict};
 
 /// The daemon as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +48,22 @@ pub struct CurrentJob {
 }
 
 /// What became of one job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
     /// Counts the jobs since the daemon started, from 1.
     pub number: u64,
     pub set: String,
-    /// The output directories, or the reason of the failure.
-    pub result: Result<Vec<PathBuf>, String>,
+    /// What was produced, or the reason of the failure.
+    pub result: Result<Product, String>,
+}
+
+/// What a successful job left.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Product {
+    /// The output directories.
+    pub outputs: Vec<PathBuf>,
+    /// How each stain's registration was judged.
+    pub registration: Vec<StainVerdict>,
 }
 
 /// Everything there is to know from outside.
@@ -83,7 +92,7 @@ const OUTCOMES: usize = 16;
 
 impl Status {
     /// Adds the outcome of the next job.
-    pub fn push_outcome(&mut self, set: String, result: Result<Vec<PathBuf>, String>) {
+    pub fn push_outcome(&mut self, set: String, result: Result<Product, String>) {
         let number = self.outcomes.back().map_or(0, |last| last.number) + 1;
         self.outcomes.push_back(Outcome { number, set, result });
         while self.outcomes.len() > OUTCOMES {
@@ -103,6 +112,7 @@ pub fn stage_name(stage: Stage) -> &'static str {
         Stage::Open => "open",
         Stage::Register => "register",
         Stage::Tissue => "tissue",
+        Stage::Refine => "refine",
         Stage::Infer => "infer",
         Stage::Overlay => "overlay",
     }
@@ -116,7 +126,7 @@ mod tests {
     fn outcomes_are_numbered_without_gaps_and_only_the_latest_are_kept() {
         let mut status = Status::default();
         for i in 0..40 {
-            status.push_outcome(format!("case{i}"), if i % 2 == 0 { Ok(vec![]) } else { Err("no".into()) });
+            status.push_outcome(format!("case{i}"), if i % 2 == 0 { Ok(Product::default()) } else { Err("no".into()) });
         }
         let numbers: Vec<u64> = status.outcomes.iter().map(|o| o.number).collect();
         assert_eq!(numbers, (25..=40).collect::<Vec<_>>());

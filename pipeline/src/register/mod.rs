@@ -26,6 +26,7 @@ mod ngf;
 mod nonrigid;
 mod plane;
 mod quality;
+mod residual;
 mod set;
 mod similarity;
 mod verdict;
@@ -37,7 +38,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use affine::PixelAffine;
+pub(crate) use quality::ERROR_PER_SPREAD;
 pub use quality::RegistrationQuality;
+pub(crate) use residual::{Residual, residual};
 pub use set::{Advance, Cancelled, register_set};
 pub use verdict::Verdict;
 
@@ -196,14 +199,10 @@ pub fn register(
         refine_candidates(&levels, &candidates, params.iterations_per_level).ok_or(RegisterError::NoCandidate)?;
     let inverse = affine.inverse().ok_or(RegisterError::NoCandidate)?;
     let back: Vec<Images> = pyramid.iter().map(Images::swapped).collect();
-    let settings = consensus::Settings {
-        ngf_eta: params.ngf_eta,
-        bending_weight: params.bending_weight,
-        max_iterations: params.nonrigid_iterations,
-    };
-    let consensus = consensus::find(&pyramid, &back, affine, inverse, settings);
+    let consensus = consensus::find(&pyramid, &back, affine, inverse, consensus::Settings::of(params));
     let quality = quality::measure(&consensus, affine, &levels[levels.len() - 1], &peaks, mpp);
-    let uncertainty_um = consensus.spread.iter().map(|px| (quality::ERROR_PER_SPREAD * px * mpp.get()) as f32).collect();
+    let uncertainty_um =
+        consensus.spread.iter().map(|px| (quality::ERROR_PER_SPREAD * px * mpp.get()) as f32).collect();
     Ok(Registration { map: PixelMap(consensus.map), uncertainty_um, quality })
 }
 

@@ -18,7 +18,7 @@ use crate::units::Mpp;
 const DISTINCT_SHARE: f64 = 0.15;
 /// The estimates share what misleads them all, so their mean errs by more than they differ: by 1.3 times on sections that
 /// are truly the same, by 3 to 5 times on neighbouring ones, landmarks' own errors included.
-pub(super) const ERROR_PER_SPREAD: f64 = 3.0;
+pub(crate) const ERROR_PER_SPREAD: f64 = 3.0;
 /// Density (1 is the densest tissue) that glass does not reach once noise is blurred away.
 pub(super) const TISSUE_DENSITY: f64 = 0.05;
 /// Blur before tissue is told from glass, in level pixels: lumina of glands are part of the tissue they lie in.
@@ -79,7 +79,8 @@ pub(crate) fn measure(
     let similarity = Similarity::measure(level, &warp);
     let (agreeing, rival) = best_by_agreement(affine, peaks, size);
     let tissue = tissue_at_nodes(level, map);
-    let [median, p90] = [0.5, 0.9].map(|share| ERROR_PER_SPREAD * weighted_quantile(&consensus.spread, &tissue, share) * mpp.get());
+    let [median, p90] =
+        [0.5, 0.9].map(|share| ERROR_PER_SPREAD * weighted_quantile(&consensus.spread, &tissue, share) * mpp.get());
     let (jacobian_min, jacobian_max) = map.jacobian_range(|node| tissue[node] >= TISSUE_DENSITY);
     let mut quality = RegistrationQuality {
         verdict: Verdict::Good,

@@ -56,7 +56,9 @@ pub(crate) fn judge(quality: &RegistrationQuality, diagonal_um: f64) -> (Verdict
     if margin < REFUSED_MARGIN && edges < REFUSED_EDGES {
         find(
             Verdict::Refused,
-            format!("the sections do not seem to show the same tissue (search margin {margin:.3}, edge correlation {edges:.3})"),
+            format!(
+                "the sections do not seem to show the same tissue (search margin {margin:.3}, edge correlation {edges:.3})"
+            ),
         );
     } else if margin < SAFE_MARGIN {
         find(Verdict::Review, format!("another position fits nearly as well (search margin {margin:.3})"));
@@ -84,8 +86,7 @@ pub(crate) fn judge(quality: &RegistrationQuality, diagonal_um: f64) -> (Verdict
         SAFE_JACOBIAN,
         format!("the map shrinks some tissue to {jacobian:.2} of its area; at 0 it folds"),
     );
-    for (name, error) in
-        [("expected error", Some(quality.estimated_error_um)), ("cycle error", quality.cycle_error_um)]
+    for (name, error) in [("expected error", Some(quality.estimated_error_um)), ("cycle error", quality.cycle_error_um)]
     {
         let Some(error) = error else { continue };
         let share = error / diagonal_um;

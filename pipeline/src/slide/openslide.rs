@@ -25,6 +25,8 @@ pub fn version() -> Result<String, LibraryError> {
 pub(super) struct OpenSlideSource {
     slide: OpenSlide,
     info: SlideInfo,
+    /// What OpenSlide divides an address by to find a pixel of each level.
+    address_scale: Vec<f64>,
     limits: Limits,
 }
 
@@ -39,12 +41,15 @@ impl OpenSlideSource {
             |e: OpenSlideError| SlideError::Corrupt { path: path.into(), vendor: vendor.clone(), reason: reason(&e) };
         let slide = OpenSlide::new_with_cache(path, CACHE_BYTES).map_err(corrupt)?;
 
-        let levels: Vec<Level> = slide
+        let address_scale = slide.all_level_downsamples().to_vec();
+        let mut levels: Vec<Level> = slide
             .all_level_dimensions()
             .iter()
-            .zip(slide.all_level_downsamples())
+            .zip(&address_scale)
             .map(|(size, &downsample)| Level { width: size.w, height: size.h, downsample })
             .collect();
+        let base = levels[0];
+        levels.iter_mut().for_each(|level| level.downsample = true_downsample(base, *level));
         options.limits.check_levels(path, &levels)?;
 
         let properties: BTreeMap<String, String> = slide
@@ -54,7 +59,6 @@ impl OpenSlideSource {
             .filter_map(|name| slide.property_value(&name).ok().map(|value| (name, value)))
             .collect();
         let bounds = slide.bounds();
-        let base = levels[0];
         let (x, y) = (bounds.origin.x.min(base.width - 1), bounds.origin.y.min(base.height - 1));
         let info = SlideInfo {
             path: path.into(),
@@ -70,7 +74,7 @@ impl OpenSlideSource {
             background: properties.get("openslide.background-color").and_then(|hex| parse_rgb(hex)).unwrap_or([255; 3]),
             properties,
         };
-        Ok(Self { slide, info, limits: options.limits.clone() })
+        Ok(Self { slide, info, address_scale, limits: options.limits.clone() })
     }
 }
 
@@ -102,6 +106,18 @@ fn reason(error: &OpenSlideError) -> String {
     }
 }
 
+/// How many level-0 pixels a pixel of `level` is wide. OpenSlide reports the mean of the ratios of widths and heights, but
+/// a level whose sides are those of the base divided by a whole number and rounded was reduced by that number; the mean
+/// would misplace its far corner by more than a pixel.
+fn true_downsample(base: Level, level: Level) -> f64 {
+    let whole = level.downsample.round().max(1.0);
+    let rounded = |base: u32, side: u32| {
+        let exact = f64::from(base) / whole;
+        f64::from(side) == exact.floor() || f64::from(side) == exact.ceil()
+    };
+    if rounded(base.width, level.width) && rounded(base.height, level.height) { whole } else { level.downsample }
+}
+
 impl SlideSource for OpenSlideSource {
     fn info(&self) -> &SlideInfo {
         &self.info
@@ -111,7 +127,8 @@ impl SlideSource for OpenSlideSource {
         let path = &self.info.path;
         self.limits.check_block(path, rect.width, rect.height)?;
         let mut image = RgbImage::from_pixel(rect.width, rect.height, Rgb(self.info.background));
-        let Level { width, height, downsample } = self.info.levels[level];
+        let Level { width, height, .. } = self.info.levels[level];
+        let scale = self.address_scale[level];
         // OpenSlide takes unsigned level-0 addresses, so only the part inside the level is asked for.
         let (x0, y0) = (rect.x.max(0), rect.y.max(0));
         let (x1, y1) = (
@@ -122,8 +139,7 @@ impl SlideSource for OpenSlideSource {
             return Ok(image);
         }
         let size = Size { w: (x1 - x0) as u32, h: (y1 - y0) as u32 };
-        let address =
-            Address { x: (x0 as f64 * downsample).round() as u32, y: (y0 as f64 * downsample).round() as u32 };
+        let address = Address { x: (x0 as f64 * scale).round() as u32, y: (y0 as f64 * scale).round() as u32 };
         let argb = self
             .slide
             .read_region(&Region { size, level: level as u32, address })
@@ -151,5 +167,22 @@ fn blend(out: &mut [u8], argb: &[u8], background: [u8; 3]) {
     for (o, (c, bg)) in out.iter_mut().zip([r, g, b].into_iter().zip(background)) {
         let rest = u32::from(bg) * u32::from(255 - a);
         *o = (u32::from(c) + (rest + 127) / 255).min(255) as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_reduced_by_a_whole_number_has_that_downsample() {
+        let level = |width, height, downsample| Level { width, height, downsample };
+        let base = level(2001, 1333, 1.0);
+        assert_eq!(true_downsample(base, base), 1.0);
+        assert_eq!(true_downsample(base, level(1001, 667, 1.999)), 2.0);
+        assert_eq!(true_downsample(base, level(500, 333, 4.002)), 4.0);
+        // Sides that no whole number gives: what OpenSlide says holds.
+        assert_eq!(true_downsample(base, level(900, 600, 2.222)), 2.222);
+        assert_eq!(true_downsample(base, level(1001, 600, 2.1)), 2.1);
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use image::{Rgb, RgbImage, imageops};
+use image::{Rgb, RgbImage};
 
 use super::{Level, Limits, SlideError, SlideInfo, SlideSource};
 use crate::units::{Level0Rect, Mpp, PixelRect};
@@ -31,13 +31,13 @@ impl SyntheticSlide {
         while let Some(last) = images.last()
             && last.width().max(last.height()) / 2 >= smallest_px
         {
-            let half = imageops::thumbnail(last, last.width() / 2, last.height() / 2);
+            let half = halved(last);
             images.push(half);
         }
-        let width = f64::from(bounds.width);
         let levels = images
             .iter()
-            .map(|i| Level { width: i.width(), height: i.height(), downsample: width / f64::from(i.width()) })
+            .enumerate()
+            .map(|(k, i)| Level { width: i.width(), height: i.height(), downsample: f64::from(1 << k) })
             .collect();
         let info = SlideInfo {
             path: PathBuf::from("synthetic.svs"),
@@ -64,6 +64,16 @@ impl SyntheticSlide {
         self.info.bounds = bounds;
         self
     }
+}
+
+/// Means of 2 × 2 pixels; sides are rounded up, and a border pixel stands for the one that is not there.
+fn halved(image: &RgbImage) -> RgbImage {
+    let (right, bottom) = (image.width() - 1, image.height() - 1);
+    RgbImage::from_fn(image.width().div_ceil(2), image.height().div_ceil(2), |x, y| {
+        let block = [(0, 0), (1, 0), (0, 1), (1, 1)]
+            .map(|(dx, dy)| image.get_pixel((2 * x + dx).min(right), (2 * y + dy).min(bottom)).0.map(u16::from));
+        Rgb(std::array::from_fn(|c| ((block.iter().map(|pixel| pixel[c]).sum::<u16>() + 2) / 4) as u8))
+    })
 }
 
 impl SlideSource for SyntheticSlide {

@@ -26,7 +26,12 @@ pub(super) fn write(path: &Path, points: &[(&str, f64, f64)]) -> Result<()> {
         writeln!(svg, "<text x='{x:.1}' y='{:.1}' text-anchor='middle'>{um}</text>", high + 18.0)?;
         writeln!(svg, "<text x='{:.1}' y='{:.1}' text-anchor='end'>{um}</text>", low - 8.0, y + 4.0)?;
     }
-    writeln!(svg, "<path d='M{MARGIN} {}L{} {MARGIN}' stroke='#999' stroke-dasharray='4'/>", SIDE - MARGIN, SIDE - MARGIN)?;
+    writeln!(
+        svg,
+        "<path d='M{MARGIN} {}L{} {MARGIN}' stroke='#999' stroke-dasharray='4'/>",
+        SIDE - MARGIN,
+        SIDE - MARGIN
+    )?;
     for (kind, estimated, actual) in points {
         let color = match *kind {
             "pair" => "#c0392b",
@@ -37,7 +42,9 @@ pub(super) fn write(path: &Path, points: &[(&str, f64, f64)]) -> Result<()> {
         writeln!(svg, "<circle cx='{x:.1}' cy='{y:.1}' r='4' fill='{color}' fill-opacity='.6'/>")?;
     }
     for (i, (color, name)) in
-        [("#c0392b", "pairs"), ("#2980b9", "variants of the pairs"), ("#27ae60", "known deformations")].iter().enumerate()
+        [("#c0392b", "pairs"), ("#2980b9", "variants of the pairs"), ("#27ae60", "known deformations")]
+            .iter()
+            .enumerate()
     {
         let y = MARGIN + 14.0 + 20.0 * i as f64;
         writeln!(svg, "<circle cx='{:.1}' cy='{:.1}' r='4' fill='{color}'/>", MARGIN + 14.0, y - 4.0)?;
@@ -45,7 +52,10 @@ pub(super) fn write(path: &Path, points: &[(&str, f64, f64)]) -> Result<()> {
     }
     let middle = SIDE / 2.0;
     writeln!(svg, "<text x='{middle}' y='{}' text-anchor='middle'>estimated error (µm)</text>", SIDE - 20.0)?;
-    writeln!(svg, "<text transform='translate(20 {middle}) rotate(-90)' text-anchor='middle'>true error (µm), median</text>")?;
+    writeln!(
+        svg,
+        "<text transform='translate(20 {middle}) rotate(-90)' text-anchor='middle'>true error (µm), median</text>"
+    )?;
     svg.push_str("</svg>\n");
     std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
 }
