@@ -5,9 +5,11 @@
 //! [`imsat`]) → [`export`].
 
 pub mod adam;
+pub mod agreement;
 pub mod autoencoder;
 pub mod checkpoint;
 pub mod clusters;
+pub mod coherence;
 pub mod config;
 pub mod dataset;
 pub mod device;
