@@ -7,6 +7,7 @@
 pub mod adam;
 pub mod agreement;
 pub mod autoencoder;
+pub mod baselines;
 pub mod checkpoint;
 pub mod clusters;
 pub mod coherence;
