@@ -26,6 +26,7 @@ pub mod layers;
 pub mod progress;
 pub mod run;
 pub mod sampling;
+pub mod umap;
 
 #[cfg(test)]
 mod testing;
