@@ -9,6 +9,7 @@ pub mod agreement;
 pub mod autoencoder;
 pub mod baselines;
 pub mod checkpoint;
+pub mod choose_k;
 pub mod clusters;
 pub mod coherence;
 pub mod config;
