@@ -7,6 +7,8 @@
 //! differs from their text (it takes the 11th neighbour, and hides a sample from itself by a constant that real distances
 //! can exceed), the text is followed.
 
+pub mod vectors;
+
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
