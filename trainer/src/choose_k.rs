@@ -119,25 +119,13 @@ mod tests {
 
     const SEEDS: u64 = 3;
 
-    fn mean(all: &[Indices]) -> Indices {
-        let over = |figure: fn(&Indices) -> f64| all.iter().map(figure).sum::<f64>() / all.len() as f64;
-        Indices {
-            silhouette: over(|i| i.silhouette),
-            davies_bouldin: over(|i| i.davies_bouldin),
-            calinski_harabasz: over(|i| i.calinski_harabasz),
-            dunn: over(|i| i.dunn),
-            generalised_dunn: over(|i| i.generalised_dunn),
-            xie_beni: over(|i| i.xie_beni),
-        }
-    }
-
     fn sweep(seed: u64, components: usize) -> Vec<Evidence> {
         let (points, _) = planted_points(seed, components, 65 * components, 12, 2.0);
         let plane = umap(&points, seed).expect("maps");
         let evidence = |clusters: u32| {
             let fits = (0..SEEDS).map(|s| Labels::new(&kmeans(&points, clusters as usize, s).cluster));
             let fits: Vec<Labels> = fits.collect();
-            let space = |points| mean(&indices(points, &fits).expect("indices"));
+            let space = |points| Indices::mean(&indices(points, &fits).expect("indices")).expect("fits");
             let (latent, plane) = (space(&points), Some(space(&plane)));
             Evidence { clusters, latent, plane, stability: stability(&fits), coherence: None }
         };

@@ -33,6 +33,21 @@ pub struct Indices {
     pub xie_beni: f64,
 }
 
+impl Indices {
+    /// Mean of each figure; none of nothing.
+    pub fn mean(all: &[Self]) -> Option<Self> {
+        let over = |figure: fn(&Self) -> f64| all.iter().map(figure).sum::<f64>() / all.len() as f64;
+        (!all.is_empty()).then(|| Self {
+            silhouette: over(|i| i.silhouette),
+            davies_bouldin: over(|i| i.davies_bouldin),
+            calinski_harabasz: over(|i| i.calinski_harabasz),
+            dunn: over(|i| i.dunn),
+            generalised_dunn: over(|i| i.generalised_dunn),
+            xie_beni: over(|i| i.xie_beni),
+        })
+    }
+}
+
 /// Why a clustering has no indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {

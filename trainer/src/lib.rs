@@ -17,6 +17,7 @@ pub mod dataset;
 pub mod device;
 pub mod distances;
 pub mod error;
+pub mod evaluate;
 pub mod export;
 pub mod fit;
 pub mod imsat;
