@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::agreement::{Agreement, stability};
 use crate::baselines::kmeans::kmeans;
 use crate::baselines::mixture::mixture;
+use crate::baselines::pca::Pca;
 use crate::choose_k::{Evidence, choose};
 use crate::config::ImsatConfig;
 use crate::device;
@@ -34,6 +35,9 @@ pub struct EvaluateCommand {
     /// Known classes: a .npy file of whole numbers, one per sample.
     #[arg(long)]
     pub labels: Option<PathBuf>,
+    /// Go on with this many principal components of the vectors instead.
+    #[arg(long)]
+    pub components: Option<u16>,
     /// Numbers of clusters: one, or the first and the last, as in 2-20.
     #[arg(long, value_parser = range, default_value = "2-20")]
     pub clusters: RangeInclusive<u32>,
@@ -138,12 +142,13 @@ impl EvaluateCommand {
     }
 
     fn samples(&self) -> Result<Samples, TrainError> {
-        let vectors = read_npy(&self.vectors)?.to_kind(Kind::Float);
+        let mut vectors = read_npy(&self.vectors)?.to_kind(Kind::Float);
         let refuse = |path: &Path, reason: String| TrainError::Vectors { path: path.to_owned(), reason };
         if vectors.dim() != 2 {
             return Err(refuse(&self.vectors, format!("{} dimensions instead of 2", vectors.dim())));
         }
-        let points = Points::from_tensor(&vectors).map_err(|e| refuse(&self.vectors, e.to_string()))?;
+        let checked = |vectors: &Tensor| Points::from_tensor(vectors).map_err(|e| refuse(&self.vectors, e.to_string()));
+        let mut points = checked(&vectors)?;
         let (count, most) = (points.count(), *self.clusters.end());
         if count <= most as usize || count <= 2 * TRUSTED_NEIGHBOURS {
             return Err(refuse(&self.vectors, format!("{count} samples are too few")));
@@ -160,6 +165,10 @@ impl EvaluateCommand {
             Ok(Labels::new(&numbers))
         });
         let classes = classes.transpose()?;
+        if let Some(components) = self.components {
+            vectors = Pca::fit(&vectors, i64::from(components.max(1)), 1)?.project(&vectors);
+            points = checked(&vectors)?;
+        }
         let plane = umap(&points, 1)?;
         let trust = trustworthiness(&points, &plane, TRUSTED_NEIGHBOURS);
         tracing::info!("UMAP: trustworthiness {trust:.4} ({TRUSTED_NEIGHBOURS} neighbours)");
@@ -225,6 +234,7 @@ mod tests {
         EvaluateCommand {
             vectors: folder.join("vectors.npy"),
             labels: Some(folder.join("labels.npy")),
+            components: None,
             clusters: 3..=5,
             methods: vec![Method::Kmeans, Method::Mixture],
             seeds: 2,
@@ -259,6 +269,12 @@ mod tests {
             assert!(value("ari") > 0.99 && value("accuracy") > 0.99 && value("stability") > 0.99, "{row:?}");
         }
         assert_eq!(read_npy(&folder.path().join("map.npy")).expect("map").size(), [400, 2]);
+
+        // The planted centres span three dimensions, so three components keep them all.
+        let fewer = EvaluateCommand { components: Some(3), clusters: 4..=4, methods: vec![Method::Kmeans], ..command };
+        let rows = table(&fewer).expect("runs");
+        let ari = rows[0].iter().position(|column| column == "ari").expect("column");
+        assert!(rows[1][ari].parse::<f64>().expect("number") > 0.99, "{rows:?}");
     }
 
     #[test]

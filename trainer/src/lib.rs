@@ -3,6 +3,10 @@
 //!
 //! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's) → [`fit`] ([`autoencoder`],
 //! [`imsat`]) → [`export`].
+//!
+//! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
+//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and
+//! [`evaluate`] is the command over all of these.
 
 pub mod adam;
 pub mod agreement;
