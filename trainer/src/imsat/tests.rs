@@ -85,7 +85,7 @@ fn fresh(clusters: i64) -> (VarStore, Clusterer) {
 }
 
 #[test]
-fn weights_start_as_small_as_in_the_published_code() {
+fn weights_start_small_the_output_layers_smallest() {
     let _turn = seeded(1);
     let (store, _) = fresh(40);
     let variables = store.variables();
