@@ -12,6 +12,7 @@ use tissuemap::units::Mpp;
 
 use crate::autoencoder::Shape;
 use crate::error::TrainError;
+use crate::imsat::Weights;
 
 /// The commented default configuration, as `tissuemap-train config` prints it. A test holds it equal to
 /// [`Config::default`].
@@ -161,6 +162,13 @@ impl Default for ImsatConfig {
 impl Default for JointConfig {
     fn default() -> Self {
         Self { epochs: 20, batch: 250, learning_rate: 0.0005, reconstruction_weight: 1.0, imsat_weight: 1.0 }
+    }
+}
+
+impl ImsatConfig {
+    /// Of the loss's terms.
+    pub fn weights(&self) -> Weights {
+        Weights { lambda: self.lambda, mu: self.mu, xi: self.xi }
     }
 }
 

@@ -27,6 +27,14 @@ pub enum TrainError {
     /// The section sets give no training patches.
     #[error("no training data: {0}")]
     NoData(String),
+    /// A file of vectors or of their labels cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Vectors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The device that was asked for cannot be used.
     #[error("device {name}: {reason}")]
     Device {
@@ -90,7 +98,12 @@ impl TrainError {
             Self::Collapsed(_) => Some("try another --seed, fewer --clusters, a larger imsat.mu, or more patches"),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
-            Self::Naming(_) | Self::Library(_) | Self::File { .. } | Self::Model(_) | Self::Torch(_) => None,
+            Self::Naming(_)
+            | Self::Library(_)
+            | Self::Vectors { .. }
+            | Self::File { .. }
+            | Self::Model(_)
+            | Self::Torch(_) => None,
         }
     }
 
@@ -103,7 +116,7 @@ impl TrainError {
     /// The process exit code: 64 for what the caller must change, 130 when interrupted, 2 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::Naming(_) | Self::NoData(_) | Self::Device { .. } => 64,
+            Self::Config { .. } | Self::Naming(_) | Self::NoData(_) | Self::Vectors { .. } | Self::Device { .. } => 64,
             Self::Interrupted { .. } => 130,
             Self::Library(_)
             | Self::Collapsed(_)

@@ -18,7 +18,7 @@ use crate::clusters::Assignment;
 use crate::config::Config;
 use crate::dataset::{PatchSet, chunks};
 use crate::error::TrainError;
-use crate::imsat::{self, Clusterer, Terms, Weights, neighbour_distance};
+use crate::imsat::{self, Clusterer, Terms, neighbour_distance};
 use crate::layers::{Mode, rows};
 use crate::progress::{self, EpochMetrics, MetricsTable};
 
@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
             let decoded = self.autoencoder.decode(&latent, Mode::Train);
             (latent, Autoencoder::reconstruction_error(&x, &decoded).mean(Kind::Float))
         });
-        let weights = self.weights();
+        let weights = self.config.imsat.weights();
         let terms = latents.map(|all| {
             let latent = encoded.as_ref().map_or_else(|| chosen(&all.values), |(latent, _)| latent.shallow_clone());
             imsat::terms(&self.clusterer, &latent, &chosen(&all.radius), &weights)
@@ -329,11 +329,6 @@ impl<'a> Run<'a> {
             (None, None) => Tensor::zeros([], (Kind::Float, self.surroundings.device)),
         };
         Step { loss, reconstruction, terms }
-    }
-
-    fn weights(&self) -> Weights {
-        let imsat = &self.config.imsat;
-        Weights { lambda: imsat.lambda, mu: imsat.mu, xi: imsat.xi }
     }
 
     fn held_out_reconstruction(&self) -> f64 {

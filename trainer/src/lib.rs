@@ -3,23 +3,36 @@
 //!
 //! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's) → [`fit`] ([`autoencoder`],
 //! [`imsat`]) → [`export`].
+//!
+//! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
+//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and
+//! [`evaluate`] is the command over all of these.
 
 pub mod adam;
+pub mod agreement;
 pub mod autoencoder;
+pub mod baselines;
 pub mod checkpoint;
+pub mod choose_k;
 pub mod clusters;
+pub mod coherence;
 pub mod config;
 pub mod dataset;
 pub mod device;
+pub mod distances;
 pub mod error;
+pub mod evaluate;
 pub mod export;
 pub mod fit;
 pub mod imsat;
+pub mod indices;
 pub mod interrupt;
+pub mod labels;
 pub mod layers;
 pub mod progress;
 pub mod run;
 pub mod sampling;
+pub mod umap;
 
 #[cfg(test)]
 mod testing;

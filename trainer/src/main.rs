@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use tissuemap_trainer::config::DEFAULT_TOML;
 use tissuemap_trainer::error::TrainError;
+use tissuemap_trainer::evaluate::EvaluateCommand;
 use tissuemap_trainer::run::FitCommand;
 
 const EXAMPLES: &str = "\
@@ -15,6 +16,7 @@ Examples:
   tissuemap-train config > train.toml          # the commented default configuration
   tissuemap-train fit --config train.toml --out model.onnx
   tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
+  tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
 Exit codes: 0 done, 2 failed, 64 wrong usage or configuration, 130 interrupted.";
@@ -34,6 +36,8 @@ enum Command {
     /// Train on section sets and write the model.
     #[command(after_help = EXAMPLES)]
     Fit(FitCommand),
+    /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
+    Evaluate(EvaluateCommand),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Config => write!(stdout, "{DEFAULT_TOML}").map_err(|e| anyhow!("standard output: {e}")),
         Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
+        Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use tissuemap::contract::StainSpec;
 
 use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches};
 use crate::dataset::PatchSet;
+use crate::distances::Points;
+use crate::labels::Labels;
 
 static GENERATOR: Mutex<()> = Mutex::new(());
 
@@ -49,5 +53,37 @@ pub(crate) fn texture_config(stains: usize) -> Config {
         imsat: ImsatConfig { hidden: vec![32, 32], epochs: 15, batch: 60, learning_rate: 0.005, ..Default::default() },
         joint: JointConfig { epochs: 3, batch: 60, ..JointConfig::default() },
         ..Config::default()
+    }
+}
+
+/// `count` points of `dims` independent standard normal coordinates.
+pub(crate) fn gaussian_points(seed: u64, count: usize, dims: usize) -> Points {
+    let mut normal = normals(seed);
+    Points::new((0..count * dims).map(|_| normal() as f32).collect(), dims).expect("whole points")
+}
+
+/// Points in turn of `components` unit-variance Gaussians whose centres are drawn with standard deviation `separation`,
+/// and the component of each.
+pub(crate) fn planted_points(
+    seed: u64,
+    components: usize,
+    count: usize,
+    dims: usize,
+    separation: f64,
+) -> (Points, Labels) {
+    let mut normal = normals(seed);
+    let centres: Vec<f64> = (0..components * dims).map(|_| normal() * separation).collect();
+    let component = |i: usize| i % components;
+    let values = (0..count * dims).map(|v| (centres[component(v / dims) * dims + v % dims] + normal()) as f32);
+    let points = Points::new(values.collect(), dims).expect("whole points");
+    (points, Labels::new(&(0..count).map(|i| component(i) as i64).collect::<Vec<_>>()))
+}
+
+/// Standard normal numbers (Box–Muller).
+fn normals(seed: u64) -> impl FnMut() -> f64 {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    move || {
+        let (radius, angle): (f64, f64) = (generator.random(), generator.random());
+        (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
     }
 }

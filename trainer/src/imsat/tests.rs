@@ -85,6 +85,19 @@ fn fresh(clusters: i64) -> (VarStore, Clusterer) {
 }
 
 #[test]
+fn weights_start_small_the_output_layers_smallest() {
+    let _turn = seeded(1);
+    let (store, _) = fresh(40);
+    let variables = store.variables();
+    for (name, expected) in
+        [("0.weight", 0.1 / 6f64.sqrt()), ("1.weight", 0.1 / 32f64.sqrt()), ("output.weight", 1e-4 / 32f64.sqrt())]
+    {
+        let ratio = scalar(&variables[name].detach().std(false)) / expected;
+        assert!((ratio - 1.0).abs() < 0.2, "{name}: {ratio}");
+    }
+}
+
+#[test]
 fn adversarial_direction_has_unit_length_even_for_a_fresh_clusterer() {
     let _turn = seeded(1);
     let (_store, clusterer) = fresh(4);

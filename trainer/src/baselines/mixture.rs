@@ -1,0 +1,109 @@
+//! Gaussian mixture with full covariances, by expectation–maximisation from k-means.
+
+use tch::{Kind, TchError, Tensor};
+
+use crate::baselines::kmeans::kmeans;
+use crate::distances::Points;
+
+/// Enough for the likelihood to settle; as in scikit-learn.
+const MOST_ROUNDS: usize = 100;
+/// EM ends when a round raises the mean log-likelihood (nats) by less; as in scikit-learn.
+const TOLERANCE: f64 = 1e-3;
+/// Added to each variance, as a share of the data's mean variance, so that a cluster of a few points keeps a volume.
+/// scikit-learn's 1e-6 is for data of unit scale; this does not depend on the scale, and it holds in spaces of more
+/// dimensions than a cluster has points.
+const RIDGE: f64 = 1e-3;
+
+/// A fitted mixture.
+#[derive(Debug)]
+pub struct Mixture {
+    /// Most probable component of each point.
+    pub cluster: Vec<i64>,
+    /// Mean log-likelihood of a point, nats.
+    pub log_likelihood: f64,
+}
+
+/// Fits `clusters` components to `points`, starting from [`kmeans`] with `seed`.
+///
+/// # Errors
+/// What libtorch says, as when a covariance has no Cholesky factor.
+pub fn mixture(points: &Points, clusters: usize, seed: u64) -> Result<Mixture, TchError> {
+    let _frozen = tch::no_grad_guard();
+    let x = points.to_tensor().to_kind(Kind::Double);
+    let start = Tensor::from_slice(&kmeans(points, clusters, seed).cluster);
+    let ridge = RIDGE * x.var_dim([0i64].as_slice(), false, false).mean(Kind::Double).double_value(&[]).max(1e-12);
+    let mut responsibility = start.one_hot(clusters as i64).to_kind(Kind::Double);
+    let mut log_likelihood = f64::NEG_INFINITY;
+    for _ in 0..MOST_ROUNDS {
+        let joint = log_joint(&x, &responsibility, ridge)?;
+        let evidence = joint.logsumexp([1i64].as_slice(), true);
+        responsibility = (joint - &evidence).exp();
+        let before = std::mem::replace(&mut log_likelihood, evidence.mean(Kind::Double).double_value(&[]));
+        if log_likelihood - before < TOLERANCE {
+            break;
+        }
+    }
+    Ok(Mixture { cluster: Vec::try_from(responsibility.argmax(1, false))?, log_likelihood })
+}
+
+/// ln p(x, component) `[n, K]` under the components that `responsibility` `[n, K]` leads to (the M step, then the E
+/// step's densities).
+fn log_joint(x: &Tensor, responsibility: &Tensor, ridge: f64) -> Result<Tensor, TchError> {
+    let (count, dims) = x.size2()?;
+    let ridge = Tensor::eye(dims, (Kind::Double, x.device())) * ridge;
+    let of_component = |weight: Tensor| {
+        // A component that nobody belongs to keeps a weight above 0, or its mean would be no number.
+        let mass = weight.sum(Kind::Double).clamp_min(f64::EPSILON);
+        let mean = weight.unsqueeze(0).matmul(x) / &mass;
+        let centred = x - mean;
+        let covariance = (&centred * weight.unsqueeze(1)).tr().matmul(&centred) / &mass + &ridge;
+        let factor = covariance.f_linalg_cholesky(false)?;
+        let standardised = factor.f_linalg_solve_triangular(&centred.tr(), false, true, false)?;
+        let log_volume = factor.diagonal(0, 0, 1).log().sum(Kind::Double);
+        let constant = 0.5 * dims as f64 * std::f64::consts::TAU.ln();
+        let square = standardised.square().sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+        Ok(square * -0.5 - log_volume - constant + (mass / count as f64).log())
+    };
+    let densities = responsibility.unbind(1).into_iter().map(of_component).collect::<Result<Vec<_>, TchError>>()?;
+    Ok(Tensor::stack(&densities, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agreement::Agreement;
+    use crate::labels::Labels;
+    use crate::testing::{gaussian_points, planted_points};
+
+    #[test]
+    fn tells_a_dense_spot_within_a_wide_cloud_where_kmeans_cannot() {
+        let class: Vec<i64> = (0..800).map(|i| i % 2).collect();
+        let noise = gaussian_points(1, 800, 2);
+        let values = noise.rows().zip(&class).flat_map(|(row, &c)| {
+            if c == 0 { [row[0] * 4.0, row[1] * 4.0] } else { [row[0] * 0.3 + 3.0, row[1] * 0.3] }
+        });
+        let points = Points::new(values.collect(), 2).expect("points");
+        let ari = |cluster: &[i64]| Agreement::new(&Labels::new(&class), &Labels::new(cluster)).ari;
+        let [found, by_kmeans] =
+            [mixture(&points, 2, 1).expect("fits").cluster, kmeans(&points, 2, 1).cluster].map(|c| ari(&c));
+        assert!(found > 0.9 && by_kmeans < 0.7, "{found} {by_kmeans}");
+    }
+
+    #[test]
+    fn one_component_has_the_likelihood_of_the_maximum_likelihood_gaussian() {
+        let points = gaussian_points(2, 500, 3);
+        let x = points.to_tensor().to_kind(Kind::Double);
+        let covariance = x.tr().cov(0, None::<&Tensor>, None::<&Tensor>);
+        let log_determinant = Tensor::linalg_slogdet(&covariance).1.double_value(&[]);
+        let expected = -0.5 * (3.0 * std::f64::consts::TAU.ln() + log_determinant + 3.0);
+        let found = mixture(&points, 1, 1).expect("fits").log_likelihood;
+        assert!((found - expected).abs() < 0.005, "{found} {expected}");
+    }
+
+    #[test]
+    fn more_dimensions_than_points_of_a_cluster_still_fit() {
+        let (points, truth) = planted_points(3, 4, 60, 30, 4.0);
+        let found = mixture(&points, 4, 1).expect("fits");
+        assert!(Agreement::new(&truth, &Labels::new(&found.cluster)).ari > 0.95);
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether a label map shows regions or noise.
+
+use std::collections::HashMap;
+
+use crate::labels::Labels;
+
+/// Cliff & Ord's join count of equal labels, over pairs of cells that share an edge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JoinCount {
+    /// Pairs of neighbouring cells.
+    pub pairs: usize,
+    /// Share of them with equal labels.
+    pub equal: f64,
+    /// The share that labels shuffled over the same cells would have on average: that of any two cells.
+    pub expected: f64,
+}
+
+impl JoinCount {
+    /// Of the labels of cells at different places (column, row), in any order; cells without tissue are simply absent.
+    /// None without any neighbouring pair.
+    ///
+    /// # Panics
+    /// Where there are not as many places as labels.
+    pub fn new(places: &[(u32, u32)], labels: &Labels) -> Option<Self> {
+        assert_eq!(places.len(), labels.count(), "each cell has a place and a label");
+        let at: HashMap<(u32, u32), u32> = places.iter().copied().zip(labels.of().iter().copied()).collect();
+        let right_and_below = |&(x, y): &(u32, u32)| [(x + 1, y), (x, y + 1)];
+        let joins = places.iter().zip(labels.of()).flat_map(|(place, label)| {
+            right_and_below(place).into_iter().filter_map(|other| at.get(&other)).map(move |other| other == label)
+        });
+        let (pairs, equal) = joins.fold((0, 0), |(pairs, equal), same| (pairs + 1, equal + usize::from(same)));
+        let cells = labels.count() as f64;
+        let alike: f64 = labels.sizes().iter().map(|&size| size as f64 * (size as f64 - 1.0)).sum();
+        let expected = alike / (cells * (cells - 1.0));
+        (pairs > 0).then(|| Self { pairs, equal: equal as f64 / pairs as f64, expected })
+    }
+
+    /// (equal − expected) / (1 − expected), as Cohen's κ: 0 for labels thrown at random, 1 where neighbours are always
+    /// equal. Comparable between numbers of clusters, which `equal` is not. 0 for a map of one label, which shows
+    /// nothing.
+    pub fn coherence(&self) -> f64 {
+        if self.expected < 1.0 { (self.equal - self.expected) / (1.0 - self.expected) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::seq::SliceRandom;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn grid(side: u32, label: impl Fn(u32, u32) -> i64) -> (Vec<(u32, u32)>, Labels) {
+        let places: Vec<(u32, u32)> = (0..side * side).map(|i| (i % side, i / side)).collect();
+        let labels: Vec<i64> = places.iter().map(|&(x, y)| label(x, y)).collect();
+        (places, Labels::new(&labels))
+    }
+
+    #[test]
+    fn counts_equal_hand_counted_ones() {
+        // a a b
+        // a . b . b    3 of 4 pairs are equal; 3 cells each of a and b: expected 2·3·2 / (6·5).
+        let places = [(0, 0), (1, 0), (2, 0), (0, 1), (2, 1), (4, 1)];
+        let found = JoinCount::new(&places, &Labels::new(&[0, 0, 1, 0, 1, 1])).expect("pairs");
+        assert_eq!((found.pairs, found.equal, found.expected), (4, 0.75, 0.4));
+        assert!((found.coherence() - 0.35 / 0.6).abs() < 1e-12);
+        assert_eq!(JoinCount::new(&places[4..], &Labels::new(&[0, 1])), None);
+    }
+
+    #[test]
+    fn regions_are_coherent_noise_is_not_and_a_chessboard_is_the_opposite() {
+        let coherence =
+            |(places, labels): (Vec<_>, Labels)| JoinCount::new(&places, &labels).expect("pairs").coherence();
+        assert!(coherence(grid(30, |x, y| i64::from(x / 10 + 3 * (y / 10)))) > 0.85);
+        assert!(coherence(grid(30, |x, y| i64::from((x + y) % 2))) < -0.99);
+        assert_eq!(coherence(grid(5, |_, _| 0)), 0.0);
+        let (places, _) = grid(30, |_, _| 0);
+        let mut generator = ChaCha8Rng::seed_from_u64(1);
+        let noise: Vec<i64> = places.iter().map(|_| generator.random_range(0..5)).collect();
+        assert!(coherence((places, Labels::new(&noise))).abs() < 0.05);
+    }
+
+    #[test]
+    fn the_expectation_is_the_mean_over_shuffled_labels() {
+        let (places, labels) = grid(6, |x, _| i64::from(x / 4));
+        let mut numbers: Vec<i64> = labels.of().iter().map(|&label| i64::from(label)).collect();
+        let mut generator = ChaCha8Rng::seed_from_u64(1);
+        let draws = 4000;
+        let total: f64 = (0..draws)
+            .map(|_| {
+                numbers.shuffle(&mut generator);
+                JoinCount::new(&places, &Labels::new(&numbers)).expect("pairs").equal
+            })
+            .sum();
+        let expected = JoinCount::new(&places, &labels).expect("pairs").expected;
+        assert!((total / f64::from(draws) - expected).abs() < 0.005, "{total} {expected}");
+    }
+}
