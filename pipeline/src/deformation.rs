@@ -307,3 +307,5 @@ impl PixelMap {
     }
 }
 
+#[cfg(test)]
+mod tests;

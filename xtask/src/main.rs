@@ -6,6 +6,7 @@ mod derive;
 mod find_slide;
 mod measure_registration;
 mod pyramid;
+mod register;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ enum Errand {
         out: PathBuf,
     },
     Pyramid(pyramid::Args),
+    RegisterPair(register::PairArgs),
+    RegisterSlides(register::SlidesArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +38,7 @@ fn main() -> anyhow::Result<()> {
         Errand::FindSlide => find_slide::run(),
         Errand::MeasureRegistration { data, out } => measure_registration::run(&data, &out),
         Errand::Pyramid(args) => pyramid::run(&args),
+        Errand::RegisterPair(args) => register::pair(&args),
+        Errand::RegisterSlides(args) => register::slides(&args),
     }
 }

@@ -69,8 +69,9 @@ fn estimate(
     let coarse = pyramid.partition_point(|images| images.factor > COARSEST_FACTOR);
     let (overview, finer) = pyramid.split_at(coarse.min(pyramid.len() - 1));
     let stiff = Options { bending_weight: STIFFNESS * options.bending_weight, ..options };
-    let overview =
-        overview.iter().fold(None, |start, images| Some(nonrigid::refine(&level(images), affine, start.as_ref(), stiff).field));
+    let overview = overview
+        .iter()
+        .fold(None, |start, images| Some(nonrigid::refine(&level(images), affine, start.as_ref(), stiff).field));
     let first = level(&finer[0]);
     let starts = [None].into_iter().chain(overview.as_ref().map(Some));
     let best = starts
@@ -102,7 +103,8 @@ fn mean(estimates: &[Deformation]) -> Consensus {
             .collect();
         let count = positions.len() as f64;
         let mean: [f64; 2] = std::array::from_fn(|c| positions.iter().map(|p| p[c]).sum::<f64>() / count);
-        let variance = positions.iter().map(|p| (p[0] - mean[0]).powi(2) + (p[1] - mean[1]).powi(2)).sum::<f64>() / count;
+        let variance =
+            positions.iter().map(|p| (p[0] - mean[0]).powi(2) + (p[1] - mean[1]).powi(2)).sum::<f64>() / count;
         *spread = variance.sqrt();
         for (c, component) in field.nodes[i].iter_mut().enumerate() {
             *component += (mean[c] - first[c]) as f32;

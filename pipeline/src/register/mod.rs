@@ -203,7 +203,8 @@ pub fn register(
     };
     let consensus = consensus::find(&pyramid, &back, affine, inverse, settings);
     let quality = quality::measure(&consensus, affine, &levels[levels.len() - 1], &peaks, mpp);
-    let uncertainty_um = consensus.spread.iter().map(|px| (quality::ERROR_PER_SPREAD * px * mpp.get()) as f32).collect();
+    let uncertainty_um =
+        consensus.spread.iter().map(|px| (quality::ERROR_PER_SPREAD * px * mpp.get()) as f32).collect();
     Ok(Registration { map: PixelMap(consensus.map), uncertainty_um, quality })
 }
 

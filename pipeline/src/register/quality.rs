@@ -79,7 +79,8 @@ pub(crate) fn measure(
     let similarity = Similarity::measure(level, &warp);
     let (agreeing, rival) = best_by_agreement(affine, peaks, size);
     let tissue = tissue_at_nodes(level, map);
-    let [median, p90] = [0.5, 0.9].map(|share| ERROR_PER_SPREAD * weighted_quantile(&consensus.spread, &tissue, share) * mpp.get());
+    let [median, p90] =
+        [0.5, 0.9].map(|share| ERROR_PER_SPREAD * weighted_quantile(&consensus.spread, &tissue, share) * mpp.get());
     let (jacobian_min, jacobian_max) = map.jacobian_range(|node| tissue[node] >= TISSUE_DENSITY);
     let mut quality = RegistrationQuality {
         verdict: Verdict::Good,
