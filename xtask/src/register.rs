@@ -72,10 +72,11 @@ pub(crate) fn slides(args: &SlidesArgs) -> anyhow::Result<()> {
     for (path, placement) in args.others.iter().zip(&placements) {
         match placement {
             Placement::Registered(found) => println!(
-                "{}: {}, expected error {:.0} µm",
+                "{}: {}, expected error {:.0} µm {}",
                 path.display(),
                 found.quality.verdict,
-                found.quality.estimated_error_um
+                found.quality.estimated_error_um,
+                found.quality.reasons.join("; ")
             ),
             Placement::LeftOut { reason, .. } => bail!("{}: {reason}", path.display()),
             Placement::Reference | Placement::Missing => {}
