@@ -315,3 +315,6 @@ impl PixelMap {
         SectionMap(Deformation { affine, field })
     }
 }
+
+#[cfg(test)]
+mod tests;

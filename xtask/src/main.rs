@@ -7,6 +7,7 @@ mod find_slide;
 mod measure_refinement;
 mod measure_registration;
 mod pyramid;
+mod register;
 
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ enum Errand {
         data: PathBuf,
     },
     Pyramid(pyramid::Args),
+    RegisterPair(register::PairArgs),
+    RegisterSlides(register::SlidesArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,5 +46,7 @@ fn main() -> anyhow::Result<()> {
         Errand::MeasureRegistration { data, out } => measure_registration::run(&data, &out),
         Errand::MeasureRefinement { data } => measure_refinement::run(&data),
         Errand::Pyramid(args) => pyramid::run(&args),
+        Errand::RegisterPair(args) => register::pair(&args),
+        Errand::RegisterSlides(args) => register::slides(&args),
     }
 }

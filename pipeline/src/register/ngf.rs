@@ -90,23 +90,27 @@ struct BandSum {
     /// `Σ w·q` and `Σ w`.
     similarity: f64,
     weight: f64,
-    /// Their derivatives with respect to the unknowns of the warp.
+    /// Their derivatives with respect to the unknowns of the warp; that of the weight is empty where it is zero, as for
+    /// most bands.
     similarity_gradient: Vec<f64>,
     weight_gradient: Vec<f64>,
 }
 
 impl BandSum {
     fn zero(unknowns: usize) -> Self {
-        let zeros = vec![0.0; unknowns];
-        Self { similarity: 0.0, weight: 0.0, similarity_gradient: zeros.clone(), weight_gradient: zeros }
+        Self { similarity: 0.0, weight: 0.0, similarity_gradient: vec![0.0; unknowns], weight_gradient: Vec::new() }
     }
 
-    fn add(&mut self, other: &Self) {
-        let add = |total: &mut [f64], part: &[f64]| total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    fn add(mut self, other: Self) -> Self {
+        let add = |mut total: Vec<f64>, part: Vec<f64>| {
+            total.iter_mut().zip(&part).for_each(|(t, p)| *t += p);
+            if total.is_empty() { part } else { total }
+        };
         self.similarity += other.similarity;
         self.weight += other.weight;
-        add(&mut self.similarity_gradient, &other.similarity_gradient);
-        add(&mut self.weight_gradient, &other.weight_gradient);
+        self.similarity_gradient = add(self.similarity_gradient, other.similarity_gradient);
+        self.weight_gradient = add(self.weight_gradient, other.weight_gradient);
+        self
     }
 }
 
@@ -148,10 +152,9 @@ impl Level {
             return distance;
         }
         let mean = sums.similarity / sums.weight;
-        let parts = sums.similarity_gradient.iter().zip(&sums.weight_gradient);
-        for (out, (similarity, weight)) in gradient.iter_mut().zip(parts) {
-            *out = (mean * weight - similarity) / sums.weight;
-        }
+        gradient.copy_from_slice(&sums.similarity_gradient);
+        gradient.iter_mut().zip(&sums.weight_gradient).for_each(|(out, weight)| *out -= mean * weight);
+        gradient.iter_mut().for_each(|out| *out /= -sums.weight);
         distance
     }
 
@@ -167,9 +170,7 @@ impl Level {
             .into_par_iter()
             .map_init(|| Band::new(width), |band, index| band.sum::<DERIVATIVE, W>(self, warp, index * BAND_ROWS))
             .collect();
-        let mut total = BandSum::zero(if DERIVATIVE { warp.unknowns() } else { 0 });
-        bands.iter().for_each(|band| total.add(band));
-        total
+        bands.into_iter().reduce(BandSum::add).unwrap_or_else(|| BandSum::zero(0))
     }
 
     /// Weight of the position (`x`, `y`) in the moving image, and its derivatives.
@@ -273,10 +274,23 @@ impl Band {
 
     fn sample_row(&mut self, level: &Level, warp: &impl Warp, y: usize, slot: Range<usize>) {
         warp.positions(y, &mut self.xs, &mut self.ys);
-        for (i, (x, y)) in slot.zip(self.xs.iter().zip(&self.ys)) {
-            let sample = level.moving.sample(*x, *y);
-            (self.warped[i], self.warped_dx[i], self.warped_dy[i]) = (sample.value, sample.dx, sample.dy);
-            [self.weight[i], self.weight_dx[i], self.weight_dy[i]] = level.weight(*x, *y);
+        let [warped, warped_dx, warped_dy, weight, weight_dx, weight_dy] = [
+            &mut self.warped,
+            &mut self.warped_dx,
+            &mut self.warped_dy,
+            &mut self.weight,
+            &mut self.weight_dx,
+            &mut self.weight_dy,
+        ]
+        .map(|rows| &mut rows[slot.clone()][..self.width]);
+        let (xs, ys) = (&self.xs[..self.width], &self.ys[..self.width]);
+        for x in 0..self.width {
+            let sample = level.moving.sample(xs[x], ys[x]);
+            (warped[x], warped_dx[x], warped_dy[x]) = (sample.value, sample.dx, sample.dy);
+        }
+        // On its own, so that several pixels are computed at once.
+        for x in 0..self.width {
+            [weight[x], weight_dx[x], weight_dy[x]] = level.weight(xs[x], ys[x]);
         }
     }
 
@@ -324,6 +338,7 @@ impl Band {
         warp.pull_back(y, &self.xs, &self.ys, &mut sum.similarity_gradient);
         // Only along the border of the moving image do weights change.
         if weight_dx.iter().chain(weight_dy).any(|d| *d != 0.0) {
+            sum.weight_gradient.resize(warp.unknowns(), 0.0);
             warp.pull_back(y, weight_dx, weight_dy, &mut sum.weight_gradient);
         }
     }

@@ -149,6 +149,45 @@ impl Bending {
     }
 }
 
+/// What is minimised on one level, as a function of the nodes of a [`GridWarp`].
+pub(crate) struct Objective<'a> {
+    level: &'a Level,
+    /// In level pixels.
+    affine: PixelAffine,
+    spacing: usize,
+    cols: usize,
+    rows: usize,
+    bending: Bending,
+}
+
+impl<'a> Objective<'a> {
+    /// `affine` is in full-resolution pixels.
+    pub(crate) fn new(level: &'a Level, affine: PixelAffine, spacing: usize, bending_weight: f64) -> Self {
+        let (width, height) = (level.fixed.width, level.fixed.height);
+        let (cols, rows) = (node_count(width, spacing), node_count(height, spacing));
+        let diagonal = (width as f64).hypot(height as f64);
+        // Displacements divided by the diagonal, second differences by the square of the spacing in diagonals.
+        let scale = (diagonal * (spacing as f64 / diagonal).powi(2)).powi(2) * (cols * rows) as f64;
+        let bending = Bending { cols, rows, weight: bending_weight / scale };
+        Self { level, affine: affine.to_level(level.factor as f64), spacing, cols, rows, bending }
+    }
+
+    /// Nodes of the grid; there are twice as many unknowns.
+    pub(crate) fn node_count(&self) -> usize {
+        self.cols * self.rows
+    }
+
+    /// The value at `nodes`; its gradient is written to `gradient`.
+    pub(crate) fn value_and_gradient(&self, nodes: &[f64], gradient: &mut [f64]) -> f64 {
+        let Self { affine, spacing, cols, rows, .. } = *self;
+        let warp = GridWarp { affine, spacing, cols, rows, nodes: Cow::Borrowed(nodes) };
+        let distance = self.level.distance_and_gradient(&warp, gradient).value;
+        let count = self.node_count();
+        let components = nodes.chunks_exact(count).zip(gradient.chunks_exact_mut(count));
+        distance + components.map(|(u, gradient)| self.bending.value_and_gradient(u, gradient)).sum::<f64>()
+    }
+}
+
 /// Where a minimisation ended.
 pub(crate) struct Refined {
     /// In full-resolution pixels.
@@ -167,15 +206,13 @@ pub(crate) fn refine(
     options: Options,
 ) -> Refined {
     let factor = level.factor as f64;
-    let spacing = options.node_spacing_px;
-    let (cols, rows) = (node_count(level.fixed.width, spacing), node_count(level.fixed.height, spacing));
-    let count = cols * rows;
-    let first = 0.5 * factor - 0.5;
+    let objective = Objective::new(level, affine, options.node_spacing_px, options.bending_weight);
+    let count = objective.node_count();
     let mut field = DisplacementField {
-        origin: [first; 2],
-        spacing: spacing as f64 * factor,
-        cols,
-        rows,
+        origin: [0.5 * factor - 0.5; 2],
+        spacing: options.node_spacing_px as f64 * factor,
+        cols: objective.cols,
+        rows: objective.rows,
         nodes: vec![[0.0; 2]; count],
     };
     let mut nodes = vec![0.0; 2 * count];
@@ -185,24 +222,13 @@ pub(crate) fn refine(
             (nodes[i], nodes[count + i]) = (ux / factor, uy / factor);
         }
     }
-    let on_level = affine.to_level(factor);
-    let diagonal = (level.fixed.width as f64).hypot(level.fixed.height as f64);
-    // Displacements divided by the diagonal, second differences by the square of the spacing in diagonals.
-    let scale = (diagonal * (spacing as f64 / diagonal).powi(2)).powi(2) * count as f64;
-    let bending = Bending { cols, rows, weight: options.bending_weight / scale };
-    let objective = |nodes: &[f64], gradient: &mut [f64]| {
-        let warp = GridWarp { affine: on_level, spacing, cols, rows, nodes: Cow::Borrowed(nodes) };
-        let distance = level.distance_and_gradient(&warp, gradient).value;
-        let components = nodes.chunks_exact(count).zip(gradient.chunks_exact_mut(count));
-        distance + components.map(|(u, gradient)| bending.value_and_gradient(u, gradient)).sum::<f64>()
-    };
     let options = lbfgs::Options {
         memory: MEMORY,
         max_iterations: options.max_iterations,
         first_step: 1.0,
         relative_decrease: RELATIVE_DECREASE,
     };
-    let end = minimize(&nodes, &options, objective);
+    let end = minimize(&nodes, &options, |nodes, gradient| objective.value_and_gradient(nodes, gradient));
     for (i, node) in field.nodes.iter_mut().enumerate() {
         *node = [(end.x[i] * factor) as f32, (end.x[count + i] * factor) as f32];
     }

@@ -101,3 +101,71 @@ pub(crate) fn judge(quality: &RegistrationQuality, diagonal_um: f64) -> (Verdict
     let worst = findings.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Good);
     (worst, findings.into_iter().map(|(_, reason)| reason).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Figures of a registration that nothing speaks against.
+    fn good() -> RegistrationQuality {
+        RegistrationQuality {
+            verdict: Verdict::Good,
+            reasons: Vec::new(),
+            estimated_error_um: 10.0,
+            estimated_error_p90_um: 60.0,
+            cycle_error_um: Some(10.0),
+            overlap_fraction: 0.95,
+            tissue_overlap_fraction: 0.9,
+            determinant: 1.0,
+            jacobian_min: 0.8,
+            jacobian_max: 1.2,
+            ngf_before: 0.8,
+            ngf_affine: 0.7,
+            ngf_after: 0.6,
+            ncc: 0.8,
+            edge_correlation: 0.2,
+            search_score: 0.9,
+            search_margin: Some(0.4),
+        }
+    }
+
+    #[test]
+    fn figures_become_verdicts() {
+        use Verdict::{Good, Refused, Review};
+        type Change = fn(&mut RegistrationQuality);
+        let table: [(&str, Verdict, Change); 17] = [
+            ("", Good, |_| {}),
+            ("", Good, |q| q.search_margin = None),
+            ("", Good, |q| q.cycle_error_um = None),
+            ("another position", Review, |q| q.search_margin = Some(0.1)),
+            ("another position", Review, |q| q.search_margin = Some(-0.1)),
+            ("hardly run in parallel", Review, |q| q.edge_correlation = 0.02),
+            ("hardly run in parallel", Review, |q| (q.edge_correlation, q.search_margin) = (0.02, None)),
+            ("same tissue", Refused, |q| (q.edge_correlation, q.search_margin) = (0.02, Some(0.05))),
+            ("only 50 % of the tissue", Review, |q| q.tissue_overlap_fraction = 0.5),
+            ("only 10 % of the tissue", Refused, |q| q.tissue_overlap_fraction = 0.1),
+            ("0.20 of its area", Review, |q| q.jacobian_min = 0.2),
+            ("-0.10 of its area", Refused, |q| q.jacobian_min = -0.1),
+            ("expected error of 30 µm, 3.0 %", Review, |q| q.estimated_error_um = 30.0),
+            ("expected error of 60 µm, 6.0 %", Refused, |q| q.estimated_error_um = 60.0),
+            ("expected error of NaN", Refused, |q| q.estimated_error_um = f64::NAN),
+            ("cycle error of 30 µm", Review, |q| q.cycle_error_um = Some(30.0)),
+            ("cycle error of inf", Refused, |q| q.cycle_error_um = Some(f64::INFINITY)),
+        ];
+        for (reason, expected, change) in table {
+            let mut quality = good();
+            change(&mut quality);
+            let (verdict, reasons) = judge(&quality, 1000.0);
+            assert_eq!(verdict, expected, "{reason:?}: {reasons:?}");
+            assert_eq!(reasons.is_empty(), verdict == Good, "{reasons:?}");
+            assert!(reason.is_empty() || reasons.iter().any(|r| r.contains(reason)), "{reason:?} not in {reasons:?}");
+        }
+    }
+
+    #[test]
+    fn the_worst_finding_decides_and_all_are_told() {
+        let quality = RegistrationQuality { jacobian_min: -1.0, search_margin: Some(0.1), ..good() };
+        let (verdict, reasons) = judge(&quality, 5000.0);
+        assert_eq!((verdict, reasons.len()), (Verdict::Refused, 2), "{reasons:?}");
+    }
+}

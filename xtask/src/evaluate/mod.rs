@@ -76,19 +76,19 @@ impl Pair {
         Ok(Case {
             fixed: image(&self.fixed_image)?,
             moving: image(&self.moving_image)?,
-            fixed_landmarks: read_csv(data.join(&self.fixed_landmarks))?.into_iter().map(Row::entry).collect(),
-            moving_landmarks: read_csv(data.join(&self.moving_landmarks))?.into_iter().map(Row::entry).collect(),
+            fixed_landmarks: read_landmarks(&data.join(&self.fixed_landmarks))?,
+            moving_landmarks: read_landmarks(&data.join(&self.moving_landmarks))?,
         })
     }
 }
 
-#[derive(Deserialize)]
-struct Row(u32, f64, f64);
-
-impl Row {
-    fn entry(self) -> (u32, (f64, f64)) {
-        (self.0, (self.1, self.2))
-    }
+/// The landmarks of one section: a CSV file with the columns id, x, y.
+///
+/// # Errors
+/// [`EvaluationError::Csv`] where the file is missing or has other columns.
+pub fn read_landmarks(path: &Path) -> Result<Landmarks, EvaluationError> {
+    let rows: Vec<(u32, f64, f64)> = read_csv(path.to_owned())?;
+    Ok(rows.into_iter().map(|(id, x, y)| (id, (x, y))).collect())
 }
 
 fn read_csv<T: serde::de::DeserializeOwned>(path: PathBuf) -> Result<Vec<T>, EvaluationError> {

@@ -49,12 +49,7 @@ impl SmoothWarp {
         let scale = largest_share * diagonal * rng.random_range(1.0 / 3.0..=1.0) / largest;
         bumps.iter_mut().for_each(|(_, _, shift)| *shift = shift.map(|v| v * scale));
         let middle = |(w, h): (f64, f64)| [(w - 1.0) / 2.0, (h - 1.0) / 2.0];
-        Self {
-            centres: [middle((w, h)), middle(size)],
-            turn: (sin, cos),
-            size: (size.0 as u32, size.1 as u32),
-            bumps,
-        }
+        Self { centres: [middle((w, h)), middle(size)], turn: (sin, cos), size: (size.0 as u32, size.1 as u32), bumps }
     }
 
     /// Where the pixel `q` of the deformed image comes from.
