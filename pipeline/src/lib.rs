@@ -1,10 +1,13 @@
 //! Everything that trainer and daemon must do identically.
 
+mod canvas;
 pub mod contract;
 pub mod deformation;
 pub mod durable;
 pub mod infer;
+pub mod landmarks;
 pub mod libs;
+pub mod look;
 pub mod map;
 pub mod overlay;
 pub mod patches;
@@ -15,4 +18,6 @@ pub mod road;
 pub mod section_set;
 pub mod slide;
 pub mod tissue;
+pub mod transform;
 pub mod units;
+pub mod warp;
