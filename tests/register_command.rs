@@ -100,7 +100,10 @@ fn registered_sections_are_files_that_agree_with_each_other_and_with_landmarks()
         assert!(rtre < if *name == "CD31" { CD31_BOUND } else { 0.02 }, "{name}: {rtre}");
         for kind in ["checkerboard", "edges"] {
             let (width, height) = image::image_dimensions(out.join(format!("{name}_{kind}.png"))).expect("a PNG");
-            assert!(width == fixed.0 && height > fixed.1 && height < fixed.1 + 200, "{name} {kind}: {width} x {height}");
+            assert!(
+                width == fixed.0 && height > fixed.1 && height < fixed.1 + 200,
+                "{name} {kind}: {width} x {height}"
+            );
         }
     }
     python_agrees(&out, &sections[0].with_extension("csv"));
@@ -152,7 +155,10 @@ fn a_refused_registration_is_said_and_shown_and_is_the_exit_code() {
     sections.push(data.join("slides/cmu_small_region.svs"));
     let output = run(&sections, &out, &["--stack"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("cmu_small_region is refused") && stderr(&output).contains("\nhint: "), "{output:?}");
+    assert!(
+        stderr(&output).contains("cmu_small_region is refused") && stderr(&output).contains("\nhint: "),
+        "{output:?}"
+    );
     assert!(String::from_utf8_lossy(&output.stdout).contains("refused"), "{output:?}");
     assert!(out.join("cmu_small_region_edges.png").is_file(), "{:?}", names(&out));
 }

@@ -103,6 +103,8 @@ fn register(
 ) -> Result<Summary, Failure> {
     let (fixed, moving) = sections.split_first().expect("the command line has a fixed section");
     let slides: Vec<&Arc<dyn SlideSource>> = sections.iter().map(|section| &section.slide).collect();
+    // Said before the work, not after it.
+    let stack_mpp = args.stack.then(|| stack::resolution(fixed.slide.info(), args.stack_mpp)).transpose()?;
     let mpp = registration_mpp(&slides, args.long_side);
     let advance = |done, total| work.advance("register", done, total);
     let placements = place(&fixed.slide, &slides[1..], mpp, &RegisterParams::default(), &advance);
@@ -123,13 +125,13 @@ fn register(
         };
         summary.add(SectionSummary::new(section, placement, files));
     }
-    if args.stack {
+    if let Some(mpp) = stack_mpp {
         let mut stained = vec![(fixed, None)];
         stained.extend(moving.iter().zip(&placements).filter_map(|(section, placement)| match placement {
             Placement::Registered(found) => Some((section, Some(&found.map))),
             _ => None,
         }));
-        stack::write(folder, &stained, args.stack_mpp, work)?;
+        stack::write(folder, &stained, mpp, work)?;
         summary.files.push(stack::FILE.into());
     }
     Ok(summary)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tissuemap::deformation::SectionMap;
 use tissuemap::pyramid::{PyramidError, PyramidProblem, Stack, write_stack};
-use tissuemap::slide::{Resampled, SlideError};
+use tissuemap::slide::{Resampled, SlideError, SlideInfo};
 use tissuemap::transform::software;
 use tissuemap::units::{Mpp, PixelRect};
 use tissuemap::warp::{Frame, warp_rect};
@@ -17,23 +17,30 @@ use crate::job::Fault;
 
 pub(super) const FILE: &str = "registered_stack.ome.tif";
 
-/// Writes the scanned part of the first section, which is the fixed one and has no map, and the others laid over it.
-/// `wanted` is the resolution, unless it is the fixed section's own.
+/// The resolution of a stack on `fixed`: its own, or the coarser one that is `wanted`.
 ///
 /// # Errors
-/// `wanted` is finer than the fixed section, a slide cannot be read, the file cannot be written, or the work should end.
+/// `wanted` is finer than the section.
+pub(super) fn resolution(fixed: &SlideInfo, wanted: Option<Mpp>) -> Result<Mpp, Failure> {
+    let mpp = wanted.unwrap_or(fixed.mpp);
+    if mpp < fixed.mpp {
+        let reason = format!("--stack-mpp {} is finer than FIXED, which has {}", mpp.get(), fixed.mpp.get());
+        return Err(Exit::Usage.with(Fault::new(reason, "leave it out for the finest stack that there is")));
+    }
+    Ok(mpp)
+}
+
+/// Writes the scanned part of the first section, which is the fixed one and has no map, and the others laid over it.
+///
+/// # Errors
+/// A slide cannot be read, the file cannot be written, or the work should end.
 pub(super) fn write(
     folder: &Path,
     sections: &[(&Section, Option<&SectionMap>)],
-    wanted: Option<Mpp>,
+    mpp: Mpp,
     work: &Work<'_>,
 ) -> Result<(), Failure> {
     let info = sections[0].0.slide.info();
-    let mpp = wanted.unwrap_or(info.mpp);
-    if mpp < info.mpp {
-        let reason = format!("--stack-mpp {} is finer than the fixed section, which has {}", mpp.get(), info.mpp.get());
-        return Err(Exit::Usage.with(Fault::new(reason, "leave it out for the finest stack that there is")));
-    }
     let frame = Frame { origin: info.bounds_origin(), mpp };
     let pixels = |(section, map): &(&Section, Option<&SectionMap>)| {
         let slide = Arc::clone(&section.slide);
