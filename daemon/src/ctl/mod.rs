@@ -89,13 +89,17 @@ const REGISTER_EXAMPLES: &str = "Examples:
   tissuemapctl register case7_HE.svs case7_CD31.svs --out case7 --stack --stack-mpp 0.5
 
 Files in the folder --out, for each MOVING by its name, such as case7_CD31:
-  case7_CD31_transform.json, case7_CD31_displacement.tif   where points of FIXED lie, see docs/REGISTRATION_FILES.md
-  case7_CD31_checkerboard.png, case7_CD31_edges.png        to look at
-  case7_CD31_landmarks.csv                                 --landmarks, carried to MOVING
-  registered_stack.ome.tif                                 --stack: what is not refused, in the frame of FIXED
-  registration.json                                        verdicts and figures
+  case7_CD31_transform.json     where points of FIXED lie on MOVING, with
+  case7_CD31_displacement.tif   the non-linear part: docs/REGISTRATION_FILES.md
+  case7_CD31_checkerboard.png   both sections in turn, to look at
+  case7_CD31_edges.png          the edges of both on FIXED, to look at
+  case7_CD31_landmarks.csv      --landmarks, carried to MOVING
+  registered_stack.ome.tif      --stack: what is not refused, on FIXED
+  registration.json             verdicts and figures
 
-Refused registrations make the exit code 1; their files are written all the same, to be looked at. Research use only.
+A refused registration makes the exit code 1. Its files are written all the
+same, to be looked at. Ctrl-C leaves nothing, with the exit code 130.
+Research use only.
 ";
 
 /// `tissuemapctl register`
@@ -103,10 +107,9 @@ Refused registrations make the exit code 1; their files are written all the same
 #[command(after_help = REGISTER_EXAMPLES)]
 pub struct RegisterArgs {
     /// The section to whose frame the others are registered: a slide, or a JPEG, PNG or TIFF image
-    #[arg(help_heading = "Input")]
     pub fixed: PathBuf,
     /// Sections of the same block; two and more are also checked against each other
-    #[arg(required = true, help_heading = "Input")]
+    #[arg(required = true)]
     pub moving: Vec<PathBuf>,
     /// Micrometres per pixel of slides and images that state none
     #[arg(long, value_name = "UM", value_parser = parse_mpp, help_heading = "Input")]
