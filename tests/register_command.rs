@@ -107,6 +107,13 @@ fn registered_sections_are_files_that_agree_with_each_other_and_with_landmarks()
         }
     }
     python_agrees(&out, &sections[0].with_extension("csv"));
+    // Only the first of the stack's planes is looked at by this reader: red of the fixed section, as it is in its file.
+    let plane = image::open(out.join("registered_stack.ome.tif")).expect("a TIFF").into_luma8();
+    let fixed = image::open(&sections[0]).expect("an image").into_rgb8();
+    assert!(
+        plane.pixels().zip(fixed.pixels()).all(|(plane, fixed)| plane[0] == fixed[0]),
+        "the fixed section as it is"
+    );
 
     let again = run(&sections[..2], &out, &[]);
     assert_eq!(again.status.code(), Some(64), "{again:?}");

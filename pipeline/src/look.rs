@@ -53,16 +53,24 @@ pub fn edge_overlay(fixed: &RgbImage, moving: &RgbImage, caption: &Caption<'_>) 
         let value = 255.0 - (255.0 - f32::from(grey.get_pixel(x, y)[0])) * GREY_CONTRAST;
         Rgb([value as u8; 3])
     });
-    for (grey, color) in [(grey, FIXED_EDGES), (imageops::grayscale(moving), MOVING_EDGES)] {
-        for (pixel, edge) in picture.pixels_mut().zip(edges(&grey)) {
-            if edge {
-                *pixel = Rgb(color);
-            }
-        }
-    }
+    // The fixed edges are wider: where both run together, the moving ones lie in the middle of them.
+    draw(&mut picture, &edges(&grey), FIXED_EDGES, &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]);
+    draw(&mut picture, &edges(&imageops::grayscale(moving)), MOVING_EDGES, &[(0, 0)]);
     let legend = [(FIXED_EDGES, caption.fixed), (MOVING_EDGES, caption.moving)]
         .map(|(color, name)| (Some(color), format!("edges of {name}")));
     caption.below(&picture, &legend)
+}
+
+/// Draws all `edges` with a pen that covers these pixels around each.
+fn draw(picture: &mut RgbImage, edges: &[bool], color: [u8; 3], pen: &[(i32, i32)]) {
+    let width = picture.width();
+    for (i, _) in edges.iter().enumerate().filter(|(_, edge)| **edge) {
+        let (x, y) = (i as u32 % width, i as u32 / width);
+        for &(dx, dy) in pen {
+            // Edges keep clear of the border, so the neighbours exist.
+            picture.put_pixel(x.wrapping_add_signed(dx), y.wrapping_add_signed(dy), Rgb(color));
+        }
+    }
 }
 
 /// Which pixels are edges, row-major: the gradient is a maximum across the edge and among the strongest, and the line that
@@ -139,7 +147,7 @@ impl Caption<'_> {
     fn below(&self, picture: &RgbImage, legend: &[(Option<[u8; 3]>, String)]) -> RgbImage {
         let quality = self.quality;
         let title = format!(
-            "{} on {}: {}, estimated error {:.0} µm (90 % of the tissue: {:.0} µm)",
+            "{} on {}: {}, estimated error {:.1} µm (below {:.1} µm on 90 % of the tissue)",
             self.moving, self.fixed, quality.verdict, quality.estimated_error_um, quality.estimated_error_p90_um
         );
         let room = picture.width().saturating_sub(2 * MARGIN as u32);

@@ -216,7 +216,7 @@ impl Displacement {
         if self.cols < 2 || self.rows < 2 {
             return Err("displacement.cols and rows must be at least 2");
         }
-        if !(self.spacing_um > 0.0) {
+        if self.spacing_um <= 0.0 {
             return Err("displacement.spacing_um must be above 0");
         }
         Ok(())

@@ -108,6 +108,7 @@ fn bad_files_are_named_with_reason_and_hint() {
 
 #[test]
 fn a_damaged_displacement_is_named_with_reason_and_hint() {
+    type Spoil<'a> = &'a dyn Fn(&Path);
     let grey = |path: &Path| image::GrayImage::new(2, 3).save(path).expect("writable");
     let infinite = |path: &Path| {
         let field =
@@ -119,7 +120,7 @@ fn a_damaged_displacement_is_named_with_reason_and_hint() {
         fs::write(path, &bytes[..bytes.len() / 2]).expect("writable");
     };
     let gone = |path: &Path| fs::remove_file(path).expect("there");
-    let spoilt: [(&dyn Fn(&Path), &str); 4] =
+    let spoilt: [(Spoil<'_>, &str); 4] =
         [(&grey, "float32"), (&infinite, "finite"), (&cut, ""), (&gone, "No such file")];
     for (spoil, reason) in spoilt {
         let (folder, path) = written();
