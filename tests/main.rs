@@ -27,3 +27,6 @@ mod training;
 
 /// A stack as the Python package for OME-TIFF sees it.
 mod stacks;
+
+/// `tissuemapctl register`: its files against each other, against landmarks, and as Python reads them.
+mod register_command;

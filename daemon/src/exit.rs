@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use crate::job::Fault;
 
-/// What an exit code means. The numbers above 63 are those of `sysexits.h`.
+/// What an exit code means. 64 and 69 are those of `sysexits.h`, 130 is what shells
+/// say of a program that Ctrl-C has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// The program ran, but slides or sets failed.
+    /// The program ran, but slides or sets failed, or registrations are refused.
     JobsFailed = 1,
     /// A bug, or the operating system refused something ordinary.
     Internal = 2,
@@ -17,15 +18,18 @@ pub enum Exit {
     Usage = 64,
     /// Something that must be there is not: the bus, the daemon, a library, the model.
     Unavailable = 69,
+    /// A signal asked to end, and nothing was left half-done.
+    Interrupted = 130,
 }
 
 /// The table for `--help`.
 pub const HELP: &str = "Exit codes:
   0   done
-  1   slides or section sets failed
+  1   slides or section sets failed, or a registration is refused
   2   internal error
   64  the command line or the configuration is wrong
-  69  something is not there: the bus, the daemon, a library, the model, or news within --timeout";
+  69  something is not there: the bus, the daemon, a library, the model, or news within --timeout
+  130 ended by Ctrl-C; nothing half-written is left";
 
 impl Exit {
     /// This ending, for that reason.

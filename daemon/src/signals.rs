@@ -1,6 +1,8 @@
-//! The signals that ask a daemon to end.
+//! The signals that ask a program to end.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -25,4 +27,21 @@ pub fn receive() -> io::Result<mpsc::Receiver<&'static str>> {
         }
     });
     Ok(receiver)
+}
+
+/// Becomes true with the first SIGTERM or SIGINT from now on, for work that looks up now and then. It replaces the sudden
+/// end that the signals would otherwise be.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn flag() -> io::Result<Arc<AtomicBool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = runtime.block_on(async { receive() })?;
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&flag);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(signals.recv());
+        raised.store(true, Ordering::Relaxed);
+    })?;
+    Ok(flag)
 }

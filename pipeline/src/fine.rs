@@ -20,7 +20,7 @@ use crate::placement::{PlacementError, Registered};
 use crate::register::{self, Advance, ERROR_PER_SPREAD, RegisterParams, Residual};
 use crate::slide::{Resampled, SlideSource};
 use crate::units::{Mpp, PixelRect, UmPoint};
-use crate::warp::warp_rect;
+use crate::warp::{Frame, warp_rect};
 
 /// Side of a block's own area in fine pixels: enough structure to hold on to, little enough memory.
 const BLOCK_PX: u32 = 512;
@@ -121,7 +121,7 @@ pub fn refine(
             return Err(PlacementError::Cancelled);
         }
         let seen = blocks.seen(block);
-        let (here, there) = (fixed.read(seen)?, warp_rect(&moving, &placed.map, mpp, seen)?);
+        let (here, there) = (fixed.read(seen)?, warp_rect(&moving, &placed.map, Frame::of_canvas(mpp), seen)?);
         Ok(register::residual(&here, &there, params).map(|residual| (block, residual)))
     };
     let findings: Vec<Option<((i64, i64), Residual)>> =

@@ -1,11 +1,14 @@
 //! Everything that trainer and daemon must do identically.
 
+mod canvas;
 pub mod contract;
 pub mod deformation;
 pub mod durable;
 pub mod fine;
 pub mod infer;
+pub mod landmarks;
 pub mod libs;
+pub mod look;
 pub mod map;
 pub mod overlay;
 pub mod patches;
@@ -16,5 +19,6 @@ pub mod road;
 pub mod section_set;
 pub mod slide;
 pub mod tissue;
+pub mod transform;
 pub mod units;
 pub mod warp;

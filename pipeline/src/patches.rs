@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::deformation::SectionMap;
 use crate::slide::{Resampled, SlideError, SlideInfo};
 use crate::units::{Cell, Mpp, PixelRect, UmPoint};
-use crate::warp::warp_rect;
+use crate::warp::{Frame, warp_rect};
 
 /// How a slide is cut for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -161,7 +161,7 @@ impl PatchSource {
                 }
                 StainPixels::Section { pixels, map: None } => split(&pixels.read(rect)?, out),
                 StainPixels::Section { pixels, map: Some(map) } => {
-                    split(&warp_rect(pixels, map, self.spec.mpp, rect)?, out);
+                    split(&warp_rect(pixels, map, Frame::of_canvas(self.spec.mpp), rect)?, out);
                 }
             }
         }

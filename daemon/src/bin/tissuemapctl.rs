@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, bus, process, slide};
+use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, bus, process, register, slide};
 use tissuemap_daemon::exit::{self, Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Process(args) => process::run(&args),
+        Command::Register(args) => register::run(&args),
         Command::Slide(SlideCommand::Info(args)) => slide::info(&args),
         Command::Status(args) => in_runtime(bus::status(cli.bus, args)),
         Command::Wait(args) => in_runtime(bus::wait(cli.bus, args)),

@@ -1,12 +1,15 @@
 //! The commands of `tissuemapctl`. Data goes to standard output, words to standard error.
 
+mod bar;
 pub mod bus;
 pub mod process;
+pub mod register;
 pub mod slide;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tissuemap::road::RoadParams;
 use tissuemap::units::Mpp;
 
 use crate::config::BusKind;
@@ -14,12 +17,13 @@ use crate::exit;
 
 const EXAMPLES: &str = "Examples:
   tissuemapctl process case7_HE.svs case7_CD31.svs --model mouse.onnx
+  tissuemapctl register case7_HE.svs case7_CD31.svs --out case7
   tissuemapctl slide info case7_HE.svs
   tissuemapctl status --watch
   tissuemapctl wait --timeout 3600 && echo 'a result is there'
 ";
 
-/// Operates tissuemap: asks the daemon, or processes slides without it. Research use only.
+/// Operates tissuemap: asks the daemon, or works on slides without it. Research use only.
 #[derive(Debug, Parser)]
 #[command(version, after_help = format!("{EXAMPLES}\n{}", exit::HELP))]
 pub struct Cli {
@@ -35,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Process slides now, without the daemon
     Process(ProcessArgs),
+    /// Find where each point of one section lies on others, without the daemon
+    Register(RegisterArgs),
     /// Show what the daemon is doing
     Status(StatusArgs),
     /// Wait until the daemon has finished a section set
@@ -73,6 +79,61 @@ pub struct ProcessArgs {
     #[arg(long, help_heading = "Output")]
     pub force: bool,
     /// Print one JSON object a set
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+const REGISTER_EXAMPLES: &str = "Examples:
+  tissuemapctl register case7_HE.svs case7_CD31.svs case7_KI67.svs --out case7
+  tissuemapctl register HE.jpg CD31.jpg --mpp 3.5 --out lesion --landmarks HE_points.csv
+  tissuemapctl register case7_HE.svs case7_CD31.svs --out case7 --stack --stack-mpp 0.5
+
+Files in the folder --out, for each MOVING by its name, such as case7_CD31:
+  case7_CD31_transform.json     where points of FIXED lie on MOVING, with
+  case7_CD31_displacement.tif   the non-linear part: docs/REGISTRATION_FILES.md
+  case7_CD31_checkerboard.png   both sections in turn, to look at
+  case7_CD31_edges.png          the edges of both on FIXED, to look at
+  case7_CD31_landmarks.csv      --landmarks, carried to MOVING
+  registered_stack.ome.tif      --stack: what is not refused, on FIXED
+  registration.json             verdicts and figures
+
+A refused registration makes the exit code 1. Its files are written all the
+same, to be looked at. Ctrl-C leaves nothing, with the exit code 130.
+Research use only.
+";
+
+/// `tissuemapctl register`
+#[derive(Debug, Args)]
+#[command(after_help = REGISTER_EXAMPLES)]
+pub struct RegisterArgs {
+    /// The section to whose frame the others are registered: a slide, or a JPEG, PNG or TIFF image
+    pub fixed: PathBuf,
+    /// Sections of the same block; two and more are also checked against each other
+    #[arg(required = true)]
+    pub moving: Vec<PathBuf>,
+    /// Micrometres per pixel of slides and images that state none
+    #[arg(long, value_name = "UM", value_parser = parse_mpp, help_heading = "Input")]
+    pub mpp: Option<Mpp>,
+    /// Points to carry over (columns id,x,y): level-0 pixels of FIXED, pixel centres at integers
+    #[arg(long, value_name = "CSV", help_heading = "Input")]
+    pub landmarks: Option<PathBuf>,
+    /// Long side of the images that are registered; below 900 precision suffers, above 2000 only time grows
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(256..=8192),
+          default_value_t = RoadParams::default().register_long_side_px)]
+    pub long_side: u32,
+    /// The folder for the results; it appears when all of them are there
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: PathBuf,
+    /// Also write all sections as one registered OME-TIFF
+    #[arg(long, help_heading = "Output")]
+    pub stack: bool,
+    /// Resolution of the stack, unless it is FIXED's own
+    #[arg(long, value_name = "UM", value_parser = parse_mpp, requires = "stack", help_heading = "Output")]
+    pub stack_mpp: Option<Mpp>,
+    /// Replace an earlier registration in DIR
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Print registration.json instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }

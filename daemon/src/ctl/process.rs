@@ -2,20 +2,18 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use tissuemap::road::{Progress, RoadParams, SetResult, Stage};
+use tissuemap::road::{RoadParams, SetResult};
 use tissuemap::section_set::{Grouped, Manifest, SectionSet, group};
 
 use super::ProcessArgs;
+use super::bar::Bar;
 use crate::arrive::members::fingerprint;
 use crate::config::Config;
 use crate::done::is_done;
 use crate::exit::{self, Exit, Failure};
 use crate::in_process::InProcess;
 use crate::job::{Fault, Job, JobRunner};
-use crate::status::stage_name;
 
 /// Groups the slides, processes each set and prints its output directories.
 ///
@@ -80,44 +78,4 @@ fn listing(result: &SetResult, json: bool) -> Result<String, Failure> {
         return serde_json::to_string(result).map(|line| line + "\n").map_err(|error| Exit::Internal.because(&error));
     }
     Ok(exit::lines(result.outputs.iter().map(|output| output.display())))
-}
-
-/// A progress bar on standard error; lines of text where that is not a terminal.
-struct Bar {
-    bar: ProgressBar,
-    stage: Mutex<Option<Stage>>,
-}
-
-impl Bar {
-    fn new(name: &str) -> Self {
-        let style = ProgressStyle::with_template("{prefix} {msg:<9} {wide_bar} {percent:>3} %")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self { bar: ProgressBar::new(1).with_style(style).with_prefix(name.to_owned()), stage: Mutex::new(None) }
-    }
-
-    /// Replaces the bar by a line.
-    fn end(&self, words: &str) {
-        let line = format!("{}: {words}", self.bar.prefix());
-        if self.bar.is_hidden() {
-            exit::say(&line);
-        } else {
-            self.bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
-            self.bar.abandon_with_message(line);
-        }
-    }
-}
-
-impl Progress for Bar {
-    fn stage(&self, stage: Stage, done: u64, total: u64) {
-        let mut last = self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *last != Some(stage) {
-            *last = Some(stage);
-            self.bar.set_message(stage_name(stage));
-            if self.bar.is_hidden() {
-                exit::say(&format!("{}: {}", self.bar.prefix(), stage_name(stage)));
-            }
-        }
-        self.bar.set_length(total);
-        self.bar.set_position(done);
-    }
 }

@@ -1,18 +1,13 @@
 //! `overlay.png`: the section with the map over it, a legend, a scale bar.
 
-use std::convert::Infallible;
-
-use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::geometry::{Point, Size};
 use embedded_graphics::mono_font::iso_8859_1::{FONT_8X13, FONT_9X18_BOLD};
-use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
-use embedded_graphics::primitives::{Primitive, PrimitiveStyle, PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
-use embedded_graphics::text::{Baseline, Text};
-use embedded_graphics::{Drawable, Pixel};
+use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 use image::{Rgb, RgbImage};
 
 use super::RESEARCH_USE_ONLY;
+use crate::canvas::{ALARM, Canvas, INK, LINE, MARGIN, fill, swatch, text};
 use crate::contract::Cluster;
 use crate::map::{BACKGROUND, LabelMap};
 use crate::units::{Mpp, UmPoint};
@@ -22,9 +17,6 @@ const COVER: f32 = 0.45;
 /// Share of the colour along borders between labels.
 const BORDER_COVER: f32 = 0.9;
 const LEGEND_WIDTH: u32 = 280;
-const MARGIN: i32 = 14;
-const LINE: i32 = 20;
-const INK: Rgb888 = Rgb888::new(30, 30, 30);
 
 /// The drawn picture. The section fills it from pixel (0, 0), which begins at the slide's bounds origin; legend and
 /// banner lie to the right and below.
@@ -66,7 +58,7 @@ pub(super) fn draw(
     scale_bar(&mut canvas, width, height, mpp);
     let mut y = total_height as i32 - footer as i32 + MARGIN / 2;
     for warning in warnings {
-        text(&mut canvas, MARGIN, y, &format!("! {warning}"), &FONT_8X13, Rgb888::new(180, 30, 20));
+        text(&mut canvas, MARGIN, y, &format!("! {warning}"), &FONT_8X13, ALARM);
         y += LINE;
     }
     text(&mut canvas, MARGIN, y, RESEARCH_USE_ONLY, &FONT_8X13, INK);
@@ -88,14 +80,7 @@ fn legend(canvas: &mut Canvas, x: i32, map: &LabelMap, clusters: &[Cluster], tit
     text(canvas, x, MARGIN + LINE, "share of the labelled tissue", &FONT_8X13, INK);
     for (i, cluster) in clusters.iter().enumerate() {
         let y = MARGIN + LINE * (i as i32 + 2) + LINE / 2;
-        let [r, g, b] = cluster.color;
-        let style = PrimitiveStyleBuilder::new()
-            .fill_color(Rgb888::new(r, g, b))
-            .stroke_color(INK)
-            .stroke_width(1)
-            .stroke_alignment(StrokeAlignment::Inside)
-            .build();
-        fill(canvas, Rectangle::new(Point::new(x, y), Size::new(18, 14)), style);
+        swatch(canvas, x, y, cluster.color);
         let percent = if labelled == 0 { 0.0 } else { counts[cluster.id as usize] as f64 * 100.0 / labelled as f64 };
         text(canvas, x + 26, y, &format!("{:<20} {percent:5.1} %", cluster.name), &FONT_8X13, INK);
     }
@@ -113,38 +98,4 @@ fn scale_bar(canvas: &mut Canvas, width: u32, height: u32, mpp: Mpp) {
     fill(canvas, Rectangle::new(Point::new(x - 6, y - 22), back), PrimitiveStyle::with_fill(Rgb888::WHITE));
     fill(canvas, Rectangle::new(Point::new(x, y), Size::new(bar, 5)), PrimitiveStyle::with_fill(INK));
     text(canvas, x, y - 18, &label, &FONT_8X13, INK);
-}
-
-fn text(canvas: &mut Canvas, x: i32, y: i32, words: &str, font: &MonoFont, color: Rgb888) {
-    let Ok(_) =
-        Text::with_baseline(words, Point::new(x, y), MonoTextStyle::new(font, color), Baseline::Top).draw(canvas);
-}
-
-fn fill(canvas: &mut Canvas, shape: Rectangle, style: PrimitiveStyle<Rgb888>) {
-    let Ok(()) = shape.into_styled(style).draw(canvas);
-}
-
-/// An image that `embedded-graphics` draws on; what lies outside is cut off.
-struct Canvas<'a>(&'a mut RgbImage);
-
-impl OriginDimensions for Canvas<'_> {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas<'_> {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
-        for Pixel(point, color) in pixels {
-            if let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y))
-                && let Some(pixel) = self.0.get_pixel_mut_checked(x, y)
-            {
-                *pixel = Rgb([color.r(), color.g(), color.b()]);
-            }
-        }
-        Ok(())
-    }
 }

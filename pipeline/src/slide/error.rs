@@ -43,7 +43,9 @@ impl SlideError {
             }
             Self::AnisotropicMpp { .. } => "re-export the slide with square pixels",
             Self::TooCoarse { .. } => "use a model trained at a coarser mpp, or scan at a higher magnification",
-            Self::TooLarge { .. } => "raise the limit in the configuration if the slide is genuine",
+            Self::TooLarge { .. } => {
+                "raise the limit in the configuration if the slide is genuine; convert large plain images to pyramidal TIFF"
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! Slides: one trait for reading pixels of a pyramid, real slides through OpenSlide behind it, and a synthetic source.
+//! Slides: one trait for reading pixels of a pyramid, real slides through OpenSlide behind it, plain
+//! images (`plain`), and a synthetic source.
 //!
 //! **Invariant:** slides are opened read-only; label and macro images are never read (they may show patient data).
 
@@ -6,6 +7,7 @@ mod error;
 mod limits;
 mod openslide;
 mod openslide_ffi;
+mod plain;
 mod resample;
 mod synthetic;
 
@@ -21,6 +23,7 @@ pub use error::SlideError;
 pub use limits::Limits;
 pub use openslide::version as openslide_version;
 pub use openslide_ffi::load as load_openslide;
+pub use plain::open_slide_or_image;
 pub use resample::{Resampled, thumbnail};
 pub use synthetic::SyntheticSlide;
 

@@ -6,10 +6,10 @@ use image::{Rgb, RgbImage};
 use super::{Level, Limits, SlideError, SlideInfo, SlideSource};
 use crate::units::{Level0Rect, Mpp, PixelRect};
 
-/// A slide in memory, for tests and measurements: an image as level 0, halved levels, and bounds that may lie inside
+/// A slide in memory, for plain images, tests and measurements: an image as level 0, halved levels, and bounds that may lie inside
 /// the canvas (no freely available small file has a bounds offset).
 pub struct SyntheticSlide {
-    info: SlideInfo,
+    pub(super) info: SlideInfo,
     levels: Vec<RgbImage>,
     limits: Limits,
 }
