@@ -13,6 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tissuemap::contract::example;
 use tissuemap::overlay;
+use tissuemap::register::Verdict;
+use tissuemap::slide::OpenOptions;
 use tissuemap::units::Mpp;
 
 use crate::support;
@@ -244,6 +246,84 @@ fn h16_arriving_slides_become_overlays_and_stay_as_they_were_and_a_restart_repea
     assert_eq!(written().expect("there"), first);
 
     assert!(originals(&site.incoming()) == before, "originals have changed");
+}
+
+/// Puts a section of the same colours and none of the structure in the place of a case's slide: 48 pieces of the derived
+/// section, in another order.
+fn bring_foreign(site: &Site, case: &str, stain: &str) {
+    let path = scanned().join(slide("demo", stain));
+    let source = tissuemap::slide::open(&path, &OpenOptions::default()).expect("opens");
+    let mpp = Mpp::new(1.0).expect("plausible");
+    let section = tissuemap::slide::thumbnail(&source, mpp).expect("readable");
+    let (width, height) = (section.width() / 6, section.height() / 8);
+    let mut shuffled = image::RgbImage::from_pixel(section.width(), section.height(), image::Rgb([244; 3]));
+    for piece in 0..48_u32 {
+        // 19 has no factor in common with 48, so every piece is used once.
+        let from = (piece * 19 + 7) % 48;
+        let pixels = image::imageops::crop_imm(&section, from % 6 * width, from / 6 * height, width, height).to_image();
+        image::imageops::replace(&mut shuffled, &pixels, i64::from(piece % 6 * width), i64::from(piece / 6 * height));
+    }
+    tissuemap::pyramid::write_rgb(&site.incoming().join(slide(case, stain)), &shuffled, mpp, "").expect("written");
+}
+
+#[test]
+fn h14_a_section_of_another_tissue_is_refused_and_every_output_says_so() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    let waiting = site.ctl(&["wait", "--timeout", "300"]).stdout(Stdio::piped()).spawn().expect("it runs");
+    bring_foreign(&site, "case8", "KI67");
+    for stain in ["HE", "CD31"] {
+        fs::copy(scanned().join(slide("demo", stain)), site.incoming().join(slide("case8", stain))).expect("copy");
+    }
+    assert!(waiting.wait_with_output().expect("it ends").status.success());
+
+    let status = succeed(site.ctl(&["status", "--json"]));
+    let status: Value = serde_json::from_str(stdout(&status)).expect("JSON");
+    let told = &status["last_result"]["registration"];
+    assert_eq!((&told[0]["stain"], &told[0]["verdict"]), (&"CD31".into(), &"good".into()), "{told}");
+    assert_eq!((&told[1]["stain"], &told[1]["verdict"]), (&"KI67".into(), &"refused".into()), "{told}");
+    assert!(told[1]["reasons"][0].as_str().expect("a reason").contains("same tissue"), "{told}");
+    assert_eq!(daemon.end(), Some(0));
+
+    assert!(!result(&site.incoming(), "case8", "KI67").exists(), "a refused section gets no map");
+    for stain in ["HE", "CD31"] {
+        let folder = result(&site.incoming(), "case8", stain);
+        let record = overlay::read_record(&folder).expect("a record");
+        assert!(
+            record.warnings.iter().any(|w| w.contains("stain KI67") && w.contains("left out")),
+            "{:?}",
+            record.warnings
+        );
+        assert_eq!(record.registration[1].verdict, Verdict::Refused);
+        assert_eq!(record.sections[2]["placement"], "left-out");
+        let features = json(&folder.join(overlay::CLUSTERS_GEOJSON));
+        let metadata = &features["features"][0]["properties"]["metadata"];
+        assert_eq!(metadata["registration"], "CD31 good, KI67 refused");
+        // The banner of warnings is red text below the section; without warnings there is none.
+        let picture = image::open(folder.join(overlay::OVERLAY_PNG)).expect("a PNG").into_rgb8();
+        let footer = picture.height() - 60;
+        assert!(picture.enumerate_pixels().any(|(_, y, pixel)| y > footer && pixel.0 == [180, 30, 20]), "no banner");
+    }
+}
+
+#[test]
+fn h14_a_set_with_a_refused_stain_fails_where_that_is_wanted() {
+    let site = Site::new();
+    bring_foreign(&site, "case9", "CD31");
+    for stain in ["HE", "KI67"] {
+        fs::copy(scanned().join(slide("demo", stain)), site.incoming().join(slide("case9", stain))).expect("copy");
+    }
+    let config = fs::read_to_string(site.config()).expect("readable");
+    fs::write(site.config(), format!("{config}[road]\nrefused_stain = \"fail-set\"\n")).expect("write");
+    let slides = STAINS.map(|stain| site.incoming().join(slide("case9", stain)).display().to_string());
+    let config = site.config().display().to_string();
+    let mut args = vec!["process", "--config", &config];
+    args.extend(slides.iter().map(String::as_str));
+    let failed = site.ctl(&args).output().expect("it runs");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let told = stderr(&failed);
+    assert!(told.contains("registration of stain CD31 is refused") && told.contains("hint: "), "{told}");
+    assert!(STAINS.iter().all(|stain| !result(&site.incoming(), "case9", stain).exists()), "something was published");
 }
 
 #[test]

@@ -173,3 +173,108 @@ fn tent(position: f64) -> f64 {
     let (margin, side) = (f64::from(2 * MARGIN_PX), f64::from(BLOCK_PX + 2 * MARGIN_PX));
     (position.min(side - 1.0 - position) / margin).clamp(0.0, 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+    use crate::placement::{Placement, place};
+    use crate::slide::SyntheticSlide;
+    use crate::units::Affine;
+
+    /// Blots of many sizes on glass.
+    fn section(seed: u32, offset: [f64; 2]) -> Arc<dyn SlideSource> {
+        let noise = |i: u32, salt: u32| f64::from((i * 7919 + salt * 104_729 + seed * 15_485_863) % 1009) / 1009.0;
+        let blots: Vec<[f64; 4]> = (0..260)
+            .map(|i| {
+                [
+                    noise(i, 1) * 900.0 + 150.0,
+                    noise(i, 2) * 700.0 + 150.0,
+                    3.0 + 14.0 * noise(i, 3),
+                    0.2 + 0.6 * noise(i, 4),
+                ]
+            })
+            .collect();
+        let image = RgbImage::from_fn(1200, 1000, |x, y| {
+            let (x, y) = (f64::from(x) + offset[0], f64::from(y) + offset[1]);
+            let density: f64 = blots
+                .iter()
+                .map(|[cx, cy, width, density]| {
+                    let square = ((x - cx).powi(2) + (y - cy).powi(2)) / (width * width);
+                    if square < 20.0 { density * (-0.5 * square).exp() } else { 0.0 }
+                })
+                .sum();
+            Rgb([0.5, 1.0, 0.6].map(|c| (242.0 * 10f64.powf(-c * density)).round() as u8))
+        });
+        Arc::new(SyntheticSlide::new(image, Mpp::new(1.0).expect("plausible")))
+    }
+
+    fn unheard(_: u64, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// Distances in µm between what the map makes of tissue and where that is.
+    fn errors(found: &Registered, offset: [f64; 2]) -> f64 {
+        let mut errors: Vec<f64> = (0..100)
+            .map(|i| {
+                let p = UmPoint { x: 250.0 + f64::from(i % 10) * 70.0, y: 250.0 + f64::from(i / 10) * 55.0 };
+                let to = found.map.apply(p);
+                (to.x - p.x + offset[0]).hypot(to.y - p.y + offset[1])
+            })
+            .collect();
+        errors.sort_by(f64::total_cmp);
+        errors[50]
+    }
+
+    #[test]
+    fn a_map_that_is_off_by_a_few_pixels_is_mended_and_one_cell_wide_doubt_is_gone() {
+        let offset = [3.3, -2.1];
+        let (reference, moving) = (section(1, [0.0; 2]), section(1, offset));
+        let (coarse, fine_mpp) = (Mpp::new(4.0).expect("plausible"), Mpp::new(1.0).expect("plausible"));
+        let params = RegisterParams::default();
+        let placed = place(&reference, &[&moving], coarse, &params, &unheard).expect("readable").remove(0);
+        let Placement::Registered(mut placed) = placed else { panic!("{placed:?}") };
+        // What a thumbnail of a large slide leaves: some micrometres.
+        placed.map = Affine([[1.0, 0.0, 1.2 - offset[0]], [0.0, 1.0, -1.5 - offset[1]]]).into();
+        placed.uncertainty_um.clear();
+        let before = errors(&placed, offset);
+        let refine = |on_tissue: &(dyn Fn(UmPoint, f64) -> bool + Sync)| {
+            refine(&reference, &moving, &placed, fine_mpp, &params, on_tissue, &unheard).expect("readable")
+        };
+        let (refined, gain) = refine(&|_, _| true);
+        let after = errors(&refined, offset);
+        assert!(before > 1.5 && after < 0.3, "{before} µm before, {after} µm after, {gain:?}");
+        assert_eq!(refined.uncertainty_um.len(), refined.map.deformation().field.as_ref().expect("one").nodes.len());
+
+        let (untouched, gain) = refine(&|_, _| false);
+        assert_eq!((gain.blocks, gain.compared), (0, 0));
+        assert!((errors(&untouched, offset) - before).abs() < 1e-3);
+    }
+
+    #[test]
+    fn sections_without_common_detail_stay_nearly_where_they_are() {
+        let (reference, moving) = (section(1, [0.0; 2]), section(2, [0.0; 2]));
+        let mpp = Mpp::new(1.0).expect("plausible");
+        let params = RegisterParams::default();
+        let placed = place(&reference, &[&reference], mpp, &params, &unheard).expect("readable").remove(0);
+        let Placement::Registered(placed) = placed else { panic!("{placed:?}") };
+        let (refined, _) =
+            refine(&reference, &moving, &placed, mpp, &params, &|_, _| true, &unheard).expect("readable");
+        let moved = errors(&refined, [0.0; 2]);
+        assert!(moved < 4.0, "moved by {moved} µm towards what is not there");
+    }
+
+    #[test]
+    fn a_refinement_that_is_broken_off_is_cancelled() {
+        let slide = section(1, [0.0; 2]);
+        let mpp = Mpp::new(1.0).expect("plausible");
+        let params = RegisterParams::default();
+        let placed = place(&slide, &[&slide], Mpp::new(4.0).expect("plausible"), &params, &unheard).expect("readable");
+        let Placement::Registered(placed) = &placed[0] else { panic!("{placed:?}") };
+        let broken = refine(&slide, &slide, placed, mpp, &params, &|_, _| true, &|_, _| ControlFlow::Break(()));
+        assert!(matches!(broken, Err(PlacementError::Cancelled)));
+    }
+}

@@ -1,9 +1,9 @@
 //! A section drawn in the frame of another one.
 
-use image::RgbImage;
+use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
-use crate::deformation::SectionMap;
+use crate::carry::Carry;
 use crate::slide::{Resampled, SlideError};
 use crate::units::{Mpp, PixelRect, UmPoint};
 
@@ -32,35 +32,41 @@ impl Frame {
 }
 
 /// Bilinear samples of `moving`, whose pixels begin at its canvas origin, where `map` sends the pixel centres of `rect` of
-/// `frame`. `moving` may have another resolution than the frame. What lies beyond the slide is its background.
+/// `frame`: a [`crate::deformation::SectionMap`] draws a section in the frame of the reference, [`crate::carry::Back`] the other way round.
+/// `moving` may have another resolution than the frame. What lies beyond the slide, or nowhere, is its background.
 ///
 /// Calls nothing of rayon, so it may be called by rayon's threads while others wait for a tile of `moving`.
 ///
 /// # Errors
 /// Whatever reading the slide gives.
-pub fn warp_rect(moving: &Resampled, map: &SectionMap, frame: Frame, rect: PixelRect) -> Result<RgbImage, SlideError> {
+pub fn warp_rect(moving: &Resampled, map: &impl Carry, frame: Frame, rect: PixelRect) -> Result<RgbImage, SlideError> {
     let PixelRect { width, height, .. } = rect;
     // In pixels of the moving section, centres at integers: edge-based continuous minus a half.
-    let positions: Vec<(f64, f64)> = (0..i64::from(height))
+    let positions: Vec<Option<(f64, f64)>> = (0..i64::from(height))
         .flat_map(|row| (0..i64::from(width)).map(move |col| (rect.x + col, rect.y + row)))
         .map(|(x, y)| {
-            let (x, y) = map.apply(frame.centre(x, y)).to_pixels(moving.mpp());
-            (x - 0.5, y - 0.5)
+            let (x, y) = map.carry(frame.centre(x, y))?.to_pixels(moving.mpp());
+            Some((x - 0.5, y - 0.5))
         })
         .collect();
     let range = |pick: fn(&(f64, f64)) -> f64| {
         let (low, high) = positions
             .iter()
+            .flatten()
             .map(pick)
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         // One more than the last pixel: bilinear samples have a right and a lower neighbour.
         (low.floor() as i64, (high.floor() - low.floor()) as u32 + 2)
     };
+    let mut out = RgbImage::from_pixel(width, height, Rgb(moving.slide().info().background));
+    if positions.iter().all(Option::is_none) {
+        return Ok(out);
+    }
     let ((x0, columns), (y0, rows)) = (range(|p| p.0), range(|p| p.1));
     let block = moving.read(PixelRect { x: x0, y: y0, width: columns, height: rows })?;
     let (source, stride) = (block.as_raw(), columns as usize * 3);
-    let mut out = RgbImage::new(width, height);
-    for (pixel, (x, y)) in out.pixels_mut().zip(&positions) {
+    for (pixel, position) in out.pixels_mut().zip(&positions) {
+        let Some((x, y)) = position else { continue };
         // Floor before subtracting the block's origin: the other way round -1e-15 would round up to a whole pixel.
         let (left, top) = (x.floor(), y.floor());
         let (a, b) = ((x - left) as f32, (y - top) as f32);
@@ -81,7 +87,7 @@ pub fn warp_rect(moving: &Resampled, map: &SectionMap, frame: Frame, rect: Pixel
 /// As [`warp_rect`].
 pub fn warp_picture(
     moving: &Resampled,
-    map: &SectionMap,
+    map: &impl Carry,
     frame: Frame,
     width: u32,
     height: u32,
@@ -108,9 +114,9 @@ pub fn warp_picture(
 mod tests {
     use std::sync::Arc;
 
-    use image::Rgb;
-
     use super::*;
+    use crate::carry::Back;
+    use crate::deformation::SectionMap;
     use crate::patches::{PatchSource, PatchSpec, StainPixels};
     use crate::slide::{SlideSource, SyntheticSlide};
     use crate::units::Affine;
@@ -151,5 +157,21 @@ mod tests {
         let rect = PixelRect { x: 0, y: 0, width: 460, height: 390 };
         assert_eq!(whole, warp_rect(&moving, &turned(), frame, rect).expect("readable"));
         assert_eq!(whole.get_pixel(459, 389), &Rgb([255; 3]));
+    }
+
+    #[test]
+    fn a_picture_carried_there_and_back_is_the_picture() {
+        let moving = section(0.5);
+        let frame = Frame::of_canvas(mpp(0.5));
+        let there = warp_picture(&moving, &turned(), frame, 600, 500).expect("readable");
+        let there: Arc<dyn SlideSource> = Arc::new(SyntheticSlide::single_level(there, mpp(0.5)));
+        let there = Resampled::new(there, mpp(0.5)).expect("fine enough");
+        let rect = PixelRect { x: 250, y: 220, width: 60, height: 50 };
+        let back = warp_rect(&there, &Back(&turned()), frame, rect).expect("readable");
+        let original = moving.read(rect).expect("readable");
+        for (a, b) in back.pixels().zip(original.pixels()) {
+            // Two interpolations of a soft picture; red and green step by 1, blue repeats after 256.
+            assert!((0..2).all(|c| a.0[c].abs_diff(b.0[c]) <= 2), "{a:?} for {b:?}");
+        }
     }
 }
