@@ -19,7 +19,7 @@ const UNDRAWN_SHARE: f64 = 0.6;
 const SHORTEST_LINE: f32 = 1.0 / 22.0;
 /// How much of the contrast is left to the section below the edges.
 const GREY_CONTRAST: f32 = 0.6;
-const FIXED_EDGES: [u8; 3] = [0, 150, 60];
+const FIXED_EDGES: [u8; 3] = [80, 190, 120];
 const MOVING_EDGES: [u8; 3] = [225, 0, 160];
 /// Width of a character of the small and the large font.
 const SMALL_PX: u32 = 8;
