@@ -38,7 +38,8 @@ pub struct Record {
     pub warnings: Vec<String>,
     /// Per stain, in the model's order: placement, map and quality figures.
     pub sections: Vec<Value>,
-    /// How each registered stain was judged, in the model's order.
+    /// How each registered stain was judged, in the model's order; empty in records from before there were verdicts.
+    #[serde(default)]
     pub registration: Vec<StainVerdict>,
     /// Outcome and share of tissue on the reference section.
     pub tissue: Value,
