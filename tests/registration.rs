@@ -205,6 +205,9 @@ fn the_expected_error_ranks_registrations_as_the_true_error_does() {
     assert!(correlation >= 0.6, "Spearman {correlation:.3} over {} runs", actual.len());
 }
 
+/// Something that happens to a section on its way to the scanner.
+type Damage<'a> = &'a dyn Fn(&mut Case);
+
 /// Glass beside the sections.
 const GLASS: Rgb<u8> = Rgb([243, 242, 244]);
 
@@ -252,9 +255,9 @@ fn control_tissue_pale_stains_and_torn_pieces_do_not_break_a_pair() {
     let mut findings = Vec::new();
     for index in [0, 1, 6] {
         let as_is = pairs[index].read(&sets).expect("readable");
-        let damage: [(&str, &dyn Fn(&mut Case)); 3] =
+        let damages: [(&str, Damage); 3] =
             [("control tissue", &|case| beside_control_tissue(case, &other)), ("faded", &faded), ("torn", &torn)];
-        for (name, damage) in damage {
+        for (name, damage) in damages {
             let mut case = as_is.clone();
             damage(&mut case);
             let found = found(name, &case.fixed, &case.moving, section_mpp());

@@ -54,10 +54,11 @@ proptest! {
 
     #[test]
     fn gradient_of_distance_and_bending_matches_finite_differences(
-        seed in 0u64..1000, degrees in -10f64..10.0, x in -3f64..3.0, y in -3f64..3.0, weight in 0.001f64..0.1,
+        seed in 0u64..1000, degrees in -10f64..10.0, x in -3f64..3.0, y in -3f64..3.0, weight in 0.0005f64..0.005,
     ) {
         let level = level(seed, 1);
-        // The moving image ends inside the fixed one at the right and the bottom: weights change there.
+        // The moving image ends inside the fixed one at the right and the bottom: weights change there. Bending and distance
+        // weigh about the same in the gradient.
         let objective = Objective::new(&level, nearly(degrees, x - 45.0, y - 45.0), 8, weight);
         let count = 2 * objective.node_count();
         let nodes = numbers(count, 0.4, seed);
