@@ -110,7 +110,7 @@ impl Grid {
 /// One stain's pixels.
 pub enum StainPixels {
     /// The section, and where a point of the reference lies on it. `None` for the reference itself.
-    Section { pixels: Resampled, map: Option<SectionMap> },
+    Section { pixels: Resampled, map: Option<Box<SectionMap>> },
     /// No usable section: every pixel has the contract's fill colour.
     Missing([u8; 3]),
 }
@@ -161,7 +161,7 @@ impl PatchSource {
                 }
                 StainPixels::Section { pixels, map: None } => split(&pixels.read(rect)?, out),
                 StainPixels::Section { pixels, map: Some(map) } => {
-                    split(&warp_rect(pixels, map, Frame::of_canvas(self.spec.mpp), rect)?, out);
+                    split(&warp_rect(pixels, map.as_ref(), Frame::of_canvas(self.spec.mpp), rect)?, out);
                 }
             }
         }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn section(map: Option<Affine>) -> StainPixels {
-        let map = map.map(SectionMap::from);
+        let map = map.map(|map| Box::new(SectionMap::from(map)));
         StainPixels::Section { pixels: Resampled::new(slide(), Mpp::new(0.5).expect("plausible")).expect("fine"), map }
     }
 

@@ -1,5 +1,6 @@
 //! How the sections of a set lie to its reference: thumbnails from the slides' levels, registered, judged.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -35,7 +36,7 @@ pub enum Placement {
     /// It is the reference.
     Reference,
     /// Its map is good or to be reviewed.
-    Registered(Registered),
+    Registered(Box<Registered>),
     /// No map was found, or the one that was found is refused: the model sees the fill colour instead, and this section
     /// gets no map.
     LeftOut { reason: String, refused: Option<Box<Registered>> },
@@ -107,13 +108,18 @@ pub fn place(
         Ok(found) => {
             // Thumbnails begin at the bounds origin, canvases do not.
             let map = found.map.to_um(mpp).between(from, slide.info().bounds_origin());
-            let placed = Registered { map, uncertainty_um: found.uncertainty_um, quality: found.quality };
+            let placed = Box::new(Registered { map, uncertainty_um: found.uncertainty_um, quality: found.quality });
             if placed.quality.verdict == Verdict::Refused {
-                Placement::LeftOut { reason: placed.quality.reasons.join("; "), refused: Some(Box::new(placed)) }
+                Placement::LeftOut { reason: placed.quality.reasons.join("; "), refused: Some(placed) }
             } else {
                 Placement::Registered(placed)
             }
         }
     });
     Ok(placements.collect())
+}
+
+/// An [`Advance`] that nobody hears and that never ends the work.
+pub fn unheard(_: u64, _: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }

@@ -24,7 +24,7 @@ enum Errand {
         /// Folder that holds section-sets, slides and patches.
         #[arg(long)]
         data: PathBuf,
-        /// Folder for one CSV of mapped landmarks per pair, runs.csv and estimated_error.svg.
+        /// Folder for one CSV of mapped landmarks per pair, runs.csv and a plot of the errors.
         #[arg(long)]
         out: PathBuf,
     },

@@ -1,101 +1,101 @@
-//! What the finer look at a registration gains: real pairs are registered on small images, as large slides are, and then
-//! refined at full resolution.
+//! What the finer look at a registration gains: sections are registered on small images, as large slides are, and then
+//! refined at full resolution. Real pairs with landmarks, and known deformations of one slide.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
+use image::RgbImage;
 use tissuemap::fine;
-use tissuemap::placement::{Placement, place, registration_mpp};
+use tissuemap::placement::{Placement, Registered, place, registration_mpp, unheard};
 use tissuemap::register::RegisterParams;
 use tissuemap::slide::{self, OpenOptions, SlideSource, SyntheticSlide};
+use tissuemap::tissue::{TissueParams, find_tissue};
 use tissuemap::units::{Mpp, UmPoint};
-use xtask::evaluate::{SmoothWarp, read_pairs};
+use xtask::evaluate::{SmoothWarp, quantile, read_pairs};
 
 /// Micrometres per pixel of the section images.
 const SECTION_MPP: f64 = 3.48;
 /// Long sides of the images that stand for a thumbnail of a large slide.
-const LONG_SIDES_PX: [u32; 2] = [200, 450];
+const LONG_SIDES_PX: [u32; 3] = [200, 300, 450];
+/// Known deformations, and their largest displacement as a share of the diagonal.
+const WARPS: u64 = 3;
+const WARP_SHARE: f64 = 0.03;
 
-/// Prints the median and 90th percentile rTRE of every pair before and after refinement.
+/// Prints median and 90th percentile errors before and after refinement.
 pub(crate) fn run(data: &Path) -> Result<()> {
-    let sets = data.join("section-sets");
-    let mpp = Mpp::new(SECTION_MPP)?;
-    let advance = |_: u64, _: u64| ControlFlow::Continue(());
-    println!("thumbnail  pair               verdict  before           after            seconds  blocks  correction um");
+    println!("thumbnail  sections           before           after             unit   seconds");
     for long_side in LONG_SIDES_PX {
-        let mut means = [0.0; 2];
-        let pairs = read_pairs(&sets)?;
-        for pair in &pairs {
-            let case = pair.read(&sets)?;
-            let slide =
-                |image: &image::RgbImage| -> Arc<dyn SlideSource> { Arc::new(SyntheticSlide::new(image.clone(), mpp)) };
-            let (fixed, moving) = (slide(&case.fixed), slide(&case.moving));
-            let coarse = registration_mpp(&[&fixed, &moving], long_side);
-            let params = RegisterParams::default();
-            let placed = place(&fixed, &[&moving], coarse, &params, &advance)?.pop().context("one section")?;
-            let (verdict, placed) = match placed {
-                Placement::Registered(found) => (found.quality.verdict.to_string(), found),
-                Placement::LeftOut { refused: Some(found), .. } => ("refused".into(), *found),
-                other => anyhow::bail!("{}: {other:?}", pair.pair),
-            };
-            let begun = Instant::now();
-            let (refined, gain) = fine::refine(&fixed, &moving, &placed, mpp, &params, &|_, _| true, &advance)?;
-            let seconds = begun.elapsed().as_secs_f64();
-            let [before, after] = [&placed, &refined].map(|found| {
-                case.rtre(|x, y| {
-                    let p = found.map.apply(UmPoint::from_pixels(x + 0.5, y + 0.5, mpp)).to_pixels(mpp);
-                    (p.0 - 0.5, p.1 - 0.5)
-                })
-            });
-            means = [means[0] + before.median, means[1] + after.median];
-            println!(
-                "{long_side:<10} {:<18} {verdict:<8} {:.4} / {:.4}  {:.4} / {:.4}  {seconds:<7.2}  {:<6}  {:.1}",
-                pair.pair, before.median, before.p90, after.median, after.p90, gain.blocks, gain.median_correction_um
-            );
-        }
-        let image = slide::open(&data.join("slides/cmu_small_region.svs"), &OpenOptions::default())?;
-        let finest = Mpp::new(1.0)?;
-        let image = slide::thumbnail(&image, finest)?;
-        for seed in 0..3 {
-            let warp = SmoothWarp::random(seed, image.width(), image.height(), 0.03);
-            let slide = |image: &image::RgbImage| -> Arc<dyn SlideSource> {
-                Arc::new(SyntheticSlide::new(image.clone(), finest))
-            };
-            let (fixed, moving) = (slide(&image), slide(&warp.image(&image)));
-            let coarse = registration_mpp(&[&fixed, &moving], long_side);
-            let params = RegisterParams::default();
-            let Some(Placement::Registered(placed)) = place(&fixed, &[&moving], coarse, &params, &advance)?.pop()
-            else {
-                println!("failed");
-                continue;
-            };
-            let (refined, _) = fine::refine(&fixed, &moving, &placed, finest, &params, &|_, _| true, &advance)?;
-            let mask = tissuemap::tissue::find_tissue(&image, 1.0, &Default::default());
-            let [b, a] = [&placed, &refined].map(|found| {
-                let mut e: Vec<f64> = (0..mask.tissue.len())
-                    .step_by(37)
-                    .filter(|i| mask.tissue[*i])
-                    .map(|i| {
-                        let (x, y) = ((i as u32 % mask.width) as f64, (i as u32 / mask.width) as f64);
-                        let p = found.map.apply(UmPoint::from_pixels(x + 0.5, y + 0.5, finest)).to_pixels(finest);
-                        let t = warp.apply([x, y]);
-                        (p.0 - 0.5 - t[0]).hypot(p.1 - 0.5 - t[1])
-                    })
-                    .collect();
-                e.sort_by(f64::total_cmp);
-                (xtask::evaluate::quantile(&e, 0.5), xtask::evaluate::quantile(&e, 0.9))
-            });
-            println!("warp {seed}: {b:.3?} -> {a:.3?} um");
-        }
-        let count = pairs.len() as f64;
+        let means = pairs(&data.join("section-sets"), long_side)?;
+        println!("{long_side:<10} mean of the medians {:.5}         {:.5}           rTRE", means[0], means[1]);
+        warps(&data.join("slides/cmu_small_region.svs"), long_side)?;
+    }
+    Ok(())
+}
+
+/// The means over all pairs of the median rTRE.
+fn pairs(sets: &Path, long_side: u32) -> Result<[f64; 2]> {
+    let mpp = Mpp::new(SECTION_MPP)?;
+    let pairs = read_pairs(sets)?;
+    let mut means = [0.0; 2];
+    for pair in &pairs {
+        let case = pair.read(sets)?;
+        let (found, seconds) = refine(&case.fixed, &case.moving, mpp, long_side)?;
+        let [before, after] = found.map(|found| case.rtre(|x, y| carried(&found, mpp, x, y)));
+        means = [means[0] + before.median / pairs.len() as f64, means[1] + after.median / pairs.len() as f64];
         println!(
-            "{long_side:<10} mean of the medians         {:.5}          {:.5}",
-            means[0] / count,
-            means[1] / count
+            "{long_side:<10} {:<18} {:.4} / {:.4}  {:.4} / {:.4}   rTRE   {seconds:.2}",
+            pair.pair, before.median, before.p90, after.median, after.p90
+        );
+    }
+    Ok(means)
+}
+
+fn warps(path: &Path, long_side: u32) -> Result<()> {
+    let mpp = Mpp::new(1.0)?;
+    let fixed = slide::thumbnail(&slide::open(path, &OpenOptions::default())?, mpp)?;
+    let mask = find_tissue(&fixed, mpp.get(), &TissueParams::default());
+    for seed in 0..WARPS {
+        let warp = SmoothWarp::random(seed, fixed.width(), fixed.height(), WARP_SHARE);
+        let (found, seconds) = refine(&fixed, &warp.image(&fixed), mpp, long_side)?;
+        let [before, after] = found.map(|found| {
+            let tissue = fixed.enumerate_pixels().zip(&mask.tissue).filter(|(_, tissue)| **tissue).step_by(37);
+            let mut errors: Vec<f64> = tissue
+                .map(|((x, y, _), _)| {
+                    let (x, y) = (f64::from(x), f64::from(y));
+                    let (to, truth) = (carried(&found, mpp, x, y), warp.apply([x, y]));
+                    (to.0 - truth[0]).hypot(to.1 - truth[1]) * mpp.get()
+                })
+                .collect();
+            errors.sort_by(f64::total_cmp);
+            [0.5, 0.9].map(|share| quantile(&errors, share))
+        });
+        println!(
+            "{long_side:<10} deformation {seed:<6} {:<6.3} / {:<6.3}  {:<6.3} / {:<6.3}   um     {seconds:.2}",
+            before[0], before[1], after[0], after[1]
         );
     }
     Ok(())
+}
+
+/// The map from small images and the refined one, and how long the refinement took.
+fn refine(fixed: &RgbImage, moving: &RgbImage, mpp: Mpp, long_side: u32) -> Result<([Registered; 2], f64)> {
+    let [fixed, moving] =
+        [fixed, moving].map(|image| -> Arc<dyn SlideSource> { Arc::new(SyntheticSlide::new(image.clone(), mpp)) });
+    let coarse = registration_mpp(&[&fixed, &moving], long_side);
+    let params = RegisterParams::default();
+    let placed = match place(&fixed, &[&moving], coarse, &params, &unheard)?.pop() {
+        Some(Placement::Registered(found) | Placement::LeftOut { refused: Some(found), .. }) => *found,
+        other => bail!("not registered: {other:?}"),
+    };
+    let begun = Instant::now();
+    let (refined, _) = fine::refine(&fixed, &moving, &placed, mpp, &params, &|_, _| true, &unheard)?;
+    Ok(([placed, refined], begun.elapsed().as_secs_f64()))
+}
+
+/// Where the pixel (`x`, `y`) of the fixed image lies, pixel centres at integers.
+fn carried(found: &Registered, mpp: Mpp, x: f64, y: f64) -> (f64, f64) {
+    let (x, y) = found.map.apply(UmPoint::from_pixels(x + 0.5, y + 0.5, mpp)).to_pixels(mpp);
+    (x - 0.5, y - 0.5)
 }

@@ -109,7 +109,7 @@ fn refine_sections(
         let (refined, gain) =
             fine::refine(reference, slide, found, grid.spec.mpp, &params.register, &on_tissue, &advance)?;
         tracing::debug!(stain = section.stain, ?gain, "Refined");
-        section.placement = Placement::Registered(refined);
+        section.placement = Placement::Registered(Box::new(refined));
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ fn stain_pixels(section: &Section, layout: &Layout) -> Result<StainPixels, Slide
     Ok(match (&section.slide, &section.placement) {
         (Some(slide), Placement::Reference) => StainPixels::Section { pixels: pixels(slide)?, map: None },
         (Some(slide), Placement::Registered(found)) => {
-            StainPixels::Section { pixels: pixels(slide)?, map: Some(found.map.clone()) }
+            StainPixels::Section { pixels: pixels(slide)?, map: Some(Box::new(found.map.clone())) }
         }
         _ => StainPixels::Missing(layout.missing_stain_fill),
     })
