@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn a_warped_rectangle_is_what_the_patches_are_cut_from() {
         let spec = PatchSpec { mpp: mpp(0.5), patch_px: 64, stride_px: 64 };
-        let patches = PatchSource::new(spec, vec![StainPixels::Section { pixels: section(0.5), map: Some(Box::new(turned())) }]);
+        let patches =
+            PatchSource::new(spec, vec![StainPixels::Section { pixels: section(0.5), map: Some(Box::new(turned())) }]);
         let mut planes = vec![0; patches.tensor_len()];
         patches.tensor_at(130, 90, &mut planes).expect("readable");
         let frame = Frame::of_canvas(mpp(0.5));

@@ -64,6 +64,9 @@ const SAME_CANDIDATE_SHARE: f64 = 0.06;
 /// Area factors serial sections of one block can have at the same resolution. Tissue stretches by a tenth or so on the
 /// glass; a map beyond this has collapsed onto a detail.
 const PLAUSIBLE_AREA_FACTOR: std::ops::RangeInclusive<f64> = 0.7..=1.4;
+/// The map is judged on the finest level whose long side is at most this: how far edges run in parallel depends on how
+/// fine they are, and the thresholds of the verdict were drawn at this size.
+const JUDGED_SIDE_PX: usize = 500;
 /// Candidates that go on to the middle level after all were refined on the coarse ones.
 const FINALISTS: usize = 2;
 
@@ -200,7 +203,8 @@ pub fn register(
     let inverse = affine.inverse().ok_or(RegisterError::NoCandidate)?;
     let back: Vec<Images> = pyramid.iter().map(Images::swapped).collect();
     let consensus = consensus::find(&pyramid, &back, affine, inverse, consensus::Settings::of(params));
-    let quality = quality::measure(&consensus, affine, &levels[levels.len() - 1], &peaks, mpp);
+    let judged = levels.iter().rev().find(|level| level.fixed.long_side() <= JUDGED_SIDE_PX).unwrap_or(&levels[0]);
+    let quality = quality::measure(&consensus, affine, judged, &peaks, mpp);
     let uncertainty_um =
         consensus.spread.iter().map(|px| (quality::ERROR_PER_SPREAD * px * mpp.get()) as f32).collect();
     Ok(Registration { map: PixelMap(consensus.map), uncertainty_um, quality })

@@ -44,18 +44,21 @@ pub(crate) fn node_count(side: usize, spacing: usize) -> usize {
 }
 
 impl GridWarp<'_> {
-    /// A map between full-resolution pixels seen on a level whose grid its field lies on; an affine map is its own grid.
+    /// A map between full-resolution pixels, seen on a level: exact on the level its field was found on, on others to the
+    /// distance of the field from its own interpolation.
     pub(crate) fn on_level(map: &Deformation, level: &Level) -> Self {
         let factor = level.factor as f64;
         let field = map.field.as_ref();
-        let spacing = field.map_or(level.fixed.long_side(), |field| (field.spacing / factor).round() as usize);
+        let spacing = field.map_or(level.fixed.long_side(), |field| (field.spacing / factor).round().max(2.0) as usize);
         let (cols, rows) = (node_count(level.fixed.width, spacing), node_count(level.fixed.height, spacing));
-        let nodes = match field {
-            None => vec![0.0; 2 * cols * rows],
-            Some(field) => {
-                (0..2).flat_map(|c| field.nodes.iter().map(move |node| f64::from(node[c]) / factor)).collect()
+        let full = |node: usize| ((node * spacing) as f64 + 0.5) * factor - 0.5;
+        let mut nodes = vec![0.0; 2 * cols * rows];
+        if let Some(field) = field {
+            let (xs, ys) = nodes.split_at_mut(cols * rows);
+            for (i, (x, y)) in xs.iter_mut().zip(ys).enumerate() {
+                [*x, *y] = field.at([full(i % cols), full(i / cols)]).map(|v| v / factor);
             }
-        };
+        }
         Self { affine: PixelAffine(map.affine).to_level(factor), spacing, cols, rows, nodes: Cow::Owned(nodes) }
     }
 

@@ -10,7 +10,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::quality::{TISSUE_DENSITY, TISSUE_SIGMA_PX};
-use super::{RegisterError, RegisterParams, Registration, density, register};
+use super::{RegisterError, RegisterParams, Registration, Verdict, density, register};
 use crate::units::Mpp;
 
 /// Points along each side of the lattice on which a cycle is followed.
@@ -58,6 +58,10 @@ pub fn register_set(
     let mut errors: Vec<Option<f64>> = vec![None; count];
     for (&(from, to), between) in cycles.iter().zip(&between) {
         let (Ok(to_from), Ok(to_to), Ok(between)) = (&found[from], &found[to], between) else { continue };
+        // A refused section says nothing about the others.
+        if [to_from, to_to].iter().any(|found| found.quality.verdict == Verdict::Refused) {
+            continue;
+        }
         let error = mpp.get()
             * median(lattice.iter().filter_map(|&(x, y)| {
                 let (via, direct) = (to_from.map.apply(x, y), to_to.map.apply(x, y));

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quality::RegistrationQuality;
 
+/// No place stands out: refused whatever else is found. Pieces of the right tissue in the wrong order agree in places.
+const NO_MARGIN: f64 = 0.03;
 /// Refused where both are below: wrong pairs reach a margin of 0.057 and a correlation of 0.027.
 const REFUSED_MARGIN: f64 = 0.06;
 const REFUSED_EDGES: f64 = 0.03;
@@ -53,7 +55,7 @@ pub(crate) fn judge(quality: &RegistrationQuality, diagonal_um: f64) -> (Verdict
     let mut find = |verdict: Verdict, reason: String| findings.push((verdict, reason));
     let margin = quality.search_margin.unwrap_or(f64::INFINITY);
     let edges = quality.edge_correlation;
-    if margin < REFUSED_MARGIN && edges < REFUSED_EDGES {
+    if margin < NO_MARGIN || (margin < REFUSED_MARGIN && edges < REFUSED_EDGES) {
         find(
             Verdict::Refused,
             format!(
@@ -138,7 +140,7 @@ mod tests {
             ("", Good, |q| q.search_margin = None),
             ("", Good, |q| q.cycle_error_um = None),
             ("another position", Review, |q| q.search_margin = Some(0.1)),
-            ("another position", Review, |q| q.search_margin = Some(-0.1)),
+            ("same tissue", Refused, |q| q.search_margin = Some(0.02)),
             ("hardly run in parallel", Review, |q| q.edge_correlation = 0.02),
             ("hardly run in parallel", Review, |q| (q.edge_correlation, q.search_margin) = (0.02, None)),
             ("same tissue", Refused, |q| (q.edge_correlation, q.search_margin) = (0.02, Some(0.05))),
