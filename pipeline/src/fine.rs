@@ -183,7 +183,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::placement::{Placement, place};
+    use crate::placement::{Placement, place, unheard};
     use crate::slide::SyntheticSlide;
     use crate::units::Affine;
 
@@ -208,10 +208,6 @@ mod tests {
             Rgb([0.5, 1.0, 0.6].map(|c| (242.0 * 10f64.powf(-c * density)).round() as u8))
         });
         Arc::new(SyntheticSlide::new(image, Mpp::new(1.0).expect("plausible")))
-    }
-
-    fn unheard(_: u64, _: u64) -> ControlFlow<()> {
-        ControlFlow::Continue(())
     }
 
     /// Distances in µm between what the map makes of tissue and where that is.

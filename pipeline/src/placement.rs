@@ -45,12 +45,26 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// The map that was found, a refused one too: it can be looked at.
+    pub fn found(&self) -> Option<&Registered> {
+        match self {
+            Self::Registered(found) => Some(found),
+            Self::LeftOut { refused, .. } => refused.as_deref(),
+            Self::Reference | Self::Missing => None,
+        }
+    }
+
     /// The figures of the registration, also of a refused one.
     pub fn quality(&self) -> Option<&RegistrationQuality> {
-        match self {
-            Self::Registered(found) => Some(&found.quality),
-            Self::LeftOut { refused, .. } => refused.as_ref().map(|found| &found.quality),
-            Self::Reference | Self::Missing => None,
+        self.found().map(|found| &found.quality)
+    }
+
+    /// The verdict and why it is not better; `None` for the reference and for a missing stain.
+    pub fn verdict(&self) -> Option<(Verdict, Vec<String>)> {
+        match (self, self.quality()) {
+            (_, Some(quality)) => Some((quality.verdict, quality.reasons.clone())),
+            (Self::LeftOut { reason, .. }, None) => Some((Verdict::Refused, vec![reason.clone()])),
+            (_, None) => None,
         }
     }
 }

@@ -11,13 +11,14 @@ use super::quality::RegistrationQuality;
 
 /// No place stands out: refused whatever else is found. Pieces of the right tissue in the wrong order agree in places.
 const NO_MARGIN: f64 = 0.03;
-/// Refused where both are below: wrong pairs reach a margin of 0.057 and a correlation of 0.027.
+/// Refused where both are below: wrong pairs reach a margin of 0.057; the one with a correlation above, 0.039, has a
+/// margin below 0.
 const REFUSED_MARGIN: f64 = 0.06;
 const REFUSED_EDGES: f64 = 0.03;
-/// Reviewed below one of these: good pairs have at least 0.146 and 0.035.
+/// Reviewed below one of these: good pairs have at least 0.146 and 0.034.
 const SAFE_MARGIN: f64 = 0.12;
 const SAFE_EDGES: f64 = 0.03;
-/// A local area factor at or below this is a fold or a collapse; the lowest on good pairs is 0.5.
+/// A local area factor at or below this is a fold or a collapse; the lowest on good pairs is 0.67.
 const REFUSED_JACOBIAN: f64 = 0.0;
 const SAFE_JACOBIAN: f64 = 0.3;
 /// Less of the fixed tissue finds its counterpart. Cropped and shifted sections that belong together keep 0.74.

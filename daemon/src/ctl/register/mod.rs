@@ -119,7 +119,7 @@ fn register(
         if work.advance("pictures", done as u64, moving.len() as u64).is_break() {
             return Err(interrupted());
         }
-        let files = match sections::found(placement) {
+        let files = match placement.found() {
             Some(found) => on_fixed.write(folder, section, found)?,
             None => Vec::new(),
         };

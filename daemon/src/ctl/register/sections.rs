@@ -6,7 +6,7 @@ use std::sync::Arc;
 use image::RgbImage;
 use tissuemap::landmarks::{self, Landmark};
 use tissuemap::look::{Caption, checkerboard, edge_overlay};
-use tissuemap::placement::{Placement, Registered};
+use tissuemap::placement::Registered;
 use tissuemap::slide::{Resampled, SlideError, SlideInfo, thumbnail};
 use tissuemap::transform;
 use tissuemap::units::Mpp;
@@ -15,15 +15,6 @@ use tissuemap::warp::{Frame, warp_picture};
 use super::Section;
 use crate::exit::{Exit, Failure};
 use crate::job::Fault;
-
-/// The map of a section, a refused one too: it is written to be looked at.
-pub(super) fn found(placement: &Placement) -> Option<&Registered> {
-    match placement {
-        Placement::Registered(found) => Some(found),
-        Placement::LeftOut { refused, .. } => refused.as_deref(),
-        Placement::Reference | Placement::Missing => None,
-    }
-}
 
 /// The section that the others are drawn on.
 pub(super) struct FixedSection<'a> {

@@ -49,11 +49,7 @@ pub(super) struct SectionSummary {
 impl SectionSummary {
     pub(super) fn new(section: &Section, placement: &Placement, files: Vec<String>) -> Self {
         let quality = placement.quality().cloned();
-        let (verdict, reasons) = match (&quality, placement) {
-            (Some(quality), _) => (quality.verdict, quality.reasons.clone()),
-            (None, Placement::LeftOut { reason, .. }) => (Verdict::Refused, vec![reason.clone()]),
-            (None, _) => (Verdict::Refused, Vec::new()),
-        };
+        let (verdict, reasons) = placement.verdict().unwrap_or((Verdict::Refused, Vec::new()));
         let (name, slide) = (section.name.clone(), section.slide.info().into());
         Self { name, slide, verdict, reasons, quality, files }
     }
