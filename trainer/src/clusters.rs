@@ -1,7 +1,9 @@
 //! Sizes, collapse and order of the clusters that a fit found.
 
-use tch::{IndexOp, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use crate::dataset::{Patches, chunks};
+use crate::error::TrainError;
 use crate::imsat::entropies;
 
 /// A cluster that holds more than this share of all patches leaves nothing to see on a map. Tissue is unbalanced, hence
@@ -55,11 +57,18 @@ impl Assignment {
     }
 
     /// The reproducible order of clusters: from the darkest tissue to the brightest by the mean grey value of their
-    /// `patches` (uint8 `[N, …]`), empty clusters last. Entry `i` is the present number of the future cluster `i`.
-    pub fn dark_to_bright(&self, patches: &Tensor) -> Vec<i64> {
+    /// `patches`, empty clusters last. Entry `i` is the present number of the future cluster `i`.
+    ///
+    /// # Errors
+    /// [`TrainError`] when patches cannot be read.
+    pub fn dark_to_bright(&self, patches: &Patches) -> Result<Vec<i64>, TrainError> {
         let mut brightness = vec![0.0; self.sizes.len()];
-        for (i, &cluster) in self.cluster.iter().enumerate() {
-            brightness[cluster as usize] += patches.i(i as i64).mean(Kind::Float).double_value(&[]);
+        for (from, to) in chunks(patches.count()) {
+            let means =
+                patches.range(from, to)?.to_kind(Kind::Float).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double);
+            for (&cluster, mean) in self.cluster[from as usize..].iter().zip(Vec::<f64>::try_from(means)?) {
+                brightness[cluster as usize] += mean;
+            }
         }
         let key = |c: i64| match self.sizes[c as usize] {
             0 => f64::INFINITY,
@@ -67,13 +76,14 @@ impl Assignment {
         };
         let mut order: Vec<i64> = (0..self.sizes.len() as i64).collect();
         order.sort_by(|&a, &b| key(a).total_cmp(&key(b)));
-        order
+        Ok(order)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::somewhere;
     use tch::Device;
 
     fn assignment(probs: &[&[f64]]) -> Assignment {
@@ -101,6 +111,6 @@ mod tests {
         let found = assignment(&[&[0.1, 0.8, 0.1], &[0.1, 0.1, 0.8], &[0.1, 0.1, 0.8]]);
         let grey = |v: i64| Tensor::full([1, 3, 2, 2], v, (Kind::Uint8, Device::Cpu));
         let patches = Tensor::cat(&[grey(200), grey(40), grey(60)], 0);
-        assert_eq!(found.dark_to_bright(&patches), [2, 1, 0]);
+        assert_eq!(found.dark_to_bright(&somewhere(&patches)).expect("read"), [2, 1, 0]);
     }
 }

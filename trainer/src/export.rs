@@ -41,7 +41,7 @@ pub struct Exported {
 /// # Errors
 /// [`TrainError::Model`] when the pipeline refuses the model, [`TrainError::File`] when it cannot be written.
 pub fn export(fitted: &Fitted, patches: &PatchSet, config: &Config, path: &Path) -> Result<Exported, TrainError> {
-    let evaluation = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out);
+    let evaluation = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out)?;
     let contract = contract(fitted, patches, config, &evaluation)?;
     let mut model = graph(fitted, contract.signature())?.finish();
     contract.write(&mut model);
@@ -93,9 +93,9 @@ fn provenance(fitted: &Fitted, patches: &PatchSet, config: &Config, evaluation: 
     serde_json::json!({
         "program": concat!("tissuemap-train ", env!("CARGO_PKG_VERSION")),
         "configuration": settings,
-        "section_sets": patches.sets,
-        "training_patches": patches.train.size()[0],
-        "held_out_patches": patches.held_out.size()[0],
+        "section_sets": patches.sets.len(),
+        "training_patches": patches.train.count(),
+        "held_out_patches": patches.held_out.count(),
         "cluster_sizes": fitted.assignment.sizes,
         "conditional_entropy": fitted.assignment.conditional_entropy,
         "marginal_entropy": fitted.assignment.marginal_entropy,
@@ -115,7 +115,7 @@ fn golden(patches: &PatchSet, evaluation: &Evaluation) -> Result<Golden, TrainEr
     let chosen: Vec<i64> = first.into_iter().chain(rest).take(GOLDEN_PATCHES).map(|i| i as i64).collect();
     let pick = |x: &Tensor| x.index_select(0, &Tensor::from_slice(&chosen));
     Ok(Golden {
-        patches: Vec::<u8>::try_from(pick(&patches.held_out).reshape([-1]))?,
+        patches: Vec::<u8>::try_from(patches.held_out.gather(&chosen)?.reshape([-1]))?,
         probs: to_vec(&pick(&evaluation.log_probs).exp())?,
         latent: to_vec(&pick(&evaluation.latent))?,
         reconstruction_error: to_vec(&pick(&evaluation.reconstruction_error))?,

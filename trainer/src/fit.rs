@@ -16,10 +16,10 @@ use crate::autoencoder::Autoencoder;
 use crate::checkpoint::{Checkpoint, Position};
 use crate::clusters::Assignment;
 use crate::config::Config;
-use crate::dataset::{PatchSet, chunks};
+use crate::dataset::{PatchSet, Patches, chunks};
 use crate::error::TrainError;
 use crate::imsat::{self, Clusterer, Terms, neighbour_distance};
-use crate::layers::{Mode, rows};
+use crate::layers::Mode;
 use crate::progress::{self, EpochMetrics, MetricsTable};
 
 /// What surrounds a fit but does not change its result.
@@ -37,6 +37,7 @@ pub struct Surroundings<'a> {
 /// A fitted model.
 #[derive(Debug)]
 pub struct Fitted {
+    store: VarStore,
     /// Patch → latent → patch.
     pub autoencoder: Autoencoder,
     /// Latent → cluster, clusters ordered from dark to bright tissue.
@@ -99,7 +100,7 @@ impl Phase {
 /// # Errors
 /// [`TrainError`]: too few patches, a collapsed or diverged fit, an interruption, or an unusable checkpoint folder.
 pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>) -> Result<Fitted, TrainError> {
-    let count = patches.train.size()[0];
+    let count = patches.train.count();
     for phase in SCHEDULE {
         let Plan { epochs, batch, .. } = phase.plan(config);
         if epochs > 0 && count < batch as i64 {
@@ -109,19 +110,22 @@ pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>)
             )));
         }
     }
-    if patches.held_out.size()[0] == 0 {
+    if patches.held_out.count() == 0 {
         return Err(TrainError::NoData("no patch is held out".to_owned()));
     }
     tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
     Run::new(config, patches, surroundings)?.run()
 }
 
-/// Runs the model over uint8 patches `[N, 3·S, P, P]`.
-pub fn evaluate(autoencoder: &Autoencoder, clusterer: &Clusterer, patches: &Tensor) -> Evaluation {
+/// Runs the model over patches.
+///
+/// # Errors
+/// [`TrainError`] when patches cannot be read.
+pub fn evaluate(autoencoder: &Autoencoder, clusterer: &Clusterer, patches: &Patches) -> Result<Evaluation, TrainError> {
     let _frozen = tch::no_grad_guard();
     let (mut latents, mut log_probs, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    for (from, to) in chunks(patches.size()[0]) {
-        let x = autoencoder.normalise(&rows(patches, from, to));
+    for (from, to) in chunks(patches.count()) {
+        let x = autoencoder.normalise(&patches.range(from, to)?);
         let latent = autoencoder.encode(&x, Mode::Eval);
         let decoded = autoencoder.decode(&latent, Mode::Eval);
         errors.push(Autoencoder::reconstruction_error(&x, &decoded).to_device(Device::Cpu));
@@ -129,7 +133,7 @@ pub fn evaluate(autoencoder: &Autoencoder, clusterer: &Clusterer, patches: &Tens
         latents.push(latent.to_device(Device::Cpu));
     }
     let join = |parts: &[Tensor]| Tensor::cat(parts, 0);
-    Evaluation { latent: join(&latents), log_probs: join(&log_probs), reconstruction_error: join(&errors) }
+    Ok(Evaluation { latent: join(&latents), log_probs: join(&log_probs), reconstruction_error: join(&errors) })
 }
 
 struct Run<'a> {
@@ -137,9 +141,7 @@ struct Run<'a> {
     patches: &'a PatchSet,
     surroundings: &'a Surroundings<'a>,
     fingerprint: [u8; 32],
-    store: VarStore,
-    autoencoder: Autoencoder,
-    clusterer: Clusterer,
+    networks: Networks,
     metrics: MetricsTable,
 }
 
@@ -156,27 +158,66 @@ struct Step {
     terms: Option<Terms>,
 }
 
-impl<'a> Run<'a> {
-    fn new(config: &'a Config, patches: &'a PatchSet, surroundings: &'a Surroundings<'a>) -> Result<Self, TrainError> {
-        let store = VarStore::new(surroundings.device);
-        tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
-        let (mean, deviation) = patches.plane_statistics();
+impl Fitted {
+    /// Keeps the weights in one file, which replaces an older one in one step.
+    ///
+    /// # Errors
+    /// [`TrainError`] when it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let partial = path.with_extension("partial");
+        let variables = self.store.variables();
+        Tensor::write_safetensors(&variables.iter().collect::<Vec<_>>(), &partial)?;
+        fs::rename(&partial, path).map_err(|source| TrainError::File { path: path.to_owned(), source })
+    }
+
+    /// The model whose weights [`Fitted::write`] kept, on `device`; `config` as it was fitted with, `train` its patches.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the file is missing, or belongs to another configuration.
+    pub fn read(path: &Path, config: &Config, train: &Patches, device: Device) -> Result<Self, TrainError> {
+        let Networks { mut store, autoencoder, clusterer } = Networks::new(config, device, None);
+        store.load(path)?;
+        let assignment = Assignment::new(&evaluate(&autoencoder, &clusterer, train)?.log_probs)?;
+        Ok(Self { store, autoencoder, clusterer, assignment })
+    }
+}
+
+/// What is trained.
+struct Networks {
+    store: VarStore,
+    autoencoder: Autoencoder,
+    clusterer: Clusterer,
+}
+
+impl Networks {
+    /// Fresh ones. `normalisation`: mean and deviation per plane; none where they are about to be read.
+    fn new(config: &Config, device: Device, normalisation: Option<(&[f32], &[f32])>) -> Self {
+        let store = VarStore::new(device);
         let shape = config.shape();
         let hidden: Vec<i64> = config.imsat.hidden.iter().copied().map(i64::from).collect();
         let root = store.root();
-        let autoencoder = Autoencoder::new(&(&root / "autoencoder"), &shape, &mean, &deviation);
-        let clusters = i64::from(config.clusters);
-        let clusterer = Clusterer::new(&(&root / "clusterer"), shape.latent_dim, &hidden, clusters);
+        let unknown = vec![1.0; shape.channels as usize];
+        let (mean, deviation) = normalisation.unwrap_or((&unknown, &unknown));
+        let autoencoder = Autoencoder::new(&(&root / "autoencoder"), &shape, mean, deviation);
+        let clusterer = Clusterer::new(&(&root / "clusterer"), shape.latent_dim, &hidden, i64::from(config.clusters));
+        Self { store, autoencoder, clusterer }
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a Config, patches: &'a PatchSet, surroundings: &'a Surroundings<'a>) -> Result<Self, TrainError> {
+        tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
+        let (mean, deviation) = patches.plane_statistics()?;
+        let networks = Networks::new(config, surroundings.device, Some((&mean, &deviation)));
         let fingerprint = fingerprint(config, patches)?;
-        let metrics = MetricsTable::new();
-        Ok(Self { config, patches, surroundings, fingerprint, store, autoencoder, clusterer, metrics })
+        Ok(Self { config, patches, surroundings, fingerprint, networks, metrics: MetricsTable::new() })
     }
 
     fn run(mut self) -> Result<Fitted, TrainError> {
         let mut resume = self.stored_checkpoint()?;
         let start = resume.as_ref().map_or(0, |checkpoint| checkpoint.position().phase);
         if let Some(checkpoint) = &resume {
-            checkpoint.restore_variables(&self.store)?;
+            checkpoint.restore_variables(&self.networks.store)?;
             self.metrics = checkpoint.metrics();
             tracing::info!("going on from the checkpoint in phase {}", SCHEDULE[start.min(2)].name());
         }
@@ -192,7 +233,7 @@ impl<'a> Run<'a> {
 
     fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
         let plan = phase.plan(self.config);
-        let mut adam = Adam::new(&self.store, plan.prefix, plan.learning_rate);
+        let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
         let mut done = 0;
         if let Some(checkpoint) = resume {
             checkpoint.restore_optimiser(&mut adam)?;
@@ -205,7 +246,7 @@ impl<'a> Run<'a> {
         for epoch in done..plan.epochs {
             // The clusterer's phase leaves the encoder as it is, so its latents are made once.
             if phase == Phase::Joint || (phase == Phase::Clusterer && latents.is_none()) {
-                latents = Some(self.latents());
+                latents = Some(self.latents()?);
             }
             let before = self.surroundings.checkpoint.map(|folder| (folder, self.snapshot(&adam, index, epoch)));
             let Some(metrics) = self.epoch(phase, index, epoch, &mut adam, latents.as_ref())? else {
@@ -240,33 +281,40 @@ impl<'a> Run<'a> {
         if phase == Phase::Autoencoder {
             return Ok(());
         }
-        let evaluation = evaluate(&self.autoencoder, &self.clusterer, &self.patches.train);
-        Assignment::new(&evaluation.log_probs)?.collapse().map_or(Ok(()), |reason| Err(TrainError::Collapsed(reason)))
+        self.assign()?.collapse().map_or(Ok(()), |reason| Err(TrainError::Collapsed(reason)))
     }
 
     fn finish(mut self) -> Result<Fitted, TrainError> {
-        let assign =
-            |run: &Self| Assignment::new(&evaluate(&run.autoencoder, &run.clusterer, &run.patches.train).log_probs);
-        let order = assign(&self)?.dark_to_bright(&self.patches.train);
-        self.clusterer.reorder(&order);
-        let assignment = assign(&self)?;
-        Ok(Fitted { autoencoder: self.autoencoder, clusterer: self.clusterer, assignment })
+        let order = self.assign()?.dark_to_bright(&self.patches.train)?;
+        self.networks.clusterer.reorder(&order);
+        let assignment = self.assign()?;
+        let Networks { store, autoencoder, clusterer } = self.networks;
+        Ok(Fitted { store, autoencoder, clusterer, assignment })
+    }
+
+    fn assign(&self) -> Result<Assignment, TrainError> {
+        let evaluation = evaluate(&self.networks.autoencoder, &self.networks.clusterer, &self.patches.train)?;
+        Ok(Assignment::new(&evaluation.log_probs)?)
     }
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
-        Checkpoint::take(&self.store, adam, Position { phase, epochs_done }, &self.metrics, &self.fingerprint)
+        Checkpoint::take(&self.networks.store, adam, Position { phase, epochs_done }, &self.metrics, &self.fingerprint)
     }
 
-    fn latents(&self) -> Latents {
+    fn latents(&self) -> Result<Latents, TrainError> {
         let _frozen = tch::no_grad_guard();
         let train = &self.patches.train;
-        let parts: Vec<Tensor> = chunks(train.size()[0])
-            .map(|(from, to)| self.autoencoder.encode(&self.autoencoder.normalise(&rows(train, from, to)), Mode::Eval))
-            .collect();
+        let encode = |(from, to)| {
+            Ok(self
+                .networks
+                .autoencoder
+                .encode(&self.networks.autoencoder.normalise(&train.range(from, to)?), Mode::Eval))
+        };
+        let parts: Vec<Tensor> = chunks(train.count()).map(encode).collect::<Result<_, TrainError>>()?;
         let values = Tensor::cat(&parts, 0);
         let imsat = &self.config.imsat;
         let radius = neighbour_distance(&values, i64::from(imsat.neighbour)) * imsat.radius_factor;
-        Latents { values, radius }
+        Ok(Latents { values, radius })
     }
 
     /// One walk over all training patches in random order; `None` when interrupted. An incomplete last batch is left
@@ -281,7 +329,7 @@ impl<'a> Run<'a> {
     ) -> Result<Option<EpochMetrics>, TrainError> {
         let mut generator = stream(self.config.seed, index, epoch);
         tch::manual_seed(generator.random());
-        let mut order: Vec<i64> = (0..self.patches.train.size()[0]).collect();
+        let mut order: Vec<i64> = (0..self.patches.train.count()).collect();
         order.shuffle(&mut generator);
         let mut sums = Tensor::zeros([5], (Kind::Double, self.surroundings.device));
         let mut steps = 0;
@@ -289,7 +337,7 @@ impl<'a> Run<'a> {
             if (self.surroundings.interrupted)() {
                 return Ok(None);
             }
-            let step = self.step(phase, &Tensor::from_slice(batch), latents);
+            let step = self.step(phase, batch, latents)?;
             adam.minimise(&step.loss);
             sums += step.values();
             steps += 1;
@@ -300,23 +348,24 @@ impl<'a> Run<'a> {
             loss: means[0],
             reconstruction: reconstructs.then(|| means[1]),
             imsat: (phase != Phase::Autoencoder).then(|| [means[2], means[3], means[4]]),
-            held_out_reconstruction: reconstructs.then(|| self.held_out_reconstruction()),
+            held_out_reconstruction: reconstructs.then(|| self.held_out_reconstruction()).transpose()?,
         }))
     }
 
-    fn step(&self, phase: Phase, batch: &Tensor, latents: Option<&Latents>) -> Step {
-        let device_batch = batch.to_device(self.surroundings.device);
+    fn step(&self, phase: Phase, batch: &[i64], latents: Option<&Latents>) -> Result<Step, TrainError> {
+        let device_batch = Tensor::from_slice(batch).to_device(self.surroundings.device);
         let chosen = |x: &Tensor| x.index_select(0, &device_batch);
-        let encoded = (phase != Phase::Clusterer).then(|| {
-            let x = self.autoencoder.normalise(&self.patches.train.index_select(0, batch));
-            let latent = self.autoencoder.encode(&x, Mode::Train);
-            let decoded = self.autoencoder.decode(&latent, Mode::Train);
+        let patches = (phase != Phase::Clusterer).then(|| self.patches.train.gather(batch)).transpose()?;
+        let encoded = patches.map(|patches| {
+            let x = self.networks.autoencoder.normalise(&patches);
+            let latent = self.networks.autoencoder.encode(&x, Mode::Train);
+            let decoded = self.networks.autoencoder.decode(&latent, Mode::Train);
             (latent, Autoencoder::reconstruction_error(&x, &decoded).mean(Kind::Float))
         });
         let weights = self.config.imsat.weights();
         let terms = latents.map(|all| {
             let latent = encoded.as_ref().map_or_else(|| chosen(&all.values), |(latent, _)| latent.shallow_clone());
-            imsat::terms(&self.clusterer, &latent, &chosen(&all.radius), &weights)
+            imsat::terms(&self.networks.clusterer, &latent, &chosen(&all.radius), &weights)
         });
         let reconstruction = encoded.map(|(_, error)| error);
         let joint = &self.config.joint;
@@ -328,14 +377,12 @@ impl<'a> Run<'a> {
             (None, Some(terms)) => terms.loss(&weights),
             (None, None) => Tensor::zeros([], (Kind::Float, self.surroundings.device)),
         };
-        Step { loss, reconstruction, terms }
+        Ok(Step { loss, reconstruction, terms })
     }
 
-    fn held_out_reconstruction(&self) -> f64 {
-        evaluate(&self.autoencoder, &self.clusterer, &self.patches.held_out)
-            .reconstruction_error
-            .mean(Kind::Double)
-            .double_value(&[])
+    fn held_out_reconstruction(&self) -> Result<f64, TrainError> {
+        let evaluation = evaluate(&self.networks.autoencoder, &self.networks.clusterer, &self.patches.held_out)?;
+        Ok(evaluation.reconstruction_error.mean(Kind::Double).double_value(&[]))
     }
 }
 

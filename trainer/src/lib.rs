@@ -31,6 +31,7 @@ pub mod labels;
 pub mod layers;
 pub mod progress;
 pub mod run;
+pub mod run_folder;
 pub mod sampling;
 pub mod umap;
 

@@ -10,6 +10,7 @@ use crate::dataset::PatchSet;
 use crate::error::TrainError;
 use crate::export::{Exported, export};
 use crate::fit::{Fitted, Surroundings, fit};
+use crate::run_folder::RunFolder;
 use crate::{device, interrupt, sampling};
 
 /// What `tissuemap-train fit` is asked to do.
@@ -47,11 +48,14 @@ impl FitCommand {
         let interrupted = || interrupt.load(Ordering::Relaxed);
         let folder = self.config.parent().unwrap_or(Path::new("."));
         let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &interrupted)?;
-        let checkpoint = self.out.with_extension("checkpoint");
-        let metrics = self.out.with_extension("metrics.csv");
+        let run = RunFolder::beside(&self.out);
+        run.create()?;
+        run.write_configuration(&config)?;
+        let (checkpoint, metrics) = (run.checkpoint(), run.metrics());
         let surroundings =
             Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
         let fitted = fit(&config, &patches, &surroundings)?;
+        fitted.write(&run.weights())?;
         let exported = export(&fitted, &patches, &config, &self.out)?;
         // The model is whole; what is left of the way there only takes space.
         if let Err(error) = fs::remove_dir_all(&checkpoint) {
@@ -75,9 +79,9 @@ impl FitCommand {
         patches: &PatchSet,
         exported: &Exported,
     ) -> io::Result<()> {
-        let (out, train, held_out) = (self.out.display(), patches.train.size()[0], patches.held_out.size()[0]);
+        let (out, train, held_out) = (self.out.display(), patches.train.count(), patches.held_out.count());
         writeln!(say, "{out}: {} bytes, sha256 {}", exported.bytes, exported.sha256)?;
-        writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets)?;
+        writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets.len())?;
         writeln!(say, "ONNX Runtime against libtorch: {}", exported.golden)?;
         for (i, size) in fitted.assignment.sizes.iter().enumerate() {
             let share = 100.0 * *size as f64 / train as f64;

@@ -19,7 +19,7 @@ use tissuemap::slide::SlideError;
 use tissuemap::units::Cell;
 
 use crate::config::{Config, SetFolder};
-use crate::dataset::PatchSet;
+use crate::dataset::{Origin, PatchSet, Patches};
 use crate::error::TrainError;
 
 /// Held-out blocks are this many patches wide, so that few held-out patches touch training ones.
@@ -33,7 +33,7 @@ const BLOCK_PATCHES: u32 = 4;
 /// # Errors
 /// [`TrainError::NoData`] when no set is complete, [`TrainError::Interrupted`], or whatever a folder or slide gives.
 pub fn patches(config: &Config, base: &Path, interrupted: &(dyn Fn() -> bool + Sync)) -> Result<PatchSet, TrainError> {
-    let mut sampler = Sampler { config, train: Vec::new(), held_out: Vec::new(), sets: 0 };
+    let mut sampler = Sampler { config, train: Part::default(), held_out: Part::default(), sets: Vec::new() };
     for folder in &config.sets {
         let params = RoadParams { mpp: folder.mpp, ..RoadParams::default() };
         for set in section_sets(config, folder, base)? {
@@ -74,9 +74,16 @@ fn section_sets(config: &Config, from: &SetFolder, base: &Path) -> Result<Vec<Se
 
 struct Sampler<'a> {
     config: &'a Config,
-    train: Vec<u8>,
-    held_out: Vec<u8>,
-    sets: usize,
+    train: Part,
+    held_out: Part,
+    sets: Vec<String>,
+}
+
+/// Patches one after the other, and where they were cut.
+#[derive(Default)]
+struct Part {
+    pixels: Vec<u8>,
+    origins: Vec<Origin>,
 }
 
 impl Sampler<'_> {
@@ -115,12 +122,15 @@ impl Sampler<'_> {
         for (cells, count, to) in
             [(&train, train_count, &mut self.train), (&held_out, held_out_count, &mut self.held_out)]
         {
-            match draw(&prepared, cells, count, &mut generator) {
-                Ok(patches) => to.extend(patches),
+            let places = places(&prepared, cells, count, &mut generator);
+            match cut(&prepared, &places) {
+                Ok(pixels) => to.pixels.extend(pixels),
                 Err(error) => return Ok(Err(error.to_string())),
             }
+            let set = self.sets.len() as u32;
+            to.origins.extend(places.into_iter().map(|(x, y)| Origin { set, x, y }));
         }
-        self.sets += 1;
+        self.sets.push(set.key.to_string());
         tracing::info!(
             "{}: {train_count} patches, {held_out_count} held out, from {} tissue cells",
             set.key,
@@ -130,16 +140,16 @@ impl Sampler<'_> {
     }
 
     fn finish(self) -> Result<PatchSet, TrainError> {
-        if self.sets == 0 {
+        if self.sets.is_empty() {
             return Err(TrainError::NoData("no section set can be used".to_owned()));
         }
         let shape = self.config.shape();
-        let tensor = |patches: &[u8]| {
-            let count = patches.len() as i64 / (shape.channels * shape.patch_px * shape.patch_px);
-            let size = [count, shape.channels, shape.patch_px, shape.patch_px];
-            Tensor::f_from_data_size(patches, &size, Kind::Uint8)
+        let patches = |part: Part| {
+            let size = [part.origins.len() as i64, shape.channels, shape.patch_px, shape.patch_px];
+            let pixels = Tensor::f_from_data_size(&part.pixels, &size, Kind::Uint8)?;
+            Ok::<_, TrainError>(Patches::new(pixels, part.origins))
         };
-        Ok(PatchSet { train: tensor(&self.train)?, held_out: tensor(&self.held_out)?, sets: self.sets })
+        Ok(PatchSet { train: patches(self.train)?, held_out: patches(self.held_out)?, sets: self.sets })
     }
 }
 
@@ -182,16 +192,15 @@ fn generator(seed: u64, set: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
-/// `count` patches at random positions, each within half a stride of the middle of a random cell; one after the other.
-fn draw(prepared: &Prepared, cells: &[Cell], count: u32, generator: &mut ChaCha8Rng) -> Result<Vec<u8>, SlideError> {
+/// `count` random places for patches: top-left corners, each patch within half a stride of the middle of a random cell.
+fn places(prepared: &Prepared, cells: &[Cell], count: u32, generator: &mut ChaCha8Rng) -> Vec<(i64, i64)> {
     let stride = i64::from(prepared.grid.spec.stride_px);
-    let mut position = |_| {
+    let mut place = |_| {
         let (x, y) = prepared.grid.patch_origin(*cells.choose(generator)?);
         let mut shift = || generator.random_range(0..stride) - stride / 2;
         Some((x + shift(), y + shift()))
     };
-    let positions: Vec<(i64, i64)> = (0..count).filter_map(&mut position).collect();
-    cut(prepared, &positions)
+    (0..count).filter_map(&mut place).collect()
 }
 
 /// Patches whose top-left corners are these model pixels of the reference canvas, one after the other: `[n, 3·S, P, P]`.

@@ -8,7 +8,8 @@ use tch::{Device, Kind, Tensor};
 use tissuemap::contract::StainSpec;
 
 use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches};
-use crate::dataset::PatchSet;
+use crate::dataset;
+use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
 use crate::labels::Labels;
 
@@ -31,7 +32,14 @@ pub(crate) fn texture_patches(stains: usize) -> PatchSet {
         let noise = Tensor::randn([count, 3 * stains as i64, 16, 16], (Kind::Float, Device::Cpu)) * 8.0;
         (base + noise).clamp(0.0, 255.0).to_kind(Kind::Uint8)
     };
-    PatchSet { train: draw(240), held_out: draw(30), sets: 1 }
+    PatchSet { train: somewhere(&draw(240)), held_out: somewhere(&draw(30)), sets: vec!["a".to_owned()] }
+}
+
+/// Patches `[N, 3·S, P, P]` as if cut side by side in rows of ten from one section set.
+pub(crate) fn somewhere(pixels: &Tensor) -> dataset::Patches {
+    let size = pixels.size();
+    let origin = |i| Origin { set: 0, x: i % 10 * size[3], y: i / 10 * size[2] };
+    dataset::Patches::new(pixels.shallow_clone(), (0..size[0]).map(origin).collect())
 }
 
 /// What fits them in a second.

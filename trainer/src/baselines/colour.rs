@@ -2,8 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::dataset::chunks;
-use crate::layers::rows;
+use crate::dataset::{Patches, chunks};
+use crate::error::TrainError;
 
 /// One above the brightest grey value; grey values count from 1, so that black has a finite optical density.
 const WHITE: f64 = 256.0;
@@ -11,22 +11,26 @@ const WHITE: f64 = 256.0;
 /// Mean and standard deviation of each colour plane, in grey values and in optical density (−log₁₀ of transmission, to
 /// which dyes add up): `[N, 12·S]` from uint8 patches `[N, 3·S, P, P]`, each column scaled to zero mean and unit
 /// variance over the patches.
-pub fn colour_statistics(patches: &Tensor) -> Tensor {
+///
+/// # Errors
+/// [`TrainError`] when patches cannot be read.
+pub fn colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
     let _frozen = tch::no_grad_guard();
     let statistics = |(from, to)| {
-        let grey = rows(patches, from, to).to_kind(Kind::Float);
+        let grey = patches.range(from, to)?.to_kind(Kind::Float);
         let density = -((&grey + 1.0) / WHITE).log10();
         let planes = |x: &Tensor| {
             let (deviation, mean) = x.var_mean_dim([2i64, 3].as_slice(), false, false);
             [mean, deviation.sqrt()]
         };
         let ([grey_mean, grey_deviation], [density_mean, density_deviation]) = (planes(&grey), planes(&density));
-        Tensor::cat(&[grey_mean, grey_deviation, density_mean, density_deviation], 1)
+        Ok(Tensor::cat(&[grey_mean, grey_deviation, density_mean, density_deviation], 1))
     };
-    let features = Tensor::cat(&chunks(patches.size()[0]).map(statistics).collect::<Vec<_>>(), 0);
+    let parts: Vec<Tensor> = chunks(patches.count()).map(statistics).collect::<Result<_, TrainError>>()?;
+    let features = Tensor::cat(&parts, 0);
     let (variance, mean) = features.var_mean_dim([0i64].as_slice(), false, true);
     // A column that does not vary stays 0.
-    (features - mean) / variance.sqrt().clamp_min(1e-6)
+    Ok((features - mean) / variance.sqrt().clamp_min(1e-6))
 }
 
 #[cfg(test)]
@@ -36,12 +40,12 @@ mod tests {
 
     use crate::baselines::kmeans::kmeans;
     use crate::distances::Points;
-    use crate::testing::{seeded, texture_patches};
+    use crate::testing::{seeded, somewhere, texture_patches};
 
     #[test]
     fn columns_are_standardised_and_tell_colours_apart() {
         let _turn = seeded(1);
-        let features = colour_statistics(&texture_patches(2).train);
+        let features = colour_statistics(&texture_patches(2).train).expect("read");
         assert_eq!(features.size(), [240, 24]);
         assert!(features.mean_dim([0i64].as_slice(), false, Kind::Float).abs().max().double_value(&[]) < 1e-4);
         let found = kmeans(&Points::from_tensor(&features).expect("points"), 3, 1);
@@ -53,7 +57,7 @@ mod tests {
         // Two patches of one plane's worth of interest: the sign of each standardised column says which is larger.
         let dark = Tensor::full([1, 3, 2, 2], 40, (Kind::Uint8, Device::Cpu));
         let bright = Tensor::from_slice(&[250u8, 200, 250, 200]).view([1, 1, 2, 2]).expand([1, 3, 2, 2], false);
-        let features = colour_statistics(&Tensor::cat(&[dark, bright], 0));
+        let features = colour_statistics(&somewhere(&Tensor::cat(&[dark, bright], 0))).expect("read");
         let signs = Vec::<f32>::try_from(features.i(0).sign()).expect("floats");
         // Red, green, blue of: mean, deviation, mean density, deviation of density.
         assert_eq!(signs, [[-1.0; 3], [-1.0; 3], [1.0; 3], [-1.0; 3]].concat());
@@ -61,7 +65,8 @@ mod tests {
 
     #[test]
     fn a_blank_plane_gives_no_nan() {
-        let features = colour_statistics(&Tensor::full([3, 3, 4, 4], 255, (Kind::Uint8, Device::Cpu)));
+        let features =
+            colour_statistics(&somewhere(&Tensor::full([3, 3, 4, 4], 255, (Kind::Uint8, Device::Cpu)))).expect("read");
         assert_eq!(features.abs().max().double_value(&[]), 0.0);
     }
 }

@@ -35,9 +35,9 @@ fn exported_model_computes_the_same_on_onnx_runtime_for_one_and_five_stains() {
         assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "nothing else is left");
 
         let mut model = Model::load(&path).expect("loads");
-        let held_out = Vec::<u8>::try_from(patches.held_out.reshape([-1])).expect("bytes");
+        let held_out = Vec::<u8>::try_from(patches.held_out.range(0, 30).expect("read").reshape([-1])).expect("bytes");
         let outputs = model.run(&held_out).expect("runs");
-        let expected = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out);
+        let expected = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates");
         let close = |ours: &[f32], theirs: &Tensor| {
             let theirs = to_vec(theirs).expect("floats");
             ours.len() == theirs.len() && ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0))
@@ -58,7 +58,7 @@ fn golden_patches_show_every_cluster_before_any_twice() {
     let _turn = seeded(1);
     let (config, patches) = (texture_config(1), texture_patches(1));
     let fitted = fitted(&config, &patches);
-    let evaluation = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out);
+    let evaluation = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates");
     let golden = golden(&patches, &evaluation).expect("golden");
     let clusters: std::collections::BTreeSet<usize> = golden
         .probs

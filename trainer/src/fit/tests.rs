@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::ImsatConfig;
-use crate::testing::{seeded, texture_config, texture_patches};
+use crate::testing::{seeded, somewhere, texture_config, texture_patches};
 
 const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
 
@@ -20,7 +20,7 @@ fn surroundings<'a>(checkpoint: Option<&'a Path>, interrupted: &'a (dyn Fn() -> 
 
 fn outputs(fitted: &Fitted, patches: &PatchSet) -> [Tensor; 3] {
     let Evaluation { latent, log_probs, reconstruction_error } =
-        evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out);
+        evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates");
     [latent, log_probs, reconstruction_error]
 }
 
@@ -104,7 +104,7 @@ fn collapsed_clustering_fails_the_fit_with_an_explanation() {
 fn fewer_patches_than_a_batch_are_refused() {
     let _turn = seeded(1);
     let mut patches = patches();
-    patches.train = rows(&patches.train, 0, 50);
+    patches.train = somewhere(&patches.train.range(0, 50).expect("read"));
     let error = fit(&config(), &patches, &surroundings(None, NEVER)).expect_err("too few");
     assert!(error.to_string().contains("50 patches are less than one batch (60) of phase clusterer"), "{error}");
 }
