@@ -37,6 +37,7 @@ pub struct Config {
     pub stains: Vec<StainSpec>,
     pub naming: NamingRules,
     pub patches: Patches,
+    pub augment: AugmentConfig,
     pub autoencoder: AutoencoderConfig,
     pub imsat: ImsatConfig,
     pub joint: JointConfig,
@@ -65,6 +66,18 @@ pub struct Patches {
     pub min_tissue_fraction: f32,
 }
 
+/// What may change about a patch without its being other tissue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct AugmentConfig {
+    pub rotations: bool,
+    pub flips: bool,
+    pub shift_px: u32,
+    pub stain_jitter: f64,
+    pub neighbours: f64,
+}
+
 /// Shape and training of the autoencoder alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -75,6 +88,8 @@ pub struct AutoencoderConfig {
     pub epochs: u32,
     pub batch: u32,
     pub learning_rate: f64,
+    pub invariance_weight: f64,
+    pub redundancy_weight: f64,
 }
 
 /// Shape and training of the clusterer on the frozen latent.
@@ -91,6 +106,7 @@ pub struct ImsatConfig {
     pub xi: f64,
     pub radius_factor: f64,
     pub neighbour: u32,
+    pub views: u32,
 }
 
 /// Fine-tuning of both together.
@@ -117,6 +133,7 @@ impl Default for Config {
             stains: vec![StainSpec { name: "HE".to_owned(), aliases: vec!["H&E".to_owned()] }],
             naming: NamingRules::default(),
             patches: Patches::default(),
+            augment: AugmentConfig::default(),
             autoencoder: AutoencoderConfig::default(),
             imsat: ImsatConfig::default(),
             joint: JointConfig::default(),
@@ -137,9 +154,23 @@ impl Default for Patches {
     }
 }
 
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self { rotations: true, flips: true, shift_px: 8, stain_jitter: 0.05, neighbours: 0.5 }
+    }
+}
+
 impl Default for AutoencoderConfig {
     fn default() -> Self {
-        Self { widths: vec![32, 64, 128, 128], latent_dim: 64, epochs: 50, batch: 128, learning_rate: 0.001 }
+        Self {
+            widths: vec![32, 64, 128, 128],
+            latent_dim: 32,
+            epochs: 50,
+            batch: 128,
+            learning_rate: 0.001,
+            invariance_weight: 1.0,
+            redundancy_weight: 0.01,
+        }
     }
 }
 
@@ -155,6 +186,7 @@ impl Default for ImsatConfig {
             xi: 10.0,
             radius_factor: 0.25,
             neighbour: 10,
+            views: 8,
         }
     }
 }
