@@ -12,6 +12,7 @@ use crate::dataset;
 use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
 use crate::labels::Labels;
+use crate::store::Attributes;
 
 static GENERATOR: Mutex<()> = Mutex::new(());
 
@@ -39,7 +40,20 @@ pub(crate) fn texture_patches(stains: usize) -> PatchSet {
 pub(crate) fn somewhere(pixels: &Tensor) -> dataset::Patches {
     let size = pixels.size();
     let origin = |i| Origin { set: 0, x: i % 10 * size[3], y: i / 10 * size[2] };
-    dataset::Patches::new(pixels.shallow_clone(), (0..size[0]).map(origin).collect())
+    dataset::Patches::new(pixels, (0..size[0]).map(origin).collect())
+}
+
+/// What a store of patches says of itself before it has any.
+pub(crate) fn nothing_drawn(fingerprint: &str, stains: usize, patch_px: u32) -> Attributes {
+    Attributes {
+        fingerprint: fingerprint.to_owned(),
+        complete: false,
+        stains: (1..=stains).map(|i| format!("S{i}")).collect(),
+        mpp: 1.0,
+        patch_px,
+        sets: Vec::new(),
+        left_out: Vec::new(),
+    }
 }
 
 /// What fits them in a second.
