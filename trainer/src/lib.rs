@@ -26,6 +26,7 @@ pub mod export;
 pub mod fit;
 pub mod imsat;
 pub mod indices;
+pub mod inspect;
 pub mod interrupt;
 pub mod labels;
 pub mod layers;

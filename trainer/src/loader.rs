@@ -10,6 +10,8 @@ use crate::error::TrainError;
 
 /// Batches that lie ready: one evens out a slow read, more only take memory.
 const READY: usize = 2;
+/// Batches in memory at once: those that lie ready, the one in the making, the one in use.
+pub const IN_MEMORY: usize = READY + 2;
 
 /// Batches in their order, see [`batches`]; ends after the first error. Dropped early, it ends its thread.
 #[derive(Debug)]

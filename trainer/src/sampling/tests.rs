@@ -3,43 +3,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::config::SetFolder;
-use image::{Rgb, RgbImage};
+use crate::testing::{slides, slides_config as config};
 use tch::Kind;
 use tissuemap::contract::StainSpec;
-use tissuemap::pyramid;
-use tissuemap::units::Mpp;
-
-/// A purple disc with some texture on white glass, 1 mm across at 1 µm per pixel.
-fn section() -> RgbImage {
-    RgbImage::from_fn(1200, 1200, |x, y| {
-        let (dx, dy) = (f64::from(x) - 600.0, f64::from(y) - 600.0);
-        let texture = ((x / 7 + y / 5) % 4 * 20) as u8;
-        if dx.hypot(dy) < 500.0 { Rgb([150 + texture, 80 + texture, 150]) } else { Rgb([250; 3]) }
-    })
-}
-
-fn config() -> Config {
-    let mut config = Config::default();
-    config.patches.patch_px = 32;
-    config.patches.stride_px = 16;
-    config.patches.per_set = 50;
-    config.sets[0].folder = ".".into();
-    config
-}
-
-/// Folder with the HE sections of two cases, or nothing when slides cannot be read here.
-fn slides() -> Option<tempfile::TempDir> {
-    if let Err(error) = tissuemap::slide::load_openslide() {
-        eprintln!("SKIPPED: {error}");
-        return None;
-    }
-    let folder = tempfile::tempdir().expect("folder");
-    for case in ["a", "b"] {
-        let path = folder.path().join(format!("{case}_HE.tif"));
-        pyramid::write_rgb(&path, &section(), Mpp::new(1.0).expect("plausible"), "test").expect("written");
-    }
-    Some(folder)
-}
 
 #[test]
 fn patches_are_drawn_from_every_set_on_tissue_and_repeat_with_the_seed() {

@@ -80,3 +80,29 @@ impl Drop for Watch<'_> {
         self.bar.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_goes_forward_only_and_each_set_has_its_share() {
+        let watch = Watch::over("patches", 3, 1, &|| false);
+        let mut positions = vec![watch.bar.position()];
+        for index in 1..3 {
+            watch.begin(index, "set");
+            for (stage, total) in [(Stage::Open, 5), (Stage::Register, 8), (Stage::Tissue, 1)] {
+                (0..=total).for_each(|done| {
+                    watch.stage(stage, done, total);
+                    positions.push(watch.bar.position());
+                });
+            }
+            watch.drawn(1, 2);
+            positions.push(watch.bar.position());
+            watch.drawn(2, 2);
+            positions.push(watch.bar.position());
+        }
+        assert!(positions.is_sorted(), "{positions:?}");
+        assert_eq!((positions[0], positions.last()), (STEPS, Some(&(3 * STEPS))));
+    }
+}
