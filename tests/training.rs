@@ -33,8 +33,9 @@ fn wrong_usage_and_configuration_end_with_64_and_a_hint() {
     let config = folder.path().join("train.toml");
     std::fs::write(&config, "[imsat]\nlamda = 1.0\n").expect("written");
     let config = config.to_string_lossy();
-    let cases: [(&[&str], &[&str]); 4] = [
+    let cases: [(&[&str], &[&str]); 5] = [
         (&["fit"], &["--config"]),
+        (&["inspect", "--config", "absent.toml"], &["absent.toml", "hint: "]),
         (&["fit", "--config", "absent.toml", "--out", "x.onnx"], &["absent.toml", "hint: "]),
         (&["fit", "--config", &config, "--out", "x.onnx"], &["lamda", "hint: "]),
         (

@@ -12,10 +12,11 @@ use embedded_graphics::{Drawable, Pixel};
 use image::{Rgb, RgbImage};
 
 /// Space around text in pixels.
-pub(crate) const MARGIN: i32 = 14;
+pub const MARGIN: i32 = 14;
 /// Distance of two lines of text in pixels.
-pub(crate) const LINE: i32 = 20;
-pub(crate) const INK: Rgb888 = Rgb888::new(30, 30, 30);
+pub const LINE: i32 = 20;
+/// Colour of text.
+pub const INK: Rgb888 = Rgb888::new(30, 30, 30);
 pub(crate) const ALARM: Rgb888 = Rgb888::new(180, 30, 20);
 
 /// The sample of a colour that stands before its name.
@@ -30,7 +31,7 @@ pub(crate) fn swatch(canvas: &mut Canvas, x: i32, y: i32, [r, g, b]: [u8; 3]) {
 }
 
 /// Words with their top-left corner at (`x`, `y`).
-pub(crate) fn text(canvas: &mut Canvas, x: i32, y: i32, words: &str, font: &MonoFont, color: Rgb888) {
+pub fn text(canvas: &mut Canvas, x: i32, y: i32, words: &str, font: &MonoFont, color: Rgb888) {
     let Ok(_) =
         Text::with_baseline(words, Point::new(x, y), MonoTextStyle::new(font, color), Baseline::Top).draw(canvas);
 }
@@ -41,7 +42,7 @@ pub(crate) fn fill(canvas: &mut Canvas, shape: Rectangle, style: PrimitiveStyle<
 }
 
 /// An image that `embedded-graphics` draws on; what lies outside is cut off.
-pub(crate) struct Canvas<'a>(pub(crate) &'a mut RgbImage);
+pub struct Canvas<'a>(pub &'a mut RgbImage);
 
 impl OriginDimensions for Canvas<'_> {
     fn size(&self) -> Size {

@@ -1,6 +1,6 @@
 //! Everything that trainer and daemon must do identically.
 
-mod canvas;
+pub mod canvas;
 pub mod carry;
 pub mod contract;
 pub mod deformation;

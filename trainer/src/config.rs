@@ -51,6 +51,8 @@ pub struct SetFolder {
     pub folder: PathBuf,
     pub manifest: Option<PathBuf>,
     pub mpp: Option<Mpp>,
+    #[serde(default)]
+    pub held_out: bool,
 }
 
 /// Where patches lie, how large they are, how many are drawn.
@@ -129,7 +131,7 @@ impl Default for Config {
             cpu_threads: 2,
             checkpoint_every_epochs: 5,
             reference: "HE".to_owned(),
-            sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None }],
+            sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None, held_out: false }],
             stains: vec![StainSpec { name: "HE".to_owned(), aliases: vec!["H&E".to_owned()] }],
             naming: NamingRules::default(),
             patches: Patches::default(),
@@ -269,6 +271,9 @@ impl Config {
         require(!self.sets.is_empty(), || {
             "sets is empty: add at least one [[sets]] with a folder of slides".to_owned()
         })?;
+        require(self.sets.iter().any(|from| !from.held_out), || {
+            "every one of the sets is held_out: none is left to train on".to_owned()
+        })?;
         require(!self.stains.is_empty(), || "stains is empty".to_owned())?;
         for (i, stain) in self.stains.iter().enumerate() {
             let name = &stain.name;
@@ -364,8 +369,10 @@ mod tests {
     #[test]
     fn commented_keys_of_a_set_parse() {
         let uncommented = DEFAULT_TOML.replace("# manifest =", "manifest =").replace("# mpp =", "mpp =");
+        let uncommented = uncommented.replace("# held_out =", "held_out =");
         let config: Config = toml::from_str(&uncommented).expect("parses");
-        assert!(config.sets[0].manifest.is_some() && config.sets[0].mpp.is_some());
+        let SetFolder { manifest, mpp, held_out, .. } = &config.sets[0];
+        assert!(manifest.is_some() && mpp.is_some() && *held_out);
     }
 
     #[test]
@@ -392,8 +399,9 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_key_and_reason() {
         type Spoil = fn(&mut Config);
-        let cases: [(Spoil, &str); 13] = [
+        let cases: [(Spoil, &str); 14] = [
             (|c| c.sets.clear(), "sets is empty"),
+            (|c| c.sets[0].held_out = true, "none is left to train on"),
             (|c| c.stains.clear(), "stains is empty"),
             (|c| c.stains.push(c.stains[0].clone()), "listed twice"),
             (|c| c.reference = "CD31".into(), "not one of the stains"),

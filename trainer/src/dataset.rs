@@ -1,10 +1,13 @@
 //! The training patches, as uint8, exactly as the pipeline makes them.
 
+use std::sync::Arc;
+
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use crate::error::TrainError;
-use crate::layers::rows;
+use crate::store::Store;
 
 /// Patches per step when all are walked through: bounds the memory of float copies.
 pub const CHUNK: i64 = 256;
@@ -23,18 +26,42 @@ pub struct Origin {
     pub y: i64,
 }
 
-/// Patches uint8 `[N, 3·S, P, P]`, stains in contract order, each with its origin; on the CPU.
+/// Patches uint8 `[N, 3·S, P, P]`, stains in contract order, each with its origin. Their pixels lie in memory or in a
+/// store on the disk, which may be larger than memory; every access gives the same bits from either.
 #[derive(Debug)]
 pub struct Patches {
-    pixels: Tensor,
+    pixels: Pixels,
+    /// Planes 3·S and side P.
+    planes: i64,
+    side: i64,
     origins: Vec<Origin>,
 }
 
+#[derive(Debug)]
+enum Pixels {
+    /// One patch after the other.
+    Memory(Vec<u8>),
+    /// The row of each patch.
+    Stored { store: Arc<Store>, rows: Vec<u64> },
+}
+
 impl Patches {
-    /// Of pixels `[N, 3·S, P, P]` with N origins.
-    pub fn new(pixels: Tensor, origins: Vec<Origin>) -> Self {
-        debug_assert_eq!(pixels.size()[0], origins.len() as i64);
-        Self { pixels, origins }
+    /// Of pixels uint8 `[N, 3·S, P, P]` with N origins.
+    ///
+    /// # Panics
+    /// When `pixels` has another shape or type.
+    pub fn new(pixels: &Tensor, origins: Vec<Origin>) -> Self {
+        let &[count, planes, side, width] = pixels.size().as_slice() else { panic!("pixels [N, 3·S, P, P]") };
+        assert!(count == origins.len() as i64 && side == width, "square patches with an origin each");
+        let mut bytes = vec![0; pixels.numel()];
+        pixels.contiguous().copy_data(&mut bytes, pixels.numel());
+        Self { pixels: Pixels::Memory(bytes), planes, side, origins }
+    }
+
+    /// Of rows of a store, each with its origin.
+    fn stored(store: &Arc<Store>, (rows, origins): (Vec<u64>, Vec<Origin>)) -> Self {
+        let (planes, side) = store.shape();
+        Self { pixels: Pixels::Stored { store: Arc::clone(store), rows }, planes, side, origins }
     }
 
     /// N.
@@ -44,7 +71,7 @@ impl Patches {
 
     /// Planes of a patch: 3·S.
     pub fn planes(&self) -> i64 {
-        self.pixels.size()[1]
+        self.planes
     }
 
     /// Where each patch was cut.
@@ -52,20 +79,58 @@ impl Patches {
         &self.origins
     }
 
-    /// The patches of these indices, in this order.
+    /// The patches of these indices, in this order; on the CPU.
     ///
     /// # Errors
     /// [`TrainError`] when they cannot be read.
+    ///
+    /// # Panics
+    /// When an index is not below N.
     pub fn gather(&self, indices: &[i64]) -> Result<Tensor, TrainError> {
-        Ok(self.pixels.f_index_select(0, &Tensor::from_slice(indices))?)
+        let length = self.patch_bytes();
+        let mut bytes = vec![0; length * indices.len()];
+        bytes
+            .par_chunks_exact_mut(length)
+            .zip(indices)
+            .try_for_each(|(patch, &index)| self.read(index as usize, patch))?;
+        Ok(Tensor::f_from_data_size(&bytes, &self.size(indices.len()), Kind::Uint8)?)
     }
 
-    /// The patches `from..to`.
+    /// The patches `from..to`; on the CPU.
     ///
     /// # Errors
     /// [`TrainError`] when they cannot be read.
+    ///
+    /// # Panics
+    /// When `to` is above N.
     pub fn range(&self, from: i64, to: i64) -> Result<Tensor, TrainError> {
-        Ok(rows(&self.pixels, from, to))
+        self.gather(&(from..to).collect::<Vec<_>>())
+    }
+
+    fn read(&self, index: usize, patch: &mut [u8]) -> Result<(), TrainError> {
+        match &self.pixels {
+            Pixels::Memory(bytes) => patch.copy_from_slice(&bytes[index * patch.len()..][..patch.len()]),
+            Pixels::Stored { store, rows } => store.read(rows[index], patch)?,
+        }
+        Ok(())
+    }
+
+    fn patch_bytes(&self) -> usize {
+        (self.planes * self.side * self.side) as usize
+    }
+
+    fn size(&self, count: usize) -> [i64; 4] {
+        [count as i64, self.planes, self.side, self.side]
+    }
+
+    /// Feeds all that distinguishes them from other patches.
+    fn digest_into(&self, hash: &mut Sha256) {
+        hash.update(format!("{:?} {:?}", self.size(self.origins.len()), self.origins));
+        match &self.pixels {
+            Pixels::Memory(bytes) => hash.update(bytes),
+            // Hashed when they were drawn; reading them all again would take longer than many an epoch.
+            Pixels::Stored { store, .. } => store.attributes().sets.iter().for_each(|set| hash.update(&set.sha256)),
+        }
     }
 }
 
@@ -81,6 +146,22 @@ pub struct PatchSet {
 }
 
 impl PatchSet {
+    /// The patches of a store, which stay on the disk: in memory, each takes 32 bytes.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the store cannot be read.
+    pub fn stored(store: Store) -> Result<Self, TrainError> {
+        let sets = store.attributes().sets.iter().map(|set| set.name.clone()).collect();
+        let (mut train, mut held_out) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for (row, (origin, is_held_out)) in (0..).zip(store.places()?) {
+            let (rows, origins) = if is_held_out { &mut held_out } else { &mut train };
+            rows.push(row);
+            origins.push(origin);
+        }
+        let store = Arc::new(store);
+        Ok(Self { train: Patches::stored(&store, train), held_out: Patches::stored(&store, held_out), sets })
+    }
+
     /// Mean and standard deviation per plane over the training patches, in uint8 units.
     ///
     /// # Errors
@@ -103,21 +184,11 @@ impl PatchSet {
     }
 
     /// SHA-256 over all patches: tells whether a checkpoint belongs to this data.
-    ///
-    /// # Errors
-    /// [`TrainError`] when patches cannot be read.
-    pub fn digest(&self) -> Result<[u8; 32], TrainError> {
+    pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for patches in [&self.train, &self.held_out] {
-            hash.update(patches.count().to_le_bytes());
-            for origin in patches.origins() {
-                hash.update(format!("{origin:?}"));
-            }
-            for (from, to) in chunks(patches.count()) {
-                hash.update(Vec::<u8>::try_from(patches.range(from, to)?.reshape([-1]))?);
-            }
-        }
-        Ok(hash.finalize().into())
+        self.train.digest_into(&mut hash);
+        self.held_out.digest_into(&mut hash);
+        hash.finalize().into()
     }
 }
 
@@ -127,42 +198,4 @@ pub fn chunks(count: i64) -> impl Iterator<Item = (i64, i64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::somewhere;
-    use tch::Device;
-
-    fn set(train: &Tensor) -> PatchSet {
-        PatchSet { train: somewhere(train), held_out: somewhere(train), sets: vec!["a".to_owned()] }
-    }
-
-    #[test]
-    fn plane_statistics_equal_those_of_libtorch_over_several_chunks() {
-        let _turn = crate::testing::seeded(1);
-        let train = Tensor::randint(200, [CHUNK + 7, 3, 4, 4], (Kind::Uint8, Device::Cpu));
-        let (mean, deviation) = set(&train).plane_statistics().expect("statistics");
-        let x = train.to_kind(Kind::Double);
-        let dims = [0i64, 2, 3];
-        let expected_mean = x.mean_dim(dims.as_slice(), false, Kind::Double);
-        let expected_deviation = x.std_dim(dims.as_slice(), false, false);
-        assert!(Tensor::from_slice(&mean).to_kind(Kind::Double).allclose(&expected_mean, 1e-5, 1e-5, false));
-        assert!(Tensor::from_slice(&deviation).to_kind(Kind::Double).allclose(&expected_deviation, 1e-5, 1e-5, false));
-    }
-
-    #[test]
-    fn a_blank_plane_is_not_stretched() {
-        let blank = set(&Tensor::full([5, 3, 4, 4], 255, (Kind::Uint8, Device::Cpu)));
-        let (mean, deviation) = blank.plane_statistics().expect("statistics");
-        assert_eq!((mean, deviation), (vec![255.0; 3], vec![1.0; 3]));
-    }
-
-    #[test]
-    fn digest_changes_with_one_pixel() {
-        let patches = || Tensor::zeros([300, 3, 4, 4], (Kind::Uint8, Device::Cpu));
-        let same = set(&patches()).digest().expect("digest");
-        assert_eq!(same, set(&patches()).digest().expect("digest"));
-        let changed = patches();
-        let _ = changed.get(299).fill_(1);
-        assert_ne!(same, set(&changed).digest().expect("digest"));
-    }
-}
+mod tests;

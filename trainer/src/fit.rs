@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use indicatif::ProgressBar;
 use rand::seq::SliceRandom;
@@ -20,6 +21,7 @@ use crate::dataset::{PatchSet, Patches, chunks};
 use crate::error::TrainError;
 use crate::imsat::{self, Clusterer, Terms, neighbour_distance};
 use crate::layers::Mode;
+use crate::loader;
 use crate::progress::{self, EpochMetrics, MetricsTable};
 
 /// What surrounds a fit but does not change its result.
@@ -209,7 +211,7 @@ impl<'a> Run<'a> {
         tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
         let (mean, deviation) = patches.plane_statistics()?;
         let networks = Networks::new(config, surroundings.device, Some((&mean, &deviation)));
-        let fingerprint = fingerprint(config, patches)?;
+        let fingerprint = fingerprint(config, patches);
         Ok(Self { config, patches, surroundings, fingerprint, networks, metrics: MetricsTable::new() })
     }
 
@@ -333,14 +335,24 @@ impl<'a> Run<'a> {
         order.shuffle(&mut generator);
         let mut sums = Tensor::zeros([5], (Kind::Double, self.surroundings.device));
         let mut steps = 0;
-        for batch in order.chunks_exact(phase.plan(self.config).batch) {
-            if (self.surroundings.interrupted)() {
-                return Ok(None);
+        let size = phase.plan(self.config).batch;
+        let whole = thread::scope(|scope| {
+            // The clusterer's phase looks at latents only.
+            let mut patches =
+                (phase != Phase::Clusterer).then(|| loader::batches(scope, &self.patches.train, &order, size));
+            for batch in order.chunks_exact(size) {
+                if (self.surroundings.interrupted)() {
+                    return Ok(false);
+                }
+                let step = self.step(batch, patches.as_mut().and_then(Iterator::next).transpose()?, latents);
+                adam.minimise(&step.loss);
+                sums += step.values();
+                steps += 1;
             }
-            let step = self.step(phase, batch, latents)?;
-            adam.minimise(&step.loss);
-            sums += step.values();
-            steps += 1;
+            Ok::<_, TrainError>(true)
+        })?;
+        if !whole {
+            return Ok(None);
         }
         let means = Vec::<f64>::try_from(sums / f64::from(steps))?;
         let reconstructs = phase != Phase::Clusterer;
@@ -352,10 +364,10 @@ impl<'a> Run<'a> {
         }))
     }
 
-    fn step(&self, phase: Phase, batch: &[i64], latents: Option<&Latents>) -> Result<Step, TrainError> {
+    /// The loss of the patches with these indices; `patches` are their pixels, where the phase looks at them.
+    fn step(&self, batch: &[i64], patches: Option<Tensor>, latents: Option<&Latents>) -> Step {
         let device_batch = Tensor::from_slice(batch).to_device(self.surroundings.device);
         let chosen = |x: &Tensor| x.index_select(0, &device_batch);
-        let patches = (phase != Phase::Clusterer).then(|| self.patches.train.gather(batch)).transpose()?;
         let encoded = patches.map(|patches| {
             let x = self.networks.autoencoder.normalise(&patches);
             let latent = self.networks.autoencoder.encode(&x, Mode::Train);
@@ -377,7 +389,7 @@ impl<'a> Run<'a> {
             (None, Some(terms)) => terms.loss(&weights),
             (None, None) => Tensor::zeros([], (Kind::Float, self.surroundings.device)),
         };
-        Ok(Step { loss, reconstruction, terms })
+        Step { loss, reconstruction, terms }
     }
 
     fn held_out_reconstruction(&self) -> Result<f64, TrainError> {
@@ -409,14 +421,14 @@ fn stream(seed: u64, phase: usize, epoch: u32) -> ChaCha8Rng {
 }
 
 /// Stands for everything that decides the result: a checkpoint is used only where this is equal.
-fn fingerprint(config: &Config, patches: &PatchSet) -> Result<[u8; 32], TrainError> {
+fn fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
     // Where the slides lie does not matter once their patches are equal.
     let config = Config { sets: Vec::new(), ..config.clone() };
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
     hash.update(format!("{config:?}"));
-    hash.update(patches.digest()?);
-    Ok(hash.finalize().into())
+    hash.update(patches.digest());
+    hash.finalize().into()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Builds the model that the scanner's computer runs: a convolutional autoencoder and an IMSAT clusterer on its latent,
 //! trained together and exported as one ONNX file that carries its contract.
 //!
-//! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's) → [`fit`] ([`autoencoder`],
-//! [`imsat`]) → [`export`].
+//! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's, kept by [`store`]) → [`fit`]
+//! ([`autoencoder`], [`imsat`], fed by [`loader`]) → [`export`].
 //!
 //! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
 //! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and
@@ -26,13 +26,16 @@ pub mod export;
 pub mod fit;
 pub mod imsat;
 pub mod indices;
+pub mod inspect;
 pub mod interrupt;
 pub mod labels;
 pub mod layers;
+pub mod loader;
 pub mod progress;
 pub mod run;
 pub mod run_folder;
 pub mod sampling;
+pub mod store;
 pub mod umap;
 
 #[cfg(test)]

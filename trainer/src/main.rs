@@ -9,11 +9,13 @@ use clap::{Parser, Subcommand};
 use tissuemap_trainer::config::DEFAULT_TOML;
 use tissuemap_trainer::error::TrainError;
 use tissuemap_trainer::evaluate::EvaluateCommand;
+use tissuemap_trainer::inspect::InspectCommand;
 use tissuemap_trainer::run::FitCommand;
 
 const EXAMPLES: &str = "\
 Examples:
   tissuemap-train config > train.toml          # the commented default configuration
+  tissuemap-train inspect --config train.toml --out sheets    # what would be trained on
   tissuemap-train fit --config train.toml --out model.onnx
   tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     /// Print the commented default configuration.
     Config,
+    /// Show what would be trained on, before any training: sets, slides, registration, patches, space.
+    Inspect(InspectCommand),
     /// Train on section sets and write the model.
     #[command(after_help = EXAMPLES)]
     Fit(FitCommand),
@@ -66,6 +70,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match command {
         Command::Config => write!(stdout, "{DEFAULT_TOML}").map_err(|e| anyhow!("standard output: {e}")),
+        Command::Inspect(inspect) => Ok(inspect.run(&mut stdout)?),
         Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }

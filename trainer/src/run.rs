@@ -28,6 +28,10 @@ pub struct FitCommand {
     /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// Where drawn patches are kept (without it: in the folder beside the model). Fits that name the same folder and draw the
+    /// same patches share them.
+    #[arg(long)]
+    pub patches: Option<PathBuf>,
     /// Overrules the configuration's number of clusters.
     #[arg(long)]
     pub clusters: Option<u32>,
@@ -47,8 +51,9 @@ impl FitCommand {
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
         let folder = self.config.parent().unwrap_or(Path::new("."));
-        let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &interrupted)?;
         let run = RunFolder::beside(&self.out);
+        let store = self.patches.clone().unwrap_or_else(|| run.patches());
+        let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &store, &interrupted)?;
         run.create()?;
         run.write_configuration(&config)?;
         let (checkpoint, metrics) = (run.checkpoint(), run.metrics());

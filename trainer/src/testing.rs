@@ -2,16 +2,20 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use image::{Rgb, RgbImage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use tissuemap::contract::StainSpec;
+use tissuemap::pyramid;
+use tissuemap::units::Mpp;
 
 use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches};
 use crate::dataset;
 use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
 use crate::labels::Labels;
+use crate::store::Attributes;
 
 static GENERATOR: Mutex<()> = Mutex::new(());
 
@@ -39,7 +43,20 @@ pub(crate) fn texture_patches(stains: usize) -> PatchSet {
 pub(crate) fn somewhere(pixels: &Tensor) -> dataset::Patches {
     let size = pixels.size();
     let origin = |i| Origin { set: 0, x: i % 10 * size[3], y: i / 10 * size[2] };
-    dataset::Patches::new(pixels.shallow_clone(), (0..size[0]).map(origin).collect())
+    dataset::Patches::new(pixels, (0..size[0]).map(origin).collect())
+}
+
+/// What a store of patches says of itself before it has any.
+pub(crate) fn nothing_drawn(fingerprint: &str, stains: usize, patch_px: u32) -> Attributes {
+    Attributes {
+        fingerprint: fingerprint.to_owned(),
+        complete: false,
+        stains: (1..=stains).map(|i| format!("S{i}")).collect(),
+        mpp: 1.0,
+        patch_px,
+        sets: Vec::new(),
+        left_out: Vec::new(),
+    }
 }
 
 /// What fits them in a second.
@@ -62,6 +79,39 @@ pub(crate) fn texture_config(stains: usize) -> Config {
         joint: JointConfig { epochs: 3, batch: 60, ..JointConfig::default() },
         ..Config::default()
     }
+}
+
+/// A purple disc with some texture on white glass, 1 mm across at 1 µm per pixel.
+fn section() -> RgbImage {
+    RgbImage::from_fn(1200, 1200, |x, y| {
+        let (dx, dy) = (f64::from(x) - 600.0, f64::from(y) - 600.0);
+        let texture = ((x / 7 + y / 5) % 4 * 20) as u8;
+        if dx.hypot(dy) < 500.0 { Rgb([150 + texture, 80 + texture, 150]) } else { Rgb([250; 3]) }
+    })
+}
+
+/// What draws 50 patches of 32 px from each of [`slides`].
+pub(crate) fn slides_config() -> Config {
+    let mut config = Config::default();
+    config.patches.patch_px = 32;
+    config.patches.stride_px = 16;
+    config.patches.per_set = 50;
+    config.sets[0].folder = ".".into();
+    config
+}
+
+/// Folder with the HE sections of two cases, or nothing when slides cannot be read here.
+pub(crate) fn slides() -> Option<tempfile::TempDir> {
+    if let Err(error) = tissuemap::slide::load_openslide() {
+        eprintln!("SKIPPED: {error}");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    for case in ["a", "b"] {
+        let path = folder.path().join(format!("{case}_HE.tif"));
+        pyramid::write_rgb(&path, &section(), Mpp::new(1.0).expect("plausible"), "test").expect("written");
+    }
+    Some(folder)
 }
 
 /// `count` points of `dims` independent standard normal coordinates.

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Loads patches in random order from a store on the disk: how far from plain reading, and fast enough for training?
+
+    benches/loader.py                              8,000 patches of five stains at 64 px: 490 MB
+    benches/loader.py --patches 100000 --folder DIR --device cuda:0
+
+"cold" is after the system was told to forget the files (posix_fadvise), "warm" after they were read once. The floor reads
+the same files from front to back. The Python package zarr then reads the store too, and has to find the same bytes as
+plain reading does. Results: README.md beside this file.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import measure
+
+PACKAGES = ["zarr"]
+CHECK = """
+import sys, numpy as np, zarr
+folder = sys.argv[1]
+group = zarr.open_group(folder, mode="r")
+patches = group["patches"]
+assert patches.shape[1:] == (15, 64, 64) and patches.dtype == np.uint8, patches.info
+assert len(patches) == group["set"].shape[0] == len(group["origin"]) == group.attrs["sets"][0]["patches"]
+assert (group["origin"][:, 0] == np.arange(len(patches))).all() and not group["held_out"][:].any()
+for row in np.random.default_rng(1).permutation(len(patches))[:100]:
+    raw = np.fromfile(f"{folder}/patches/c/{row // 256}/0/0/0", np.uint8, 15 * 64 * 64, offset=row % 256 * 15 * 64 * 64)
+    assert (patches[row].ravel() == raw).all(), row
+"""
+
+
+def program():
+    subprocess.run(
+        ["cargo", "build", "--release", "--quiet", "-p", "tissuemap-trainer", "--example", "loader"],
+        cwd=measure.REPOSITORY,
+        check=True,
+    )
+    target = Path(os.environ.get("CARGO_TARGET_DIR", measure.REPOSITORY / "target"))
+    return target / "release/examples/loader"
+
+
+def forget(folder):
+    """Drops the files of `folder` from the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patches", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=20, help="training steps that are timed")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", type=Path, help="where the store is made (without it: the temporary folder)")
+    args = parser.parse_args()
+    loader = program()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        store = Path(folder) / "patches.zarr"
+
+        def ask(*what):
+            output = subprocess.run([loader, "--store", store, *map(str, what)], check=True, capture_output=True, text=True)
+            return [float(line) for line in output.stdout.split()]
+
+        ask("fill", "--patches", args.patches)
+        print("\n| | floor, patches/s | loader, patches/s | loader / floor |\n|---|---|---|---|")
+        for name in ["cold", "warm"]:
+            rates = []
+            for what in ["floor", "load"]:
+                if name == "cold":
+                    forget(store)
+                rates += ask(what)
+            print(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {rates[1] / rates[0]:.2f} |")
+        alone, loaded = ask("train", "--steps", args.steps, "--device", args.device)
+        print("\n| training step of the default autoencoder | patches/s |\n|---|---|")
+        print(f"| one batch over and over | {alone:,.0f} |\n| loaded batches | {loaded:,.0f} |\n| ratio | {loaded / alone:.2f} |")
+        python = measure.python_with(PACKAGES, Path(folder) / "venv")
+        subprocess.run([python, "-c", CHECK, store], check=True)
+        print("\nzarr reads the same bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

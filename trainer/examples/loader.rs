@@ -1,0 +1,181 @@
+//! How fast batches come from a store on the disk, beside plain reading and beside a training step.
+//! `benches/loader.py` runs it and explains the figures.
+// A command-line tool's answer goes to stdout.
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+use tissuemap_trainer::adam::Adam;
+use tissuemap_trainer::autoencoder::Autoencoder;
+use tissuemap_trainer::config::Config;
+use tissuemap_trainer::dataset::PatchSet;
+use tissuemap_trainer::layers::Mode;
+use tissuemap_trainer::loader::batches;
+use tissuemap_trainer::store::{Attributes, Store};
+use tissuemap_trainer::device;
+
+/// Five stains at 64 px, the default batch.
+const STAINS: usize = 5;
+const PATCH_PX: u32 = 64;
+const BATCH: usize = 128;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of the store.
+    #[arg(long)]
+    store: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Make the store, of random bytes.
+    Fill {
+        #[arg(long)]
+        patches: usize,
+    },
+    /// Read the files of pixels from front to back.
+    Floor,
+    /// Load all batches of a random order.
+    Load,
+    /// Train the default autoencoder: on one batch over and over, then on loaded ones.
+    Train {
+        #[arg(long)]
+        steps: usize,
+        #[arg(long, default_value = "cpu")]
+        device: String,
+    },
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let Arguments { store, what } = Arguments::parse();
+    match what {
+        What::Fill { patches } => fill(&store, patches),
+        What::Floor => floor(&store),
+        What::Load => load(&store),
+        What::Train { steps, device } => train(&store, steps, &device),
+    }
+}
+
+fn attributes() -> Attributes {
+    Attributes {
+        fingerprint: "loader".to_owned(),
+        complete: false,
+        stains: (1..=STAINS).map(|i| format!("S{i}")).collect(),
+        mpp: 1.0,
+        patch_px: PATCH_PX,
+        sets: Vec::new(),
+        left_out: Vec::new(),
+    }
+}
+
+fn patch_bytes() -> usize {
+    3 * STAINS * (PATCH_PX * PATCH_PX) as usize
+}
+
+fn fill(folder: &Path, patches: usize) -> Result<(), Box<dyn Error>> {
+    let (mut store, _) = Store::open(folder, attributes())?;
+    let mut generator = ChaCha8Rng::seed_from_u64(1);
+    let mut set = store.begin();
+    for from in (0..patches).step_by(256) {
+        let corners: Vec<(i64, i64)> = (from..patches.min(from + 256)).map(|i| (i as i64, 0)).collect();
+        let mut pixels = vec![0; corners.len() * patch_bytes()];
+        generator.fill_bytes(&mut pixels);
+        set.add(&pixels, &corners, false)?;
+    }
+    set.finish("random")?;
+    store.complete()?;
+    Ok(())
+}
+
+fn open(folder: &Path) -> Result<PatchSet, Box<dyn Error>> {
+    Ok(PatchSet::stored(Store::open(folder, attributes())?.0)?)
+}
+
+fn floor(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let count = open(folder)?.train.count();
+    let mut buffer = vec![0; BATCH * patch_bytes()];
+    let begin = Instant::now();
+    for chunk in 0..(count as usize).div_ceil(256) {
+        let mut file = File::open(folder.join(format!("patches/c/{chunk}/0/0/0")))?;
+        while file.read(&mut buffer)? > 0 {
+            black_box(&buffer);
+        }
+    }
+    print(count as usize, begin);
+    Ok(())
+}
+
+fn load(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let patches = open(folder)?.train;
+    let order = shuffled(patches.count());
+    let begin = Instant::now();
+    let loaded = thread::scope(|scope| {
+        batches(scope, &patches, &order, BATCH).try_fold(0, |sum, batch| Ok::<_, Box<dyn Error>>(sum + batch?.size()[0]))
+    })?;
+    print(loaded as usize, begin);
+    Ok(())
+}
+
+fn train(folder: &Path, steps: usize, device: &str) -> Result<(), Box<dyn Error>> {
+    let patches = open(folder)?.train;
+    let order = shuffled(patches.count());
+    let order = &order[..(steps * BATCH).min(order.len())];
+    let device = device::parse(device)?;
+    tch::set_num_threads(i32::try_from(Config::default().cpu_threads)?);
+    let mut config = Config::default();
+    config.stains = vec![config.stains[0].clone(); STAINS];
+    let store = VarStore::new(device);
+    let planes = 3 * STAINS;
+    let autoencoder = Autoencoder::new(&store.root(), &config.shape(), &vec![128.0; planes], &vec![64.0; planes]);
+    let mut adam = Adam::new(&store, "", config.autoencoder.learning_rate);
+    let mut step = |pixels: &Tensor| {
+        let x = autoencoder.normalise(pixels);
+        let decoded = autoencoder.decode(&autoencoder.encode(&x, Mode::Train), Mode::Train);
+        let loss = Autoencoder::reconstruction_error(&x, &decoded).mean(Kind::Float);
+        adam.minimise(&loss);
+        loss
+    };
+    // The last loss is read, so that a GPU has finished; two steps first, for whatever the first ones set up.
+    let one = patches.range(0, BATCH as i64)?;
+    let mut finished = |count: usize| (0..count).map(|_| step(&one)).last().map(|loss| loss.double_value(&[]));
+    finished(2);
+    let begin = Instant::now();
+    finished(steps);
+    print(steps * BATCH, begin);
+    let begin = Instant::now();
+    thread::scope(|scope| -> Result<(), Box<dyn Error>> {
+        let mut last = None;
+        for batch in batches(scope, &patches, order, BATCH) {
+            last = Some(step(&batch?));
+        }
+        black_box(last.map(|loss| loss.double_value(&[])));
+        Ok(())
+    })?;
+    print(order.len(), begin);
+    Ok(())
+}
+
+fn shuffled(count: i64) -> Vec<i64> {
+    let mut order: Vec<i64> = (0..count).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(2));
+    order
+}
+
+/// Patches a second.
+fn print(patches: usize, begin: Instant) {
+    println!("{:.0}", patches as f64 / begin.elapsed().as_secs_f64());
+}
