@@ -2,6 +2,7 @@
 
 pub mod canvas;
 pub mod carry;
+pub mod context;
 pub mod contract;
 pub mod deformation;
 pub mod durable;

@@ -80,6 +80,13 @@ pub struct AugmentConfig {
     pub neighbours: f64,
 }
 
+impl AugmentConfig {
+    /// Whether another view of a patch can differ from it.
+    pub fn changes(&self) -> bool {
+        self.rotations || self.flips || self.shift_px > 0 || self.stain_jitter > 0.0 || self.neighbours > 0.0
+    }
+}
+
 /// Shape and training of the autoencoder alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -245,11 +252,23 @@ impl Config {
             let count = widths.len();
             format!("patches.patch_px = {side} cannot be halved {count} times, once per autoencoder width")
         })?;
+        let AugmentConfig { shift_px, stain_jitter, neighbours, .. } = self.augment;
+        require(shift_px < side, || format!("augment.shift_px = {shift_px} must be less than patches.patch_px = {side}"))?;
+        for (key, value, most) in [("augment.stain_jitter", stain_jitter, 0.5), ("augment.neighbours", neighbours, 1.0)] {
+            require((0.0..=most).contains(&value), || format!("{key} = {value} must lie between 0 and {most}"))?;
+        }
+        positive("imsat.views", self.imsat.views)?;
         let fewest = BATCH_PER_CLUSTER * self.clusters;
         for (key, batch) in [("imsat.batch", self.imsat.batch), ("joint.batch", self.joint.batch)] {
             require(batch >= fewest, || {
                 format!("{key} = {batch} is less than {BATCH_PER_CLUSTER} patches per cluster ({fewest})")
             })?;
+        }
+        for (key, value) in [
+            ("autoencoder.invariance_weight", self.autoencoder.invariance_weight),
+            ("autoencoder.redundancy_weight", self.autoencoder.redundancy_weight),
+        ] {
+            require(value.is_finite() && value >= 0.0, || format!("{key} = {value} must be 0 or above"))?;
         }
         for (key, value) in [
             ("autoencoder.learning_rate", self.autoencoder.learning_rate),
@@ -309,6 +328,11 @@ impl Config {
             min_tissue_fraction,
             missing_stain_fill: MISSING_STAIN_FILL,
         }
+    }
+
+    /// How far apart patches are neighbours, in model pixels: those side by side are, and those across a corner.
+    pub fn neighbour_radius(&self) -> i64 {
+        i64::from(self.patches.patch_px) * 3 / 2
     }
 
     /// The autoencoder's shape.

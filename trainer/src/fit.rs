@@ -1,16 +1,16 @@
 //! The fit: autoencoder alone, clusterer on the frozen latent, then both together.
 
+mod epoch;
+
 use std::fs;
 use std::path::Path;
-use std::thread;
 
 use indicatif::ProgressBar;
-use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::adam::Adam;
 use crate::autoencoder::Autoencoder;
@@ -19,10 +19,11 @@ use crate::clusters::Assignment;
 use crate::config::Config;
 use crate::dataset::{PatchSet, Patches, chunks};
 use crate::error::TrainError;
-use crate::imsat::{self, Clusterer, Terms, neighbour_distance};
+use crate::imsat::Clusterer;
 use crate::layers::Mode;
-use crate::loader;
-use crate::progress::{self, EpochMetrics, MetricsTable};
+use crate::neighbours::Neighbours;
+use crate::progress::{self, MetricsTable};
+use epoch::Latents;
 
 /// What surrounds a fit but does not change its result.
 pub struct Surroundings<'a> {
@@ -144,20 +145,8 @@ struct Run<'a> {
     surroundings: &'a Surroundings<'a>,
     fingerprint: [u8; 32],
     networks: Networks,
+    neighbours: Neighbours,
     metrics: MetricsTable,
-}
-
-/// The latent vectors of all training patches and the perturbation's radius for each.
-struct Latents {
-    values: Tensor,
-    radius: Tensor,
-}
-
-/// The loss of one batch, and what it is made of.
-struct Step {
-    loss: Tensor,
-    reconstruction: Option<Tensor>,
-    terms: Option<Terms>,
 }
 
 impl Fitted {
@@ -212,7 +201,9 @@ impl<'a> Run<'a> {
         let (mean, deviation) = patches.plane_statistics()?;
         let networks = Networks::new(config, surroundings.device, Some((&mean, &deviation)));
         let fingerprint = fingerprint(config, patches);
-        Ok(Self { config, patches, surroundings, fingerprint, networks, metrics: MetricsTable::new() })
+        let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
+        let metrics = MetricsTable::new();
+        Ok(Self { config, patches, surroundings, fingerprint, networks, neighbours, metrics })
     }
 
     fn run(mut self) -> Result<Fitted, TrainError> {
@@ -244,11 +235,11 @@ impl<'a> Run<'a> {
         let bar = progress::bar(u64::from(plan.epochs));
         bar.set_prefix(phase.name());
         bar.set_position(u64::from(done));
-        let mut latents = None;
+        let mut latents: Option<Latents> = None;
         for epoch in done..plan.epochs {
             // The clusterer's phase leaves the encoder as it is, so its latents are made once.
             if phase == Phase::Joint || (phase == Phase::Clusterer && latents.is_none()) {
-                latents = Some(self.latents()?);
+                latents = Some(self.latents(phase, index)?);
             }
             let before = self.surroundings.checkpoint.map(|folder| (folder, self.snapshot(&adam, index, epoch)));
             let Some(metrics) = self.epoch(phase, index, epoch, &mut adam, latents.as_ref())? else {
@@ -301,113 +292,6 @@ impl<'a> Run<'a> {
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
         Checkpoint::take(&self.networks.store, adam, Position { phase, epochs_done }, &self.metrics, &self.fingerprint)
-    }
-
-    fn latents(&self) -> Result<Latents, TrainError> {
-        let _frozen = tch::no_grad_guard();
-        let train = &self.patches.train;
-        let encode = |(from, to)| {
-            Ok(self
-                .networks
-                .autoencoder
-                .encode(&self.networks.autoencoder.normalise(&train.range(from, to)?), Mode::Eval))
-        };
-        let parts: Vec<Tensor> = chunks(train.count()).map(encode).collect::<Result<_, TrainError>>()?;
-        let values = Tensor::cat(&parts, 0);
-        let imsat = &self.config.imsat;
-        let radius = neighbour_distance(&values, i64::from(imsat.neighbour)) * imsat.radius_factor;
-        Ok(Latents { values, radius })
-    }
-
-    /// One walk over all training patches in random order; `None` when interrupted. An incomplete last batch is left
-    /// out: its BatchNorm statistics and marginal entropy would be of another kind, and the next order has its patches.
-    fn epoch(
-        &self,
-        phase: Phase,
-        index: usize,
-        epoch: u32,
-        adam: &mut Adam,
-        latents: Option<&Latents>,
-    ) -> Result<Option<EpochMetrics>, TrainError> {
-        let mut generator = stream(self.config.seed, index, epoch);
-        tch::manual_seed(generator.random());
-        let mut order: Vec<i64> = (0..self.patches.train.count()).collect();
-        order.shuffle(&mut generator);
-        let mut sums = Tensor::zeros([5], (Kind::Double, self.surroundings.device));
-        let mut steps = 0;
-        let size = phase.plan(self.config).batch;
-        let whole = thread::scope(|scope| {
-            // The clusterer's phase looks at latents only.
-            let mut patches =
-                (phase != Phase::Clusterer).then(|| loader::batches(scope, &self.patches.train, &order, size));
-            for batch in order.chunks_exact(size) {
-                if (self.surroundings.interrupted)() {
-                    return Ok(false);
-                }
-                let step = self.step(batch, patches.as_mut().and_then(Iterator::next).transpose()?, latents);
-                adam.minimise(&step.loss);
-                sums += step.values();
-                steps += 1;
-            }
-            Ok::<_, TrainError>(true)
-        })?;
-        if !whole {
-            return Ok(None);
-        }
-        let means = Vec::<f64>::try_from(sums / f64::from(steps))?;
-        let reconstructs = phase != Phase::Clusterer;
-        Ok(Some(EpochMetrics {
-            loss: means[0],
-            reconstruction: reconstructs.then(|| means[1]),
-            imsat: (phase != Phase::Autoencoder).then(|| [means[2], means[3], means[4]]),
-            held_out_reconstruction: reconstructs.then(|| self.held_out_reconstruction()).transpose()?,
-        }))
-    }
-
-    /// The loss of the patches with these indices; `patches` are their pixels, where the phase looks at them.
-    fn step(&self, batch: &[i64], patches: Option<Tensor>, latents: Option<&Latents>) -> Step {
-        let device_batch = Tensor::from_slice(batch).to_device(self.surroundings.device);
-        let chosen = |x: &Tensor| x.index_select(0, &device_batch);
-        let encoded = patches.map(|patches| {
-            let x = self.networks.autoencoder.normalise(&patches);
-            let latent = self.networks.autoencoder.encode(&x, Mode::Train);
-            let decoded = self.networks.autoencoder.decode(&latent, Mode::Train);
-            (latent, Autoencoder::reconstruction_error(&x, &decoded).mean(Kind::Float))
-        });
-        let weights = self.config.imsat.weights();
-        let terms = latents.map(|all| {
-            let latent = encoded.as_ref().map_or_else(|| chosen(&all.values), |(latent, _)| latent.shallow_clone());
-            imsat::terms(&self.networks.clusterer, &latent, &chosen(&all.radius), &weights)
-        });
-        let reconstruction = encoded.map(|(_, error)| error);
-        let joint = &self.config.joint;
-        let loss = match (&reconstruction, &terms) {
-            (Some(error), Some(terms)) => {
-                error * joint.reconstruction_weight + terms.loss(&weights) * joint.imsat_weight
-            }
-            (Some(error), None) => error.shallow_clone(),
-            (None, Some(terms)) => terms.loss(&weights),
-            (None, None) => Tensor::zeros([], (Kind::Float, self.surroundings.device)),
-        };
-        Step { loss, reconstruction, terms }
-    }
-
-    fn held_out_reconstruction(&self) -> Result<f64, TrainError> {
-        let evaluation = evaluate(&self.networks.autoencoder, &self.networks.clusterer, &self.patches.held_out)?;
-        Ok(evaluation.reconstruction_error.mean(Kind::Double).double_value(&[]))
-    }
-}
-
-impl Step {
-    /// Loss, reconstruction, R_VAT, H(Y|X), H(Y); zero where a phase has no such term.
-    fn values(&self) -> Tensor {
-        let zero = Tensor::zeros([], (Kind::Float, self.loss.device()));
-        let reconstruction = self.reconstruction.as_ref().unwrap_or(&zero);
-        let [vat, conditional, marginal] = self
-            .terms
-            .as_ref()
-            .map_or([&zero; 3], |terms| [&terms.vat, &terms.conditional_entropy, &terms.marginal_entropy]);
-        Tensor::stack(&[&self.loss, reconstruction, vat, conditional, marginal], 0).detach().to_kind(Kind::Double)
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Weights {
 pub struct Terms {
     /// R_VAT: mean KL divergence between clean and perturbed predictions.
     pub vat: Tensor,
+    /// The same between clean predictions and those for another view of the tissue, where there is one.
+    pub view: Option<Tensor>,
     /// H(Y|X): mean entropy of a prediction; 0 when every prediction is certain.
     pub conditional_entropy: Tensor,
     /// H(Y): entropy of the mean prediction; ln K when clusters are equally full.
@@ -96,22 +98,31 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// `R_VAT + λ·[H(Y|X) − μ·H(Y)]`.
+    /// `R + λ·[H(Y|X) − μ·H(Y)]`, R being R_VAT or, with another view, the mean of both divergences: λ then means the same.
     pub fn loss(&self, weights: &Weights) -> Tensor {
-        &self.vat + (&self.conditional_entropy - &self.marginal_entropy * weights.mu) * weights.lambda
+        let consistency = self.view.as_ref().map_or_else(|| self.vat.shallow_clone(), |view| (&self.vat + view) / 2.0);
+        consistency + (&self.conditional_entropy - &self.marginal_entropy * weights.mu) * weights.lambda
     }
 }
 
-/// The terms for latent vectors `[N, D]` with radius per sample `[N]` (see [`neighbour_distance`]). One pass in
-/// [`Mode::Train`], the adversarial ones in [`Mode::Perturbed`]. Gradients reach the clusterer's parameters and `latent`.
-pub fn terms(clusterer: &Clusterer, latent: &Tensor, radius: &Tensor, weights: &Weights) -> Terms {
+/// The terms for latent vectors `[N, D]` with radius per sample `[N]` (see [`neighbour_distance`]), and for the latents of
+/// other views of the same tissue. One pass in [`Mode::Train`], the others in [`Mode::Perturbed`]. Gradients reach the
+/// clusterer's parameters, `latent` and `view`.
+pub fn terms(
+    clusterer: &Clusterer,
+    latent: &Tensor,
+    view: Option<&Tensor>,
+    radius: &Tensor,
+    weights: &Weights,
+) -> Terms {
     let log_probs = clusterer.log_probs(latent, Mode::Train);
     let (conditional_entropy, marginal_entropy) = entropies(&log_probs);
     let clean = log_probs.detach();
     let direction = adversarial_direction(clusterer, &latent.detach(), &clean, weights.xi);
     let perturbed = latent + direction * radius.unsqueeze(1);
     let vat = kl_divergence(&clean, &clusterer.log_probs(&perturbed, Mode::Perturbed));
-    Terms { vat, conditional_entropy, marginal_entropy }
+    let view = view.map(|view| kl_divergence(&clean, &clusterer.log_probs(view, Mode::Perturbed)));
+    Terms { vat, view, conditional_entropy, marginal_entropy }
 }
 
 /// (H(Y|X), H(Y)) of log-probabilities `[N, K]`: mean of the entropies, entropy of the mean.

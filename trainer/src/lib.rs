@@ -10,6 +10,7 @@
 
 pub mod adam;
 pub mod agreement;
+pub mod augment;
 pub mod autoencoder;
 pub mod baselines;
 pub mod checkpoint;
@@ -26,11 +27,13 @@ pub mod export;
 pub mod fit;
 pub mod imsat;
 pub mod indices;
+pub mod invariance;
 pub mod inspect;
 pub mod interrupt;
 pub mod labels;
 pub mod layers;
 pub mod loader;
+pub mod neighbours;
 pub mod progress;
 pub mod run;
 pub mod run_folder;

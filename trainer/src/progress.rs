@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Header of the metrics table. Empty fields: the term does not exist in that phase.
 const HEADER: &str =
-    "phase,epoch,loss,reconstruction,vat,conditional_entropy,marginal_entropy,held_out_reconstruction\n";
+    "phase,epoch,loss,reconstruction,invariance,vat,view,conditional_entropy,marginal_entropy,held_out_reconstruction\n";
 
 /// Means over one epoch's batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -16,8 +16,10 @@ pub struct EpochMetrics {
     pub loss: f64,
     /// Mean squared difference in normalised units.
     pub reconstruction: Option<f64>,
-    /// R_VAT, H(Y|X), H(Y), in nats.
-    pub imsat: Option<[f64; 3]>,
+    /// Disagreement between the latents of two views ([`crate::invariance`]).
+    pub invariance: Option<f64>,
+    /// R_VAT, the divergence between two views (0 without), H(Y|X), H(Y), in nats.
+    pub imsat: Option<[f64; 4]>,
     /// The reconstruction term on held-out patches after the epoch.
     pub held_out_reconstruction: Option<f64>,
 }
@@ -32,8 +34,11 @@ impl EpochMetrics {
         if let Some(value) = self.held_out_reconstruction {
             let _ = write!(text, "  held-out {value:.4}");
         }
-        if let Some([vat, conditional, marginal]) = self.imsat {
-            let _ = write!(text, "  R_VAT {vat:.4}  H(Y|X) {conditional:.4}  H(Y) {marginal:.4}");
+        if let Some(value) = self.invariance {
+            let _ = write!(text, "  invariance {value:.4}");
+        }
+        if let Some([vat, view, conditional, marginal]) = self.imsat {
+            let _ = write!(text, "  R_VAT {vat:.4}  views {view:.4}  H(Y|X) {conditional:.4}  H(Y) {marginal:.4}");
         }
         text
     }
@@ -57,13 +62,15 @@ impl MetricsTable {
     /// Adds an epoch (counted from 1 within its phase).
     pub fn push(&mut self, phase: &str, epoch: u32, metrics: &EpochMetrics) {
         let field = |value: Option<f64>| value.map(|v| format!("{v:.6}")).unwrap_or_default();
-        let [vat, conditional, marginal] = metrics.imsat.map_or([None; 3], |terms| terms.map(Some));
+        let [vat, view, conditional, marginal] = metrics.imsat.map_or([None; 4], |terms| terms.map(Some));
         let fields = [
             phase.to_owned(),
             epoch.to_string(),
             field(Some(metrics.loss)),
             field(metrics.reconstruction),
+            field(metrics.invariance),
             field(vat),
+            field(view),
             field(conditional),
             field(marginal),
             field(metrics.held_out_reconstruction),
@@ -104,9 +111,9 @@ mod tests {
     fn every_row_has_as_many_fields_as_the_header() {
         let mut table = MetricsTable::new();
         table.push("autoencoder", 1, &EpochMetrics { loss: 0.5, reconstruction: Some(0.5), ..Default::default() });
-        table.push("clusterer", 1, &EpochMetrics { loss: -0.5, imsat: Some([0.1, 0.2, 0.3]), ..Default::default() });
+        table.push("clusterer", 1, &EpochMetrics { loss: -0.5, imsat: Some([0.1, 0.0, 0.2, 0.3]), ..Default::default() });
         let columns: Vec<usize> = table.as_str().lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [8, 8, 8]);
+        assert_eq!(columns, [10, 10, 10]);
         assert_eq!(MetricsTable::restore(table.as_str().to_owned()), table);
     }
 }

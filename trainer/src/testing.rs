@@ -39,10 +39,10 @@ pub(crate) fn texture_patches(stains: usize) -> PatchSet {
     PatchSet { train: somewhere(&draw(240)), held_out: somewhere(&draw(30)), sets: vec!["a".to_owned()] }
 }
 
-/// Patches `[N, 3·S, P, P]` as if cut side by side in rows of ten from one section set.
+/// Patches `[N, 3·S, P, P]` as if cut from one section set, ten in a row, too far apart to be neighbours.
 pub(crate) fn somewhere(pixels: &Tensor) -> dataset::Patches {
     let size = pixels.size();
-    let origin = |i| Origin { set: 0, x: i % 10 * size[3], y: i / 10 * size[2] };
+    let origin = |i| Origin { set: 0, x: i % 10 * 8 * size[3], y: i / 10 * 8 * size[2] };
     dataset::Patches::new(pixels, (0..size[0]).map(origin).collect())
 }
 
@@ -74,6 +74,7 @@ pub(crate) fn texture_config(stains: usize) -> Config {
             epochs: 4,
             batch: 40,
             learning_rate: 0.005,
+            ..AutoencoderConfig::default()
         },
         imsat: ImsatConfig { hidden: vec![32, 32], epochs: 15, batch: 60, learning_rate: 0.005, ..Default::default() },
         joint: JointConfig { epochs: 3, batch: 60, ..JointConfig::default() },

@@ -48,8 +48,10 @@ fn kl_divergence_equals_a_hand_computed_value_and_is_zero_for_equal_predictions(
 #[test]
 fn loss_combines_the_terms_with_lambda_and_mu() {
     let term = |v: f64| Tensor::from(v);
-    let terms = Terms { vat: term(0.5), conditional_entropy: term(0.3), marginal_entropy: term(2.0) };
+    let terms = Terms { vat: term(0.5), view: None, conditional_entropy: term(0.3), marginal_entropy: term(2.0) };
     assert!((scalar(&terms.loss(&WEIGHTS)) - (0.5 + 0.1 * (0.3 - 4.0 * 2.0))).abs() < 1e-12);
+    let with_view = Terms { view: Some(term(0.1)), ..terms };
+    assert!((scalar(&with_view.loss(&WEIGHTS)) - (0.3 + 0.1 * (0.3 - 4.0 * 2.0))).abs() < 1e-12);
 }
 
 #[test]
@@ -136,7 +138,7 @@ fn only_the_clean_pass_moves_the_running_statistics() {
     let (reference_store, reference) = fresh(3);
     let x = Tensor::randn([64, 6], (Kind::Float, Device::Cpu));
     let radius = Tensor::ones([64], (Kind::Float, Device::Cpu));
-    let _ = terms(&clusterer, &x, &radius, &WEIGHTS);
+    let _ = terms(&clusterer, &x, None, &radius, &WEIGHTS);
     let _ = reference.log_probs(&x, Mode::Train);
     for (name, value) in store.variables() {
         assert_eq!(value, reference_store.variables()[&name], "{name}");
@@ -151,7 +153,7 @@ fn clean_prediction_is_detached_in_the_adversarial_term() {
     // The gradient must be the one that a clean prediction given as a constant leads to.
     let radius = Tensor::full([64], 2.0, (Kind::Float, Device::Cpu));
     tch::manual_seed(11);
-    terms(&clusterer, &x, &radius, &WEIGHTS).vat.backward();
+    terms(&clusterer, &x, None, &radius, &WEIGHTS).vat.backward();
     let gradient = |store: &VarStore| store.variables()["output.weight"].grad().copy();
     let with_terms = gradient(&store);
 
@@ -178,7 +180,7 @@ fn train(store: &VarStore, clusterer: &Clusterer, x: &Tensor, epochs: usize) {
     for _ in 0..epochs {
         let order = Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu));
         for batch in order.split(100, 0) {
-            let terms = terms(clusterer, &x.index_select(0, &batch), &radius.index_select(0, &batch), &WEIGHTS);
+            let terms = terms(clusterer, &x.index_select(0, &batch), None, &radius.index_select(0, &batch), &WEIGHTS);
             adam.minimise(&terms.loss(&WEIGHTS));
         }
     }

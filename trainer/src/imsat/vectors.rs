@@ -36,7 +36,7 @@ pub fn fit_vectors(
         for start in (0..=count - batch).step_by(batch as usize) {
             let chosen = order.narrow(0, start, batch);
             let terms =
-                terms(&clusterer, &vectors.index_select(0, &chosen), &radius.index_select(0, &chosen), &weights);
+                terms(&clusterer, &vectors.index_select(0, &chosen), None, &radius.index_select(0, &chosen), &weights);
             adam.minimise(&terms.loss(&weights));
         }
         each_epoch(epoch, &clusterer);

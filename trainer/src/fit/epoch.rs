@@ -1,0 +1,209 @@
+//! One epoch: what a batch consists of, and the loss of a batch in each phase.
+
+use std::thread;
+
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use tch::{Kind, Tensor};
+
+use super::{Phase, Run, evaluate, stream};
+use crate::adam::Adam;
+use crate::augment;
+use crate::autoencoder::Autoencoder;
+use crate::config::AutoencoderConfig;
+use crate::dataset::chunks;
+use crate::error::TrainError;
+use crate::imsat::{self, Terms, neighbour_distance};
+use crate::invariance::invariance_loss;
+use crate::layers::Mode;
+use crate::loader;
+use crate::progress::EpochMetrics;
+
+/// Streams of random numbers for the views of the frozen latents lie this far beyond those of the epochs.
+const VIEW_STREAMS: u32 = 1 << 31;
+
+/// The latent vectors of all training patches.
+pub(super) struct Latents {
+    /// Of the patches as they are, `[N, D]`.
+    pub(super) values: Tensor,
+    /// The perturbation's radius for each, `[N]`.
+    radius: Tensor,
+    /// Of other views of them; empty where views do not differ, or where the encoder still moves.
+    views: Vec<Tensor>,
+}
+
+/// A batch as pixels, uint8: the patches and, where views differ, another view of each one's partner.
+struct Pixels {
+    patches: Tensor,
+    partners: Option<Tensor>,
+}
+
+/// One batch.
+struct Batch<'a> {
+    indices: &'a [i64],
+    /// Of each patch: itself or a neighbour.
+    partners: &'a [i64],
+    /// Which of the frozen views is compared with.
+    view: usize,
+    /// In the phases that look at them.
+    pixels: Option<Pixels>,
+}
+
+/// The loss of one batch, and what it is made of.
+struct Step {
+    loss: Tensor,
+    reconstruction: Option<Tensor>,
+    invariance: Option<Tensor>,
+    terms: Option<Terms>,
+}
+
+impl Run<'_> {
+    /// The latents of the training patches as the encoder now is; `phase` has this index.
+    pub(super) fn latents(&self, phase: Phase, index: usize) -> Result<Latents, TrainError> {
+        let imsat = &self.config.imsat;
+        let values = self.encoded(&|patches| Ok(patches))?;
+        let radius = neighbour_distance(&values, i64::from(imsat.neighbour)) * imsat.radius_factor;
+        let wanted = if phase == Phase::Clusterer && self.config.augment.changes() { imsat.views } else { 0 };
+        let view = |view: u32| {
+            let generator = std::cell::RefCell::new(stream(self.config.seed, index, VIEW_STREAMS + view));
+            self.encoded(&|patches| augment::views(&patches, &self.config.augment, &mut generator.borrow_mut()))
+        };
+        Ok(Latents { values, radius, views: (0..wanted).map(view).collect::<Result<_, _>>()? })
+    }
+
+    /// The latents `[N, D]` of the training patches, each chunk of which is changed by `change` first.
+    fn encoded(&self, change: &dyn Fn(Tensor) -> Result<Tensor, TrainError>) -> Result<Tensor, TrainError> {
+        let _frozen = tch::no_grad_guard();
+        let (train, autoencoder) = (&self.patches.train, &self.networks.autoencoder);
+        let encode = |(from, to)| {
+            let patches = change(train.range(from, to)?)?;
+            Ok(autoencoder.encode(&autoencoder.normalise(&patches), Mode::Eval))
+        };
+        let parts: Vec<Tensor> = chunks(train.count()).map(encode).collect::<Result<_, TrainError>>()?;
+        Ok(Tensor::cat(&parts, 0))
+    }
+
+    /// One walk over all training patches in random order; `None` when interrupted. An incomplete last batch is left
+    /// out: its BatchNorm statistics and marginal entropy would be of another kind, and the next order has its patches.
+    pub(super) fn epoch(
+        &self,
+        phase: Phase,
+        index: usize,
+        epoch: u32,
+        adam: &mut Adam,
+        latents: Option<&Latents>,
+    ) -> Result<Option<EpochMetrics>, TrainError> {
+        let (config, train) = (self.config, &self.patches.train);
+        let mut generator = stream(config.seed, index, epoch);
+        tch::manual_seed(generator.random());
+        let mut order: Vec<i64> = (0..train.count()).collect();
+        order.shuffle(&mut generator);
+        let partner = |&i| self.neighbours.partner(i, config.augment.neighbours, &mut generator);
+        let partners: Vec<i64> = order.iter().map(partner).collect();
+        let mut sums = Tensor::zeros([7], (Kind::Double, self.surroundings.device));
+        let mut steps = 0;
+        let size = phase.plan(config).batch;
+        let count = order.len() / size;
+        let views: Vec<usize> = (0..count).map(|_| generator.random_range(0..config.imsat.views as usize)).collect();
+        let part = |all: &'_ [i64], batch: usize| all[batch * size..(batch + 1) * size].to_vec();
+        let whole = thread::scope(|scope| {
+            // The clusterer's phase looks at latents only.
+            let mut pixels = (phase != Phase::Clusterer).then(|| {
+                loader::ahead(scope, count, |batch| {
+                    let patches = train.gather(&part(&order, batch))?;
+                    if !config.augment.changes() {
+                        return Ok(Pixels { patches, partners: None });
+                    }
+                    let mut view = |patches: &Tensor| augment::views(patches, &config.augment, &mut generator);
+                    let partners = view(&train.gather(&part(&partners, batch))?)?;
+                    Ok(Pixels { patches: view(&patches)?, partners: Some(partners) })
+                })
+            });
+            for (batch, &view) in views.iter().enumerate() {
+                if (self.surroundings.interrupted)() {
+                    return Ok(false);
+                }
+                let pixels = pixels.as_mut().and_then(Iterator::next).transpose()?;
+                let (indices, partners) = (&part(&order, batch), &part(&partners, batch));
+                let step = self.step(Batch { indices, partners, view, pixels }, latents);
+                adam.minimise(&step.loss);
+                sums += step.values();
+                steps += 1;
+            }
+            Ok::<_, TrainError>(true)
+        })?;
+        if !whole {
+            return Ok(None);
+        }
+        let means = Vec::<f64>::try_from(sums / f64::from(steps))?;
+        let reconstructs = phase != Phase::Clusterer;
+        Ok(Some(EpochMetrics {
+            loss: means[0],
+            reconstruction: reconstructs.then(|| means[1]),
+            invariance: (reconstructs && config.augment.changes()).then(|| means[2]),
+            imsat: (phase != Phase::Autoencoder).then(|| [means[3], means[4], means[5], means[6]]),
+            held_out_reconstruction: reconstructs.then(|| self.held_out_reconstruction()).transpose()?,
+        }))
+    }
+
+    fn step(&self, batch: Batch<'_>, latents: Option<&Latents>) -> Step {
+        let (config, device) = (self.config, self.surroundings.device);
+        let on_device = |indices: &[i64]| Tensor::from_slice(indices).to_device(device);
+        let weights = config.imsat.weights();
+        let Some(pixels) = batch.pixels else {
+            // Only the clusterer's phase does without pixels, and it has latents.
+            let terms = latents.map(|all| {
+                let chosen = on_device(batch.indices);
+                let view = all.views.get(batch.view).map(|view| view.index_select(0, &on_device(batch.partners)));
+                let (latent, radius) = (all.values.index_select(0, &chosen), all.radius.index_select(0, &chosen));
+                imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights)
+            });
+            let loss = terms.as_ref().map_or_else(|| Tensor::zeros([], (Kind::Float, device)), |t| t.loss(&weights));
+            return Step { loss, reconstruction: None, invariance: None, terms };
+        };
+        let autoencoder = &self.networks.autoencoder;
+        let x = autoencoder.normalise(&pixels.patches);
+        let latent = autoencoder.encode(&x, Mode::Train);
+        let error = Autoencoder::reconstruction_error(&x, &autoencoder.decode(&latent, Mode::Train)).mean(Kind::Float);
+        let view = pixels.partners.map(|patches| autoencoder.encode(&autoencoder.normalise(&patches), Mode::Train));
+        let AutoencoderConfig { invariance_weight, redundancy_weight, .. } = config.autoencoder;
+        let invariance = view.as_ref().map(|view| invariance_loss(&latent, view, redundancy_weight));
+        let terms = latents.map(|all| {
+            let radius = all.radius.index_select(0, &on_device(batch.indices));
+            imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights)
+        });
+        let joint = &config.joint;
+        let mut loss = if terms.is_some() { &error * joint.reconstruction_weight } else { error.shallow_clone() };
+        if let Some(invariance) = &invariance {
+            loss = loss + invariance * invariance_weight;
+        }
+        if let Some(terms) = &terms {
+            loss = loss + terms.loss(&weights) * joint.imsat_weight;
+        }
+        Step { loss, reconstruction: Some(error), invariance, terms }
+    }
+
+    fn held_out_reconstruction(&self) -> Result<f64, TrainError> {
+        let evaluation = evaluate(&self.networks.autoencoder, &self.networks.clusterer, &self.patches.held_out)?;
+        Ok(evaluation.reconstruction_error.mean(Kind::Double).double_value(&[]))
+    }
+}
+
+impl Step {
+    /// Loss, reconstruction, invariance, R_VAT, divergence of views, H(Y|X), H(Y); zero where a phase has no such term.
+    fn values(&self) -> Tensor {
+        let zero = Tensor::zeros([], (Kind::Float, self.loss.device()));
+        let or_zero = |term: Option<&Tensor>| term.unwrap_or(&zero).shallow_clone();
+        let terms = self.terms.as_ref();
+        let values = [
+            self.loss.shallow_clone(),
+            or_zero(self.reconstruction.as_ref()),
+            or_zero(self.invariance.as_ref()),
+            or_zero(terms.map(|terms| &terms.vat)),
+            or_zero(terms.and_then(|terms| terms.view.as_ref())),
+            or_zero(terms.map(|terms| &terms.conditional_entropy)),
+            or_zero(terms.map(|terms| &terms.marginal_entropy)),
+        ];
+        Tensor::stack(&values, 0).detach().to_kind(Kind::Double)
+    }
+}
