@@ -25,9 +25,10 @@ folder = sys.argv[1]
 group = zarr.open_group(folder, mode="r")
 patches = group["patches"]
 assert patches.shape[1:] == (15, 64, 64) and patches.dtype == np.uint8, patches.info
-assert len(patches) == group["set"].shape[0] == len(group["origin"]) == group.attrs["sets"][0]["patches"]
-assert (group["origin"][:, 0] == np.arange(len(patches))).all() and not group["held_out"][:].any()
-for row in np.random.default_rng(1).permutation(len(patches))[:100]:
+count = patches.shape[0]
+assert count == group["set"].shape[0] == group["origin"].shape[0] == group.attrs["sets"][0]["patches"]
+assert (group["origin"][:, 0] == np.arange(count)).all() and not group["held_out"][:].any()
+for row in np.random.default_rng(1).permutation(count)[:100]:
     raw = np.fromfile(f"{folder}/patches/c/{row // 256}/0/0/0", np.uint8, 15 * 64 * 64, offset=row % 256 * 15 * 64 * 64)
     assert (patches[row].ravel() == raw).all(), row
 """

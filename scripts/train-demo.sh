@@ -15,4 +15,5 @@ fi
 for n in 1 2 3; do
     cargo run --release --quiet -p xtask -- derive --out "$sets" --seed "$n" --case "demo$n"
 done
-cargo run --release --quiet -p tissuemap-trainer -- fit --config models/demo.toml --data "$sets" --out models/demo.onnx
+cargo run --release --quiet -p tissuemap-trainer -- fit --config models/demo.toml --data "$sets" --out models/demo.onnx \
+    --patches "$sets/patches.zarr"

@@ -21,10 +21,10 @@ use tissuemap_trainer::adam::Adam;
 use tissuemap_trainer::autoencoder::Autoencoder;
 use tissuemap_trainer::config::Config;
 use tissuemap_trainer::dataset::PatchSet;
+use tissuemap_trainer::device;
 use tissuemap_trainer::layers::Mode;
 use tissuemap_trainer::loader::batches;
 use tissuemap_trainer::store::{Attributes, Store};
-use tissuemap_trainer::device;
 
 /// Five stains at 64 px, the default batch.
 const STAINS: usize = 5;
@@ -124,7 +124,8 @@ fn load(folder: &Path) -> Result<(), Box<dyn Error>> {
     let order = shuffled(patches.count());
     let begin = Instant::now();
     let loaded = thread::scope(|scope| {
-        batches(scope, &patches, &order, BATCH).try_fold(0, |sum, batch| Ok::<_, Box<dyn Error>>(sum + batch?.size()[0]))
+        batches(scope, &patches, &order, BATCH)
+            .try_fold(0, |sum, batch| Ok::<_, Box<dyn Error>>(sum + batch?.size()[0]))
     })?;
     print(loaded as usize, begin);
     Ok(())

@@ -23,6 +23,8 @@ const GAP: u32 = 2;
 /// Room for the names of stains, in characters of [`FONT_8X13`].
 const NAME_CHARS: usize = 12;
 const CHAR_PX: u32 = 8;
+/// Where the patches begin.
+const LEFT: u32 = MARGIN as u32 + CHAR_PX * NAME_CHARS as u32;
 
 /// Some patches of one set.
 pub(super) struct Sample {
@@ -63,13 +65,8 @@ impl Sheets {
     }
 
     fn blank(&self) -> RgbImage {
-        let width = self.left() + COLUMNS as u32 * (self.patch_px + GAP) + MARGIN as u32;
+        let width = LEFT + COLUMNS as u32 * (self.patch_px + GAP) + MARGIN as u32;
         RgbImage::from_pixel(width, SETS as u32 * self.set_height() + MARGIN as u32, Rgb([255; 3]))
-    }
-
-    /// Where the patches begin.
-    fn left(&self) -> u32 {
-        MARGIN as u32 + CHAR_PX * NAME_CHARS as u32
     }
 
     fn set_height(&self) -> u32 {
@@ -87,7 +84,7 @@ impl Sheets {
             let name: String = stain.chars().take(NAME_CHARS - 1).collect();
             text(&mut Canvas(&mut self.page), MARGIN, middle, &name, &FONT_8X13, INK);
             for (column, patch) in sample.pixels.chunks_exact(3 * plane * self.stains.len()).enumerate() {
-                let x = self.left() + column as u32 * (self.patch_px + GAP);
+                let x = LEFT + column as u32 * (self.patch_px + GAP);
                 draw(&mut self.page, x, y, self.patch_px, &patch[3 * row * plane..][..3 * plane]);
             }
         }

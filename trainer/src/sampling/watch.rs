@@ -7,8 +7,8 @@ use tissuemap::road::{Progress, Stage};
 
 use crate::progress;
 
-/// Steps of one set on the bar. Opening, registering and finding tissue take the first ones, drawing the rest: the
-/// borders follow the shares of time on five stains.
+/// Steps of one set on the bar. Opening, registering and finding tissue take the first ones, drawing the rest. How the time
+/// is shared depends on slides and stains; the borders only keep the bar moving.
 const STEPS: u64 = 100;
 const OPENED: u64 = 2;
 const REGISTERED: u64 = 58;
