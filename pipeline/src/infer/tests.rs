@@ -1,7 +1,7 @@
 use prost::Message;
 
 use super::*;
-use crate::contract::{example, onnx};
+use crate::contract::{GOLDEN_TOLERANCE, example, onnx};
 use crate::units::Mpp;
 
 const STAINS: [&str; 2] = ["HE", "Ki67"];
