@@ -12,6 +12,7 @@ pub mod adam;
 pub mod agreement;
 pub mod autoencoder;
 pub mod baselines;
+pub mod card;
 pub mod checkpoint;
 pub mod choose_k;
 pub mod clusters;
