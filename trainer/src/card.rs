@@ -113,7 +113,8 @@ fn clusters(contract: &ModelContract) -> String {
 /// Why there are so many clusters: the table of a sweep where there was one.
 fn choice(contract: &ModelContract) -> String {
     let count = contract.clusters.len();
-    let rows: Vec<_> = contract.training["sweep"].as_array().into_iter().flatten().filter_map(Value::as_object).collect();
+    let rows: Vec<_> =
+        contract.training["sweep"].as_array().into_iter().flatten().filter_map(Value::as_object).collect();
     let Some(first) = rows.first() else {
         return format!("{count}, as configured; no other number was tried.");
     };
@@ -143,10 +144,11 @@ fn figures(contract: &ModelContract, precision: Precision) -> String {
             out,
             "| same cluster as in float32 | {} of {} held-out patches |\n\
              | probabilities off from float32 | {} at most, {} on average |",
-            contract.training.pointer("/agreement_with_fp32/same_cluster").and_then(Value::as_f64).map_or_else(
-                || "an unknown share".to_owned(),
-                |share| format!("{:.2} %", 100.0 * share)
-            ),
+            contract
+                .training
+                .pointer("/agreement_with_fp32/same_cluster")
+                .and_then(Value::as_f64)
+                .map_or_else(|| "an unknown share".to_owned(), |share| format!("{:.2} %", 100.0 * share)),
             shown(contract, "/agreement_with_fp32/patches"),
             shown(contract, "/agreement_with_fp32/largest_difference"),
             shown(contract, "/agreement_with_fp32/mean_difference"),
@@ -231,7 +233,10 @@ mod tests {
             return;
         };
         let card = markdown(&model, bytes.len());
-        assert!(card.contains("4, after these were tried:\n\n| clusters | score |\n|---|---|\n| 3 | 0.5 |\n| 4 | 0.25 |"), "{card}");
+        assert!(
+            card.contains("4, after these were tried:\n\n| clusters | score |\n|---|---|\n| 3 | 0.5 |\n| 4 | 0.25 |"),
+            "{card}"
+        );
         assert!(card.contains("| section sets | unknown |"), "what the file does not say is not made up");
     }
 

@@ -291,7 +291,7 @@ fn default_mpp() -> Mpp {
 }
 
 /// `line 3: unknown field …` instead of an excerpt over several lines.
-fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', "; ");
     match error.span() {
         Some(span) => format!("line {}: {message}", text[..span.start].matches('\n').count() + 1),

@@ -75,8 +75,8 @@ pub enum TrainError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The exported model does not stand up to the checks that the scanner's computer makes; nothing is written.
-    #[error("the exported model is refused")]
+    /// A model does not stand up to the checks that the scanner's computer makes; nothing is written.
+    #[error("the model is refused")]
     Model(#[from] ModelError),
     /// A model of lower precision puts too many patches into other clusters; nothing is written.
     #[error("the {precision} model is refused: {agreement}; at least {:.0} % is wanted", 100.0 * least)]
@@ -140,7 +140,12 @@ impl TrainError {
     /// The process exit code: 64 for what the caller must change, 130 when interrupted, 2 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::Naming(_) | Self::NoData(_) | Self::Vectors { .. } | Self::Device { .. } | Self::Names { .. } => 64,
+            Self::Config { .. }
+            | Self::Naming(_)
+            | Self::NoData(_)
+            | Self::Vectors { .. }
+            | Self::Device { .. }
+            | Self::Names { .. } => 64,
             Self::Interrupted { .. } => 130,
             Self::Library(_)
             | Self::Collapsed(_)

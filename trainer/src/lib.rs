@@ -30,6 +30,7 @@ pub mod indices;
 pub mod interrupt;
 pub mod labels;
 pub mod layers;
+pub mod name;
 pub mod progress;
 pub mod run;
 pub mod run_folder;

@@ -268,8 +268,8 @@ fn optional<T>(value: Result<T, ContractError>) -> Result<Option<T>, ContractErr
     }
 }
 
-/// Names end up in file names, legends and terminals.
-fn is_name(name: &str) -> bool {
+/// Whether this can be the name of a cluster or stain: these end up in file names, legends and terminals.
+pub fn is_name(name: &str) -> bool {
     !name.trim().is_empty() && name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control)
 }
 

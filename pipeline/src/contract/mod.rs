@@ -20,7 +20,7 @@ mod typicality;
 
 pub(crate) use golden::PROBS_SUM_TOLERANCE;
 pub use golden::{GOLDEN_TOLERANCE, Golden, MAX_GOLDEN};
-pub use metadata::ContractError;
+pub use metadata::{ContractError, is_name};
 pub use palette::clusters_default;
 pub use precision::Precision;
 pub use preflight::{

@@ -101,7 +101,8 @@ mod tests {
     fn a_fresh_patch_exceeds_the_bound_as_seldom_as_promised() {
         // Distances in a scrambled but fixed order: every 40 of them stand for one held-out sample, the next for a fresh patch.
         let values: Vec<f32> = (0..41_000u64).map(|i| (i * 7_368_787 % 41_017) as f32).collect();
-        let exceeded = values.chunks(41).filter(|c| Typicality::bound(c[..40].to_vec()).is_some_and(|b| c[40] > b)).count();
+        let exceeded =
+            values.chunks(41).filter(|c| Typicality::bound(c[..40].to_vec()).is_some_and(|b| c[40] > b)).count();
         // ⌈41 · 0.95⌉ = 39 of 40: two of 41 places are above, 4.9 %.
         assert!((30..=70).contains(&exceeded), "{exceeded} of 1000");
     }

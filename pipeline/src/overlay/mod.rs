@@ -113,7 +113,8 @@ pub fn warnings(run: &Run) -> Vec<String> {
         // One in twenty is expected; of few cells, many may be untypical by chance.
         if all >= FEWEST_CELLS && far * 4 > all {
             let percent = far * 100 / all;
-            warnings.push(format!("{percent} % of {} is untypical of that cluster (far from its centre)", cluster.name));
+            warnings
+                .push(format!("{percent} % of {} is untypical of that cluster (far from its centre)", cluster.name));
         }
     }
     warnings

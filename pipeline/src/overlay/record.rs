@@ -151,9 +151,8 @@ impl Record {
         let (unfamiliar, untypical) = (labels.unusual_counts(UNFAMILIAR), labels.unusual_counts(UNTYPICAL));
         let share = |cells: u64, of: u64| (of > 0).then(|| cells as f64 / of as f64);
         let tells_unfamiliar = contract.novelty_threshold.is_some();
-        let tells_untypical = |id: u8| {
-            contract.typicality.as_ref().is_some_and(|t| t.bounds[usize::from(id) - 1].is_some())
-        };
+        let tells_untypical =
+            |id: u8| contract.typicality.as_ref().is_some_and(|t| t.bounds[usize::from(id) - 1].is_some());
         let clusters = contract.clusters.iter().map(|cluster| {
             let cells = counts[cluster.id as usize];
             ClusterRecord {
@@ -164,7 +163,8 @@ impl Record {
                 area_um2: cells as f64 * labels.cell_um * labels.cell_um,
                 fraction_of_tissue: share(cells, labelled).unwrap_or_default(),
                 unfamiliar_fraction: share(unfamiliar[cluster.id as usize], cells).filter(|_| tells_unfamiliar),
-                untypical_fraction: share(untypical[cluster.id as usize], cells).filter(|_| tells_untypical(cluster.id)),
+                untypical_fraction: share(untypical[cluster.id as usize], cells)
+                    .filter(|_| tells_untypical(cluster.id)),
             }
         });
         let origin = labels.origin.to_level0(slide.mpp);

@@ -109,7 +109,10 @@ impl Writer {
                 self.graph.halves(&bias, &dims(&step.bias), &half_bits(&step.bias)?);
             }
             Kept::Quantised { input, steps } => {
-                let axis = if step.operator == Operator::ConvTranspose { 1 } else { 0 };
+                let axis = match step.operator {
+                    Operator::ConvTranspose => 1,
+                    Operator::Conv | Operator::Linear => 0,
+                };
                 let codes = (&step.weight / steps.view(step.operator.output_axis())).round().to_kind(Kind::Int8);
                 self.graph.int8s(&format!("{weight}_codes"), &dims(&codes), &Vec::try_from(codes.reshape([-1]))?);
                 self.dequantised(&weight, steps, axis)?;

@@ -123,14 +123,18 @@ mod tests {
     fn a_grid_has_zero_and_is_nowhere_off_by_more_than_half_a_step() {
         for (least, most) in [(-1.0f32, 3.0f32), (0.0, 2.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)] {
             let grid = Grid::spanning(least, most);
-            let x = Tensor::linspace(f64::from(least.min(0.0)), f64::from(most.max(0.0)), 1001, (Kind::Float, Device::Cpu));
+            let x =
+                Tensor::linspace(f64::from(least.min(0.0)), f64::from(most.max(0.0)), 1001, (Kind::Float, Device::Cpu));
             let off = f64::try_from((grid.round(&x) - &x).abs().max()).expect("number");
             // The ends may lose half a step to zero's being on the grid.
             assert!(off <= f64::from(grid.step) * 1.001, "{least} {most}: {off} of {grid:?}");
             let inside = x.narrow(0, 100, 800);
             let off = f64::try_from((grid.round(&inside) - &inside).abs().max()).expect("number");
             assert!(off <= f64::from(grid.step) * 0.501, "{least} {most}: {off} of {grid:?}");
-            assert_eq!(f64::try_from(grid.round(&Tensor::zeros([1], (Kind::Float, Device::Cpu)))).expect("number"), 0.0);
+            assert_eq!(
+                f64::try_from(grid.round(&Tensor::zeros([1], (Kind::Float, Device::Cpu)))).expect("number"),
+                0.0
+            );
         }
         let beyond = Grid::spanning(-1.0, 1.0).round(&Tensor::from_slice(&[-9.0f32, 9.0]));
         assert!(beyond.abs().less(1.02).all() == Tensor::from(true), "values beyond the range are cut off");

@@ -124,7 +124,8 @@ fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_compu
             // What libtorch says of the rounded network holds for all patches, not for the golden ones alone.
             let network = Network::new(&fitted, precision, &patches.train).expect("rounds");
             let expected = network.evaluate(&patches.held_out).expect("evaluates");
-            let held_out = Vec::<u8>::try_from(patches.held_out.range(0, 30).expect("read").reshape([-1])).expect("bytes");
+            let held_out =
+                Vec::<u8>::try_from(patches.held_out.range(0, 30).expect("read").reshape([-1])).expect("bytes");
             let outputs = model.run(&held_out).expect("runs");
             let close = |ours: &[f32], theirs: &Tensor| {
                 let theirs = to_vec(theirs).expect("floats");

@@ -150,7 +150,8 @@ fn tensor(tensor: &TensorProto) -> Result<(), PreflightError> {
         DataType::Float | DataType::Int32 => 4,
         DataType::Int64 => 8,
         DataType::Undefined => {
-            let found = format!("element type {:?}; must be float32, float16, int64, or a quantised type", tensor.data_type);
+            let found =
+                format!("element type {:?}; must be float32, float16, int64, or a quantised type", tensor.data_type);
             return Err(Refusal::TensorType.at(place(found)));
         }
     };
@@ -172,7 +173,9 @@ fn tensor(tensor: &TensorProto) -> Result<(), PreflightError> {
     }
     let finite = match element {
         DataType::Float => raw.as_chunks().0.iter().all(|four| f32::from_le_bytes(*four).is_finite()),
-        DataType::Float16 => raw.as_chunks().0.iter().all(|two| u16::from_le_bytes(*two) & F16_EXPONENT != F16_EXPONENT),
+        DataType::Float16 => {
+            raw.as_chunks().0.iter().all(|two| u16::from_le_bytes(*two) & F16_EXPONENT != F16_EXPONENT)
+        }
         _ => true,
     };
     if !finite {
@@ -263,7 +266,8 @@ fn dataflow(graph: &GraphProto) -> Result<(), PreflightError> {
 fn quantisation(graph: &GraphProto) -> Result<(), PreflightError> {
     let constants: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name(), t)).collect();
     let element = |tensor: &TensorProto| DataType::try_from(tensor.data_type()).unwrap_or(DataType::Undefined);
-    let is_quantised = |tensor: &TensorProto| matches!(element(tensor), DataType::Uint8 | DataType::Int8 | DataType::Int32);
+    let is_quantised =
+        |tensor: &TensorProto| matches!(element(tensor), DataType::Uint8 | DataType::Int8 | DataType::Int32);
     for node in &graph.node {
         let place = |what: &str| format!("node {:?}: {what}", node.name());
         let input = |i: usize| node.input.get(i).filter(|name| !name.is_empty());
@@ -271,11 +275,14 @@ fn quantisation(graph: &GraphProto) -> Result<(), PreflightError> {
         if !QUANTIZERS.contains(&node.op_type()) {
             let quantised = (0..node.input.len()).filter_map(constant).find(|tensor| is_quantised(tensor));
             match quantised {
-                Some(tensor) => return Err(Refusal::TensorType.at(place(&format!("uses {:?} as it is", tensor.name())))),
+                Some(tensor) => {
+                    return Err(Refusal::TensorType.at(place(&format!("uses {:?} as it is", tensor.name()))));
+                }
                 None => continue,
             }
         }
-        let Some(steps) = constant(1).filter(|tensor| element(tensor) == DataType::Float && tensor.dims.len() <= 1) else {
+        let Some(steps) = constant(1).filter(|tensor| element(tensor) == DataType::Float && tensor.dims.len() <= 1)
+        else {
             return Err(Refusal::Quantizer.at(place("its scale is not a float32 constant of at most one dimension")));
         };
         if !steps.raw_data().as_chunks().0.iter().all(|four| f32::from_le_bytes(*four) > 0.0) {
