@@ -3,8 +3,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{GrayImage, Rgb, RgbImage};
+use prost::Message;
 use serde_json::Value;
-use tissuemap::contract::{Cluster, clusters_default, example};
+use tissuemap::contract::{Cluster, ModelContract, Typicality, clusters_default, example};
 use tissuemap::infer::Model;
 use tissuemap::overlay::{self, Record, read_record};
 use tissuemap::road::{RoadParams, process_opened};
@@ -62,8 +63,21 @@ fn slide(folder: &Path, name: &str, shift: (i32, i32), bounds: Level0Rect) -> Ar
 
 /// No small free file has a bounds offset and known content, so the slides here are synthetic sources.
 fn process(folder: &Path) -> Vec<(Record, Arc<dyn SlideSource>, std::path::PathBuf)> {
+    process_with(folder, |_| ())
+}
+
+/// The same with another contract.
+fn process_with(
+    folder: &Path,
+    change: impl FnOnce(&mut ModelContract),
+) -> Vec<(Record, Arc<dyn SlideSource>, std::path::PathBuf)> {
     let model_path = folder.join("example.onnx");
-    std::fs::write(&model_path, example::bytes(&["HE", "CD31"], P, mpp(), CLUSTERS)).expect("writable");
+    let stains = ["HE", "CD31"];
+    let mut contract = example::contract(&stains, P, mpp(), CLUSTERS);
+    change(&mut contract);
+    let mut model = example::model(&stains, P, mpp(), CLUSTERS);
+    contract.write(&mut model);
+    std::fs::write(&model_path, model.encode_to_vec()).expect("writable");
     let mut model = Model::load(&model_path).expect("the example model loads");
     let moved = Level0Rect { x: 77, y: 91, width: 520, height: 330 };
     let slides = BTreeMap::from([
@@ -137,6 +151,51 @@ fn the_map_is_where_the_colours_are() {
         // Cells are 16 px, blobs some 80: borders run through cells, where the example model answers the mean colour.
         let share = f64::from(right) / f64::from(asked);
         assert!(asked > 1000 && share > 0.7, "{}: {right} of {asked}", record.slide.stain);
+    }
+}
+
+#[test]
+fn what_is_unusual_is_in_every_output() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    // Every patch has grain, so none is familiar; of three clusters in turn all patches are untypical, none is, none can be told.
+    let bounds: Vec<Option<f32>> = [Some(0.0), Some(100.0), None].into_iter().cycle().take(CLUSTERS.into()).collect();
+    let results = process_with(folder.path(), |contract| {
+        let centroids = vec![0.0; usize::from(CLUSTERS) * contract.latent_dim as usize];
+        contract.novelty_threshold = Some(0.0);
+        contract.typicality = Some(Typicality { centroids, bounds: bounds.clone() });
+    });
+    for (record, slide, target) in results {
+        assert_eq!(record.map.unfamiliar_fraction, Some(1.0));
+        let mut untypical = 0;
+        for cluster in &record.clusters {
+            let bound = bounds[usize::from(cluster.id) - 1];
+            let expected = bound.map(|bound| if bound > 0.0 { 0.0 } else { 1.0 }).filter(|_| cluster.cells > 0);
+            assert_eq!(cluster.untypical_fraction, expected, "{cluster:?}");
+            assert_eq!(cluster.unfamiliar_fraction, (cluster.cells > 0).then_some(1.0), "{cluster:?}");
+            untypical += usize::from(expected == Some(1.0));
+        }
+        let warnings = record.warnings.join("\n");
+        assert!(warnings.contains("100 % of the tissue is unfamiliar"), "{warnings}");
+        assert_eq!(warnings.contains("is untypical of that cluster"), untypical > 0, "{warnings}");
+
+        let json: Value = serde_json::from_slice(&std::fs::read(target.join(overlay::CLUSTERS_GEOJSON)).expect("file"))
+            .expect("JSON");
+        for feature in json["features"].as_array().expect("features") {
+            let properties = &feature["properties"];
+            let cluster = record.clusters.iter().find(|c| properties["name"] == c.name).expect("cluster");
+            let measurements = &properties["measurements"];
+            assert_eq!(measurements["Share unfamiliar"], 1.0);
+            assert_eq!(measurements.get("Share untypical").and_then(Value::as_f64), cluster.untypical_fraction);
+        }
+        let picture = image::open(target.join(overlay::OVERLAY_PNG)).expect("overlay").to_rgb8();
+        let labels = image::open(target.join(overlay::LABELS_PNG)).expect("label map").to_luma8();
+        let bounds = slide.info().bounds;
+        let dots =
+            || (0..bounds.height - 40).step_by(4).flat_map(|y| (0..bounds.width).step_by(4).map(move |x| (x, y)));
+        for (x, y) in dots() {
+            let dotted = picture.get_pixel(x, y).0 == [30; 3];
+            assert_eq!(dotted, label_at(&record, &labels, bounds.x + x, bounds.y + y) != 0, "at {x},{y}");
+        }
     }
 }
 

@@ -1,6 +1,9 @@
-//! `tissuemap-train` as a user meets it, as far as that needs no slides.
+//! `tissuemap-train` as a user meets it, on a slide so small that a fit takes seconds.
 
 use std::process::{Command, Output};
+
+use tissuemap::contract::Precision;
+use tissuemap::infer::Model;
 
 use crate::support;
 
@@ -59,4 +62,77 @@ fn help_shows_examples() {
         assert_eq!(code, Some(0));
         assert!(stdout.contains("tissuemap-train fit --config train.toml --out model.onnx"), "{stdout}");
     }
+}
+
+/// What fits one section in seconds.
+const SMALL: &str = r#"
+clusters = 3
+cpu_threads = 1
+[[sets]]
+folder = "."
+[[stains]]
+name = "HE"
+[patches]
+patch_px = 16
+stride_px = 16
+mpp = 2.0
+per_set = 600
+[autoencoder]
+widths = [4, 8]
+latent_dim = 8
+epochs = 4
+batch = 40
+learning_rate = 0.005
+[imsat]
+hidden = [32, 32]
+epochs = 15
+batch = 60
+learning_rate = 0.005
+[joint]
+epochs = 3
+batch = 60
+"#;
+
+#[test]
+fn a_trained_model_is_exported_again_and_named() {
+    let folder = tempfile::tempdir().expect("folder");
+    let derive = Command::new(support::program("xtask"))
+        .args(["derive", "--seed", "5", "--case", "small", "--out"])
+        .arg(folder.path())
+        .output()
+        .expect("xtask runs");
+    assert!(derive.status.success(), "{}", String::from_utf8_lossy(&derive.stderr));
+    let at = |name: &str| folder.path().join(name);
+    let done = |arguments: &[&str]| {
+        let paths: Vec<String> = arguments
+            .iter()
+            .map(|argument| {
+                argument.strip_prefix('@').map_or((*argument).to_owned(), |name| at(name).display().to_string())
+            })
+            .collect();
+        let (code, stdout, stderr) = tissuemap_train(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        stdout
+    };
+    std::fs::write(at("train.toml"), SMALL).expect("written");
+    let said = done(&["fit", "--config", "@train.toml", "--out", "@model.onnx", "--precision", "fp16"]);
+    assert!(said.contains("model.fp16.onnx: fp16") && said.contains("fp16 against fp32: same cluster for"), "{said}");
+
+    let read = |name: &str| std::fs::read(at(name)).expect("written");
+    for (precision, first) in [("fp32", "model.onnx"), ("fp16", "model.fp16.onnx")] {
+        done(&["export", "--run", "@model.run", "--out", "@again.onnx", "--precision", precision]);
+        assert!(read("again.onnx") == read(first), "{precision}: the same weights and patches give the same file");
+    }
+
+    std::fs::write(at("names.toml"), "[clusters.2]\nname = \"stroma\"\n").expect("written");
+    done(&["name", "@model.fp16.onnx", "@names.toml", "--out", "@named.onnx"]);
+    let mut named = Model::load(&at("named.onnx")).expect("loads");
+    assert_eq!((named.precision(), named.contract().clusters[1].name.as_str()), (Precision::Fp16, "stroma"));
+    assert!(named.verify_golden().expect("golden patches pass").passes());
+    let typicality = named.contract().typicality.as_ref().expect("what is typical");
+    assert!(typicality.bounds.iter().any(Option::is_some), "60 held-out patches in three clusters: {typicality:?}");
+    let card = String::from_utf8(read("named.card.md")).expect("text");
+    assert!(
+        card.contains("| stroma |") && card.contains("same cluster as in float32") && card.contains(named.sha256())
+    );
 }

@@ -64,7 +64,15 @@ mod tests {
         // Two halves, and one cell of the left half that says otherwise, though not by much.
         let cells = grid(10, 6);
         let left = |i: usize| cells[i].col < 5;
-        let prob = |i: usize| if i == 22 { 0.4 } else if left(i) { 0.9 } else { 0.1 };
+        let prob = |i: usize| {
+            if i == 22 {
+                0.4
+            } else if left(i) {
+                0.9
+            } else {
+                0.1
+            }
+        };
         let probs: Vec<f32> = (0..60).flat_map(|i| [prob(i), 1.0 - prob(i)]).collect();
         let smooth = smoothed(&cells, &probs, 2, 1.0);
         for i in 0..60 {

@@ -13,7 +13,7 @@ use ort::value::TensorRef;
 use sha2::{Digest, Sha256};
 
 use crate::contract::{
-    CLUSTER_PROBS, ContractError, GOLDEN_TOLERANCE, INPUT, LATENT, MAX_MODEL_BYTES, ModelContract, PROBS_SUM_TOLERANCE,
+    CLUSTER_PROBS, ContractError, INPUT, LATENT, MAX_MODEL_BYTES, ModelContract, PROBS_SUM_TOLERANCE, Precision,
     PreflightError, RECONSTRUCTION_ERROR, preflight,
 };
 use crate::libs::{LibraryError, SharedLibrary};
@@ -104,7 +104,8 @@ pub struct Outputs {
     pub reconstruction_error: Vec<f32>,
 }
 
-/// How far the golden patches are from the trainer's outputs: largest differences as [`GOLDEN_TOLERANCE`] counts them.
+/// How far the golden patches are from the trainer's outputs: largest differences, relative to the output's largest value
+/// where that exceeds 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GoldenReport {
     /// Golden patches compared, each in the batch of all and alone.
@@ -117,23 +118,25 @@ pub struct GoldenReport {
     pub reconstruction_error: f32,
     /// Patches whose most probable cluster is another one.
     pub labels_changed: usize,
+    /// The largest difference that the model's precision allows.
+    pub allowed: f32,
 }
 
 impl GoldenReport {
     /// Whether the machine computes what the trainer did.
     pub fn passes(&self) -> bool {
         self.labels_changed == 0
-            && [self.probs, self.latent, self.reconstruction_error].iter().all(|&d| d <= GOLDEN_TOLERANCE)
+            && [self.probs, self.latent, self.reconstruction_error].iter().all(|&d| d <= self.allowed)
     }
 }
 
 impl std::fmt::Display for GoldenReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { patches, probs, latent, reconstruction_error, labels_changed } = self;
+        let Self { patches, probs, latent, reconstruction_error, labels_changed, allowed } = self;
         write!(
             f,
             "largest difference {probs:.1e} in {CLUSTER_PROBS}, {latent:.1e} in {LATENT}, {reconstruction_error:.1e} in \
-             {RECONSTRUCTION_ERROR} (allowed {GOLDEN_TOLERANCE:.0e}), {labels_changed} of {patches} labels changed"
+             {RECONSTRUCTION_ERROR} (allowed {allowed:.0e}), {labels_changed} of {patches} labels changed"
         )
     }
 }
@@ -143,6 +146,7 @@ pub struct Model {
     path: PathBuf,
     sha256: String,
     contract: ModelContract,
+    precision: Precision,
     session: Session,
 }
 
@@ -183,17 +187,23 @@ impl Model {
         let model = preflight(bytes).map_err(|source| ModelError::Preflight { path: path.to_owned(), source })?;
         let contract =
             ModelContract::read(&model).map_err(|source| ModelError::Contract { path: path.to_owned(), source })?;
+        let precision = Precision::of(&model);
         drop(model);
         let environment = environment()?;
         let session = open_session(environment, bytes, options)
             .map_err(|e| ModelError::Session { path: path.to_owned(), reason: one_line(e.message()) })?;
         let sha256 = Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        Ok(Self { path: path.to_owned(), sha256, contract, session })
+        Ok(Self { path: path.to_owned(), sha256, contract, precision, session })
     }
 
     /// What the model says about itself.
     pub fn contract(&self) -> &ModelContract {
         &self.contract
+    }
+
+    /// What the model computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// SHA-256 of the file, 64 hexadecimal digits: the model's identity in results.
@@ -283,6 +293,7 @@ impl Model {
             labels_changed: (0..golden.len())
                 .filter(|&i| in_batch[i] != expected[i] || single[i] != expected[i])
                 .count(),
+            allowed: self.precision.golden_tolerance(),
         };
         if report.passes() { Ok(report) } else { Err(ModelError::GoldenMismatch { path: self.path.clone(), report }) }
     }

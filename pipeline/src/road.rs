@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{ModelContract, StainSpec};
 use crate::durable::DurableError;
 use crate::infer::{Model, ModelError};
-use crate::map::{BACKGROUND, LabelMap};
+use crate::map::{BACKGROUND, LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::overlay::{self, OverlayError};
 use crate::patches::{Grid, PatchSource, PatchSpec};
 use crate::placement::{Placement, PlacementError, RefusedPolicy};
@@ -288,20 +288,20 @@ fn open_all(set: &SectionSet, params: &RoadParams, progress: &dyn Progress) -> R
 
 /// What the model said of every cell.
 pub struct Inferred {
-    /// On the reference grid.
+    /// On the reference grid, with what is unusual about each cell.
     pub labels: LabelMap,
     /// Highest probability of each tissue cell, in the order of [`Prepared::cells`].
     pub confidence: Vec<f32>,
-    /// Reconstruction error of each tissue cell, in the order of [`Prepared::cells`].
-    pub reconstruction_error: Vec<f32>,
 }
 
 fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Progress) -> Result<Inferred, RoadError> {
-    let clusters = model.contract().clusters.clone();
+    let contract = model.contract().clone();
+    let (clusters, latent_dim) = (contract.clusters.len(), contract.latent_dim as usize);
     let len = prepared.source.tensor_len();
     let total = prepared.cells.len();
     let mut labels = vec![BACKGROUND; prepared.grid.cell_count()];
-    let (mut confidence, mut reconstruction_error) = (Vec::with_capacity(total), Vec::with_capacity(total));
+    let mut unusual = vec![0; prepared.grid.cell_count()];
+    let mut confidence = Vec::with_capacity(total);
     let mut tensors = vec![0; len * batch.clamp(1, total.max(1))];
     progress.stage(Stage::Infer, 0, total as u64);
     for cells in prepared.cells.chunks(batch.max(1)) {
@@ -314,14 +314,18 @@ fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Pr
             .zip(cells)
             .try_for_each(|(tensor, &cell)| prepared.source.tensor(&prepared.grid, cell, tensor))?;
         let outputs = model.run(tensors)?;
-        for (cell, probs) in cells.iter().zip(outputs.probs.chunks_exact(clusters.len())) {
+        for (i, (cell, probs)) in cells.iter().zip(outputs.probs.chunks_exact(clusters)).enumerate() {
             let (best, p) =
                 probs.iter().enumerate().fold((0, f32::MIN), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
-            labels[prepared.grid.index(*cell)] = clusters[best].id;
+            let latent = &outputs.latent[i * latent_dim..][..latent_dim];
+            let flag = |holds: Option<bool>, flag: u8| if holds == Some(true) { flag } else { 0 };
+            let index = prepared.grid.index(*cell);
+            labels[index] = contract.clusters[best].id;
+            unusual[index] = flag(contract.is_unfamiliar(outputs.reconstruction_error[i]), UNFAMILIAR)
+                | flag(contract.is_untypical(best, latent), UNTYPICAL);
             confidence.push(p);
         }
-        reconstruction_error.extend(outputs.reconstruction_error);
         progress.stage(Stage::Infer, confidence.len() as u64, total as u64);
     }
-    Ok(Inferred { labels: LabelMap::of_reference(&prepared.grid, labels), confidence, reconstruction_error })
+    Ok(Inferred { labels: LabelMap::of_reference(&prepared.grid, labels, unusual), confidence })
 }

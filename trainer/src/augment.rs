@@ -60,12 +60,7 @@ impl View {
             .flat_map(|_| stain_curves(config.stain_jitter, generator))
             .take(planes)
             .collect();
-        Self {
-            turns: if config.rotations { turns } else { 0 },
-            mirrored: config.flips && mirrored,
-            shift,
-            stain,
-        }
+        Self { turns: if config.rotations { turns } else { 0 }, mirrored: config.flips && mirrored, shift, stain }
     }
 
     /// `source` and `target`: planes of `side`² values, one after the other.

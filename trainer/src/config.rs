@@ -253,8 +253,11 @@ impl Config {
             format!("patches.patch_px = {side} cannot be halved {count} times, once per autoencoder width")
         })?;
         let AugmentConfig { shift_px, stain_jitter, neighbours, .. } = self.augment;
-        require(shift_px < side, || format!("augment.shift_px = {shift_px} must be less than patches.patch_px = {side}"))?;
-        for (key, value, most) in [("augment.stain_jitter", stain_jitter, 0.5), ("augment.neighbours", neighbours, 1.0)] {
+        require(shift_px < side, || {
+            format!("augment.shift_px = {shift_px} must be less than patches.patch_px = {side}")
+        })?;
+        for (key, value, most) in [("augment.stain_jitter", stain_jitter, 0.5), ("augment.neighbours", neighbours, 1.0)]
+        {
             require((0.0..=most).contains(&value), || format!("{key} = {value} must lie between 0 and {most}"))?;
         }
         positive("imsat.views", self.imsat.views)?;
@@ -352,7 +355,7 @@ fn default_mpp() -> Mpp {
 }
 
 /// `line 3: unknown field …` instead of an excerpt over several lines.
-fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', "; ");
     match error.span() {
         Some(span) => format!("line {}: {message}", text[..span.start].matches('\n').count() + 1),

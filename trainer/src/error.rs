@@ -3,9 +3,12 @@
 use std::any::Any;
 use std::path::PathBuf;
 
+use tissuemap::contract::Precision;
 use tissuemap::infer::ModelError;
 use tissuemap::libs::LibraryError;
 use tissuemap::section_set::NamingError;
+
+use crate::export::Agreement;
 
 /// Why a fit or an export failed.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +75,29 @@ pub enum TrainError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The exported model does not stand up to the checks that the scanner's computer makes; nothing is written.
-    #[error("the exported model is refused")]
+    /// A model does not stand up to the checks that the scanner's computer makes; nothing is written.
+    #[error("the model is refused")]
     Model(#[from] ModelError),
+    /// A model of lower precision puts too many patches into other clusters; nothing is written.
+    #[error("the {precision} model is refused: {agreement}; at least {:.0} % is wanted", 100.0 * least)]
+    Rounded {
+        /// What it computes in.
+        precision: Precision,
+        /// How far it is from float32.
+        agreement: Agreement,
+        /// The share of equal labels that it had to reach.
+        least: f64,
+    },
+    /// A file of cluster names, or annotations to propose them from, cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Names {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, with its line where it has one.
+        reason: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// libtorch refused an operation; the first line of what it says.
     #[error("libtorch: {0}")]
     Torch(String),
@@ -94,7 +117,8 @@ impl TrainError {
             Self::NoData(_) => {
                 Some("check [[sets]], [[stains]] and --data; the warnings above say why slides were left out")
             }
-            Self::Device { remedy, .. } => Some(remedy),
+            Self::Device { remedy, .. } | Self::Names { remedy, .. } => Some(remedy),
+            Self::Rounded { .. } => Some("use a higher precision; more held-out patches make the figure surer"),
             Self::Collapsed(_) => Some("try another --seed, fewer --clusters, a larger imsat.mu, or more patches"),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
@@ -116,13 +140,19 @@ impl TrainError {
     /// The process exit code: 64 for what the caller must change, 130 when interrupted, 2 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::Naming(_) | Self::NoData(_) | Self::Vectors { .. } | Self::Device { .. } => 64,
+            Self::Config { .. }
+            | Self::Naming(_)
+            | Self::NoData(_)
+            | Self::Vectors { .. }
+            | Self::Device { .. }
+            | Self::Names { .. } => 64,
             Self::Interrupted { .. } => 130,
             Self::Library(_)
             | Self::Collapsed(_)
             | Self::Diverged { .. }
             | Self::File { .. }
             | Self::Model(_)
+            | Self::Rounded { .. }
             | Self::Torch(_) => 2,
         }
     }

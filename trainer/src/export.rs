@@ -1,23 +1,36 @@
 //! The fitted model as one ONNX file with its contract, proved on ONNX Runtime before it appears under its name.
+//!
+//! float32 always, float16 and 8-bit integers on request: [`network`] rounds, [`graph`] writes, and a rounded model that
+//! puts too many patches into other clusters is refused.
+
+mod agreement;
+mod command;
+mod graph;
+mod network;
+mod rounding;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
+pub use agreement::Agreement;
+pub use command::ExportCommand;
 use prost::Message;
-use tch::{IndexOp, Kind, Tensor};
-use tissuemap::contract::graph::{FLOAT, GraphBuilder, int, ints};
+use tch::{Device, IndexOp, Kind, Tensor};
 use tissuemap::contract::{
-    BackgroundRule, CLUSTER_PROBS, CONTRACT_VERSION, Golden, INPUT, LATENT, ModelContract, RECONSTRUCTION_ERROR,
-    Signature, clusters_default,
+    BackgroundRule, CONTRACT_VERSION, Golden, ModelContract, Precision, Typicality, clusters_default,
 };
 use tissuemap::infer::{GoldenReport, InferOptions, Model};
 
+use crate::card;
 use crate::config::Config;
 use crate::dataset::PatchSet;
 use crate::error::TrainError;
+use crate::export::network::Network;
 use crate::fit::{Evaluation, Fitted, evaluate};
-use crate::layers::{KERNEL, Layer, Operator, PADDING, STRIDE, to_vec};
+use crate::layers::to_vec;
 
 /// Enough to prove layout, weights and normalisation; each costs a patch's size in the file.
 const GOLDEN_PATCHES: usize = 4;
@@ -28,32 +41,83 @@ const NOVELTY_QUANTILE: f64 = 0.99;
 /// What was exported.
 #[derive(Debug)]
 pub struct Exported {
+    /// What the file computes in.
+    pub precision: Precision,
     /// How far ONNX Runtime is from libtorch on the golden patches.
     pub golden: GoldenReport,
+    /// How far a rounded model is from float32 on held-out patches.
+    pub agreement: Option<Agreement>,
     /// Size of the file.
     pub bytes: usize,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
 }
 
-/// Writes `fitted` to `path`. Nothing appears there unless preflight, contract and golden patches hold for these bytes.
-///
-/// # Errors
-/// [`TrainError::Model`] when the pipeline refuses the model, [`TrainError::File`] when it cannot be written.
-pub fn export(fitted: &Fitted, patches: &PatchSet, config: &Config, path: &Path) -> Result<Exported, TrainError> {
-    let evaluation = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out)?;
-    let contract = contract(fitted, patches, config, &evaluation)?;
-    let mut model = graph(fitted, contract.signature())?.finish();
-    contract.write(&mut model);
-    let bytes = model.encode_to_vec();
-    let mut proof = Model::from_bytes(&bytes, path, &InferOptions::default())?;
-    let golden = proof.verify_golden()?;
-    write_whole(path, &bytes).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
-    Ok(Exported { golden, bytes: bytes.len(), sha256: proof.sha256().to_owned() })
+impl Exported {
+    /// Says what was written to `path`, line by line.
+    ///
+    /// # Errors
+    /// What `say` says.
+    pub fn describe(&self, say: &mut dyn io::Write, path: &Path) -> io::Result<()> {
+        writeln!(say, "{}: {}, {} bytes, sha256 {}", path.display(), self.precision, self.bytes, self.sha256)?;
+        writeln!(say, "ONNX Runtime against libtorch: {}", self.golden)?;
+        self.agreement.map_or(Ok(()), |agreement| writeln!(say, "{} against fp32: {agreement}", self.precision))
+    }
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let partial = path.with_extension("onnx.partial");
+/// Writes `fitted` to `path` in `precision`, and its card beside it. Nothing appears there unless preflight, contract and
+/// golden patches hold for these bytes, and unless a rounded model agrees with float32.
+///
+/// # Errors
+/// [`TrainError::Model`] when the pipeline refuses the model, [`TrainError::Rounded`] when rounding changes too many
+/// clusters, [`TrainError::File`] when it cannot be written.
+pub fn export(
+    fitted: &Fitted,
+    patches: &PatchSet,
+    config: &Config,
+    precision: Precision,
+    path: &Path,
+) -> Result<Exported, TrainError> {
+    let network = Network::new(fitted, precision, &patches.train)?;
+    let full = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out)?;
+    // float32 is held against the layers as they were trained, which proves the folding too.
+    let rounded = (precision != Precision::Fp32).then(|| network.evaluate(&patches.held_out)).transpose()?;
+    let mut contract = contract(fitted, patches, config, rounded.as_ref().unwrap_or(&full))?;
+    let mut model = network.graph(contract.signature())?.finish();
+    contract.training["precision"] = precision.name().into();
+    contract.write(&mut model);
+    let mut agreement = None;
+    if rounded.is_some() {
+        let mut trial = Model::from_bytes(&model.encode_to_vec(), path, &InferOptions::default())?;
+        let found = Agreement::measure(&mut trial, &patches.held_out, &full.log_probs)?;
+        found.suffices(precision)?;
+        contract.training["agreement_with_fp32"] = found.as_json();
+        contract.write(&mut model);
+        agreement = Some(found);
+    }
+    let bytes = model.encode_to_vec();
+    let (sha256, golden) = publish(&bytes, path)?;
+    Ok(Exported { precision, golden, agreement, bytes: bytes.len(), sha256 })
+}
+
+/// Proves a model file's bytes, then lets it appear at `path` with its card beside it; gives its SHA-256 and how the golden
+/// patches came out.
+///
+/// # Errors
+/// As [`export`].
+pub(crate) fn publish(bytes: &[u8], path: &Path) -> Result<(String, GoldenReport), TrainError> {
+    let mut proof = Model::from_bytes(bytes, path, &InferOptions::default())?;
+    let golden = proof.verify_golden()?;
+    let card = card::markdown(&proof, bytes.len());
+    for (path, content) in [(card::beside(path), card.as_bytes()), (path.to_owned(), bytes)] {
+        write_whole(&path, content).map_err(|source| TrainError::File { path, source })?;
+    }
+    Ok((proof.sha256().to_owned(), golden))
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
     let mut file = File::create(&partial)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -82,6 +146,7 @@ fn contract(
         background: BackgroundRule { min_tissue_fraction: layout.min_tissue_fraction },
         missing_stain_fill: layout.missing_stain_fill,
         novelty_threshold: Some(threshold),
+        typicality: Some(typicality(fitted, patches, evaluation)?),
         training: provenance(fitted, patches, config, evaluation),
         golden: golden(patches, evaluation)?,
     })
@@ -122,91 +187,29 @@ fn golden(patches: &PatchSet, evaluation: &Evaluation) -> Result<Golden, TrainEr
     })
 }
 
+/// Centroids of the training patches, and how far held-out patches lie from them.
+fn typicality(fitted: &Fitted, patches: &PatchSet, evaluation: &Evaluation) -> Result<Typicality, TrainError> {
+    let train = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.train)?.latent;
+    let (clusters, latent_dim) = (fitted.assignment.sizes.len(), train.size()[1]);
+    let sums = Tensor::zeros([clusters as i64, latent_dim], (Kind::Double, Device::Cpu));
+    let sums = sums.index_add(0, &Tensor::from_slice(&fitted.assignment.cluster), &train.to_kind(Kind::Double));
+    let sizes: Vec<i64> = fitted.assignment.sizes.iter().map(|&size| size as i64).collect();
+    let centroids = to_vec(&(sums / Tensor::from_slice(&sizes).clamp_min(1).unsqueeze(1)))?;
+    let typicality = Typicality { centroids, bounds: Vec::new() };
+
+    let mut distances = vec![Vec::new(); clusters];
+    let held_out = Vec::<i64>::try_from(evaluation.log_probs.argmax(1, false))?;
+    for (latent, &cluster) in to_vec(&evaluation.latent)?.chunks(latent_dim as usize).zip(&held_out) {
+        distances[cluster as usize].push(typicality.distance(cluster as usize, latent));
+    }
+    // A cluster without training patches has no centre to be far from.
+    let bounds = distances.into_iter().zip(sizes).map(|(d, size)| Typicality::bound(d).filter(|_| size > 0)).collect();
+    Ok(Typicality { bounds, ..typicality })
+}
+
 /// The smallest value that at least `q` of `x` (`[N]`, N ≥ 1) do not exceed.
 fn quantile(x: &Tensor, q: f64) -> Result<f32, tch::TchError> {
     let count = x.size()[0];
     let rank = ((q * count as f64).ceil() as i64).clamp(1, count);
     Ok(to_vec(&x.sort(0, false).0.i(rank - 1..rank))?[0])
 }
-
-/// Cast, normalise, encode, cluster, decode, compare. BatchNorm is folded into the operators.
-fn graph(fitted: &Fitted, signature: Signature) -> Result<GraphBuilder, TrainError> {
-    let autoencoder = &fitted.autoencoder;
-    let mut net = Net { graph: GraphBuilder::new("autoencoder with IMSAT clusterer", signature) };
-    let (mean, deviation) = autoencoder.normalisation();
-    net.constant("mean", mean)?;
-    net.constant("deviation", deviation)?;
-    net.graph.node("Cast", &[INPUT], "values", &[int("to", FLOAT)]);
-    net.graph.node("Sub", &["values", "mean"], "centred", &[]);
-    net.graph.node("Div", &["centred", "deviation"], "normalised", &[]);
-
-    let mut value = "normalised".to_owned();
-    let encoder: Vec<&Layer> = autoencoder.encoder_layers().collect();
-    for (i, layer) in encoder.iter().enumerate() {
-        if layer.operator() == Operator::Linear {
-            net.graph.node("Flatten", &[&value], "features", &[int("axis", 1)]);
-            value = net.layer(layer, "features", LATENT)?;
-        } else {
-            value = net.layer(layer, &value, &format!("encoder_{i}"))?;
-        }
-    }
-    for (i, layer) in fitted.clusterer.layers().iter().enumerate() {
-        value = net.layer(layer, &value, &format!("clusterer_{i}"))?;
-    }
-    net.graph.node("Softmax", &[&value], CLUSTER_PROBS, &[int("axis", 1)]);
-
-    let shape = autoencoder.shape();
-    net.graph.ints("inner_shape", &[4], &[-1, shape.inner_channels(), shape.inner_px(), shape.inner_px()]);
-    LATENT.clone_into(&mut value);
-    for (i, layer) in autoencoder.decoder_layers().enumerate() {
-        value = net.layer(layer, &value, &format!("decoder_{i}"))?;
-        if layer.operator() == Operator::Linear {
-            net.graph.node("Reshape", &[&value, "inner_shape"], "inner", &[]);
-            "inner".clone_into(&mut value);
-        }
-    }
-    net.graph.ints("all_values", &[3], &[1, 2, 3]);
-    net.graph.node("Sub", &[&value, "normalised"], "difference", &[]);
-    net.graph.node("Mul", &["difference", "difference"], "squared", &[]);
-    net.graph.node("ReduceMean", &["squared", "all_values"], RECONSTRUCTION_ERROR, &[int("keepdims", 0)]);
-    Ok(net.graph)
-}
-
-struct Net {
-    graph: GraphBuilder,
-}
-
-impl Net {
-    fn constant(&mut self, name: &str, tensor: &Tensor) -> Result<(), TrainError> {
-        let dims: Vec<usize> = tensor.size().into_iter().map(|dim| dim as usize).collect();
-        self.graph.floats(name, &dims, &to_vec(tensor)?);
-        Ok(())
-    }
-
-    /// Adds a layer that reads `input`; returns the name of what it computes, which is `name` without a ReLU.
-    fn layer(&mut self, layer: &Layer, input: &str, name: &str) -> Result<String, TrainError> {
-        let (weight, bias) = layer.folded();
-        let (weight_name, bias_name) = (format!("{name}_weight"), format!("{name}_bias"));
-        self.constant(&weight_name, &weight)?;
-        self.constant(&bias_name, &bias)?;
-        let (operator, attributes) = match layer.operator() {
-            Operator::Linear => ("Gemm", vec![int("transB", 1)]),
-            Operator::Conv => ("Conv", convolution()),
-            Operator::ConvTranspose => ("ConvTranspose", convolution()),
-        };
-        self.graph.node(operator, &[input, &weight_name, &bias_name], name, &attributes);
-        if !layer.has_relu() {
-            return Ok(name.to_owned());
-        }
-        let output = format!("{name}_relu");
-        self.graph.node("Relu", &[name], &output, &[]);
-        Ok(output)
-    }
-}
-
-fn convolution() -> Vec<tissuemap::contract::onnx::AttributeProto> {
-    vec![ints("kernel_shape", &[KERNEL; 2]), ints("strides", &[STRIDE; 2]), ints("pads", &[PADDING; 4])]
-}
-
-#[cfg(test)]
-mod tests;

@@ -59,8 +59,17 @@ impl Operator {
         }
     }
 
+    /// The linear part by itself; shapes as above.
+    pub fn apply(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        match self {
+            Self::Conv => x.conv2d(weight, bias, [STRIDE], [PADDING], [1], 1),
+            Self::ConvTranspose => x.conv_transpose2d(weight, bias, [STRIDE], [PADDING], [0], 1, [1]),
+            Self::Linear => x.linear(weight, bias),
+        }
+    }
+
     /// The shape that lets a per-output vector scale the weight.
-    fn output_axis(self) -> &'static [i64] {
+    pub fn output_axis(self) -> &'static [i64] {
         match self {
             Self::Conv => &[-1, 1, 1, 1],
             Self::ConvTranspose => &[1, -1, 1, 1],
@@ -132,12 +141,7 @@ impl Layer {
 
     /// Applies the layer; shapes as in [`Operator`].
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let bias = self.bias.as_ref();
-        let y = match self.operator {
-            Operator::Conv => x.conv2d(&self.weight, bias, [STRIDE], [PADDING], [1], 1),
-            Operator::ConvTranspose => x.conv_transpose2d(&self.weight, bias, [STRIDE], [PADDING], [0], 1, [1]),
-            Operator::Linear => x.linear(&self.weight, bias),
-        };
+        let y = self.operator.apply(x, &self.weight, self.bias.as_ref());
         let y = match &self.norm {
             None => y,
             Some(norm) => norm.forward(&y, mode),

@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 use tissuemap_trainer::config::DEFAULT_TOML;
 use tissuemap_trainer::error::TrainError;
 use tissuemap_trainer::evaluate::EvaluateCommand;
+use tissuemap_trainer::export::ExportCommand;
 use tissuemap_trainer::inspect::InspectCommand;
+use tissuemap_trainer::name::NameCommand;
 use tissuemap_trainer::run::FitCommand;
 
 const EXAMPLES: &str = "\
@@ -18,6 +20,9 @@ Examples:
   tissuemap-train inspect --config train.toml --out sheets    # what would be trained on
   tissuemap-train fit --config train.toml --out model.onnx
   tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
+  tissuemap-train export --run model.run --out model.int8.onnx --precision int8
+  tissuemap-train name model.onnx --print > names.toml
+  tissuemap-train name model.onnx names.toml --out named.onnx
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
@@ -40,6 +45,10 @@ enum Command {
     /// Train on section sets and write the model.
     #[command(after_help = EXAMPLES)]
     Fit(FitCommand),
+    /// Write the model of a finished fit anew, in any precision.
+    Export(ExportCommand),
+    /// Give clusters names and colours, or propose names from annotations.
+    Name(NameCommand),
     /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
     Evaluate(EvaluateCommand),
 }
@@ -72,6 +81,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Config => write!(stdout, "{DEFAULT_TOML}").map_err(|e| anyhow!("standard output: {e}")),
         Command::Inspect(inspect) => Ok(inspect.run(&mut stdout)?),
         Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
+        Command::Export(export) => Ok(export.run(&mut stdout)?),
+        Command::Name(name) => Ok(name.run(&mut stdout, &mut io::stderr().lock())?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }

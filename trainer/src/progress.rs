@@ -6,8 +6,7 @@ use std::fmt::Write as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Header of the metrics table. Empty fields: the term does not exist in that phase.
-const HEADER: &str =
-    "phase,epoch,loss,reconstruction,invariance,vat,view,conditional_entropy,marginal_entropy,held_out_reconstruction\n";
+const HEADER: &str = "phase,epoch,loss,reconstruction,invariance,vat,view,conditional_entropy,marginal_entropy,held_out_reconstruction\n";
 
 /// Means over one epoch's batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -111,7 +110,11 @@ mod tests {
     fn every_row_has_as_many_fields_as_the_header() {
         let mut table = MetricsTable::new();
         table.push("autoencoder", 1, &EpochMetrics { loss: 0.5, reconstruction: Some(0.5), ..Default::default() });
-        table.push("clusterer", 1, &EpochMetrics { loss: -0.5, imsat: Some([0.1, 0.0, 0.2, 0.3]), ..Default::default() });
+        table.push(
+            "clusterer",
+            1,
+            &EpochMetrics { loss: -0.5, imsat: Some([0.1, 0.0, 0.2, 0.3]), ..Default::default() },
+        );
         let columns: Vec<usize> = table.as_str().lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [10, 10, 10]);
         assert_eq!(MetricsTable::restore(table.as_str().to_owned()), table);

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use tissuemap::contract::Precision;
+
 use crate::config::Config;
 use crate::dataset::PatchSet;
 use crate::error::TrainError;
@@ -32,6 +34,9 @@ pub struct FitCommand {
     /// same patches share them.
     #[arg(long)]
     pub patches: Option<PathBuf>,
+    /// Also write the model in these lower precisions, beside it: fp16, int8, or both with a comma.
+    #[arg(long, value_delimiter = ',')]
+    pub precision: Vec<Precision>,
     /// Overrules the configuration's number of clusters.
     #[arg(long)]
     pub clusters: Option<u32>,
@@ -61,12 +66,18 @@ impl FitCommand {
             Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
         let fitted = fit(&config, &patches, &surroundings)?;
         fitted.write(&run.weights())?;
-        let exported = export(&fitted, &patches, &config, &self.out)?;
+        let exported = export(&fitted, &patches, &config, Precision::Fp32, &self.out)?;
         // The model is whole; what is left of the way there only takes space.
         if let Err(error) = fs::remove_dir_all(&checkpoint) {
             tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
         }
-        self.describe(say, &fitted, &patches, &exported).map_err(|e| file_error(Path::new("standard output"), e))
+        let said = |e| file_error(Path::new("standard output"), e);
+        self.describe(say, &fitted, &patches, &exported).map_err(said)?;
+        for &precision in self.precision.iter().filter(|&&precision| precision != Precision::Fp32) {
+            let out = self.out.with_extension(format!("{precision}.onnx"));
+            export(&fitted, &patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
+        }
+        Ok(())
     }
 
     fn configuration(&self) -> Result<Config, TrainError> {
@@ -84,10 +95,9 @@ impl FitCommand {
         patches: &PatchSet,
         exported: &Exported,
     ) -> io::Result<()> {
-        let (out, train, held_out) = (self.out.display(), patches.train.count(), patches.held_out.count());
-        writeln!(say, "{out}: {} bytes, sha256 {}", exported.bytes, exported.sha256)?;
+        let (train, held_out) = (patches.train.count(), patches.held_out.count());
+        exported.describe(say, &self.out)?;
         writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets.len())?;
-        writeln!(say, "ONNX Runtime against libtorch: {}", exported.golden)?;
         for (i, size) in fitted.assignment.sizes.iter().enumerate() {
             let share = 100.0 * *size as f64 / train as f64;
             writeln!(say, "cluster {:3}: {size:6} patches, {share:5.1} %", i + 1)?;

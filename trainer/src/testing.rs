@@ -1,12 +1,15 @@
 //! What tests share.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::{Rgb, RgbImage};
+use prost::Message;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
-use tissuemap::contract::StainSpec;
+use tissuemap::contract::{ModelContract, StainSpec, example};
+use tissuemap::infer::{InferOptions, Model, ModelError};
 use tissuemap::pyramid;
 use tissuemap::units::Mpp;
 
@@ -56,6 +59,23 @@ pub(crate) fn nothing_drawn(fingerprint: &str, stains: usize, patch_px: u32) -> 
         patch_px,
         sets: Vec::new(),
         left_out: Vec::new(),
+    }
+}
+
+/// An untrained model of four clusters whose contract was changed, and its file; `None`, said loudly, without ONNX Runtime.
+pub(crate) fn example_model(change: impl FnOnce(&mut ModelContract)) -> Option<(Model, Vec<u8>)> {
+    let mpp = Mpp::new(0.5).expect("plausible");
+    let mut model = example::model(&["HE", "CD3"], 16, mpp, 4);
+    let mut contract = example::contract(&["HE", "CD3"], 16, mpp, 4);
+    change(&mut contract);
+    contract.write(&mut model);
+    let bytes = model.encode_to_vec();
+    match Model::from_bytes(&bytes, Path::new("example.onnx"), &InferOptions::default()) {
+        Err(ModelError::Library(error)) => {
+            eprintln!("SKIPPED: {error}");
+            None
+        }
+        model => Some((model.expect("loads"), bytes)),
     }
 }
 

@@ -121,22 +121,22 @@ fn check_count(count: usize, signature: &Signature) -> Result<(), String> {
     Ok(())
 }
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
+pub(super) fn to_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn from_bytes(bytes: &[u8]) -> Vec<f32> {
+pub(super) fn from_bytes(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
 }
 
-fn deflate(bytes: &[u8]) -> String {
+pub(super) fn deflate(bytes: &[u8]) -> String {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
     // Writing into a Vec cannot fail; were it to, the packed value would be short and reading it back says so.
     let packed = encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_default();
     STANDARD.encode(packed)
 }
 
-fn inflate(text: &str, expected: usize) -> Result<Vec<u8>, String> {
+pub(super) fn inflate(text: &str, expected: usize) -> Result<Vec<u8>, String> {
     let packed = STANDARD.decode(text).map_err(|e| format!("not base64: {e}"))?;
     let mut bytes = Vec::new();
     // One byte more than expected tells "too long" from "just right" without unpacking a bomb.

@@ -12,6 +12,8 @@ use super::{CLUSTER_PROBS, INPUT, IR_VERSION, LATENT, OPSET, RECONSTRUCTION_ERRO
 
 /// `to` of the `Cast` operator: float32.
 pub const FLOAT: i64 = DataType::Float as i64;
+/// `to` of the `Cast` operator: float16.
+pub const FLOAT16: i64 = DataType::Float16 as i64;
 
 /// Builds one graph, node by node in the order of computation.
 ///
@@ -50,6 +52,26 @@ impl GraphBuilder {
     /// Adds an int64 constant: a shape or a list of axes.
     pub fn ints(&mut self, name: &str, dims: &[usize], values: &[i64]) {
         self.tensor(name, dims, DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect());
+    }
+
+    /// Adds a float16 constant: a weight, as the bits of IEEE 754 binary16.
+    pub fn halves(&mut self, name: &str, dims: &[usize], bits: &[u16]) {
+        self.tensor(name, dims, DataType::Float16, bits.iter().flat_map(|v| v.to_le_bytes()).collect());
+    }
+
+    /// Adds an int8 constant: a quantised weight, or its zero point.
+    pub fn int8s(&mut self, name: &str, dims: &[usize], values: &[i8]) {
+        self.tensor(name, dims, DataType::Int8, values.iter().flat_map(|v| v.to_le_bytes()).collect());
+    }
+
+    /// Adds an int32 constant: a quantised bias.
+    pub fn int32s(&mut self, name: &str, dims: &[usize], values: &[i32]) {
+        self.tensor(name, dims, DataType::Int32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
+    }
+
+    /// Adds a uint8 constant: the zero point of quantised values.
+    pub fn uint8s(&mut self, name: &str, dims: &[usize], values: &[u8]) {
+        self.tensor(name, dims, DataType::Uint8, values.to_vec());
     }
 
     fn tensor(&mut self, name: &str, dims: &[usize], data_type: DataType, raw_data: Vec<u8>) {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::golden::{Golden, PackedGolden};
 use super::onnx::{ModelProto, StringStringEntryProto};
+use super::typicality::PackedTypicality;
 use super::{CONTRACT_VERSION, MAX_CLUSTERS, ModelContract, PATCH_PX, PreflightError, preflight};
 
 /// What the key of every metadata entry begins with.
@@ -26,6 +27,7 @@ mod key {
     pub(super) const BACKGROUND: &str = "background";
     pub(super) const MISSING_STAIN_FILL: &str = "missing_stain_fill";
     pub(super) const NOVELTY_THRESHOLD: &str = "novelty_threshold";
+    pub(super) const TYPICALITY: &str = "typicality";
     pub(super) const TRAINING: &str = "training";
     pub(super) const GOLDEN: &str = "golden";
 }
@@ -121,6 +123,7 @@ impl ModelContract {
             return Err(ContractError::Version { found: version.to_owned() });
         }
         let packed_golden: PackedGolden = entries.json(key::GOLDEN)?;
+        let packed_typicality: Option<PackedTypicality> = optional(entries.json(key::TYPICALITY))?;
         let mpp: f64 = entries.number(key::MPP)?;
         let mut contract = Self {
             version: CONTRACT_VERSION,
@@ -135,10 +138,8 @@ impl ModelContract {
             clusters: entries.json(key::CLUSTERS)?,
             background: entries.json(key::BACKGROUND)?,
             missing_stain_fill: entries.json(key::MISSING_STAIN_FILL)?,
-            novelty_threshold: match entries.number(key::NOVELTY_THRESHOLD) {
-                Err(ContractError::Missing { .. }) => None,
-                threshold => Some(threshold?),
-            },
+            novelty_threshold: optional(entries.number(key::NOVELTY_THRESHOLD))?,
+            typicality: None,
             training: entries.json(key::TRAINING)?,
             golden: Golden::default(),
         };
@@ -147,6 +148,10 @@ impl ModelContract {
         }
         contract.agrees_with(&graph)?;
         contract.golden = packed_golden.unpack(&graph).map_err(|reason| ContractError::value(key::GOLDEN, reason))?;
+        contract.typicality = packed_typicality
+            .map(|packed| packed.unpack(&graph))
+            .transpose()
+            .map_err(|reason| ContractError::value(key::TYPICALITY, reason))?;
         contract.validate()?;
         Ok(contract)
     }
@@ -171,6 +176,9 @@ impl ModelContract {
         put(key::MISSING_STAIN_FILL, json!(self.missing_stain_fill).to_string());
         if let Some(threshold) = self.novelty_threshold {
             put(key::NOVELTY_THRESHOLD, threshold.to_string());
+        }
+        if let Some(typicality) = &self.typicality {
+            put(key::TYPICALITY, json!(typicality.pack()).to_string());
         }
         put(key::TRAINING, self.training.to_string());
         put(key::GOLDEN, json!(self.golden.pack()).to_string());
@@ -232,6 +240,8 @@ impl ModelContract {
         rule((0.0..=1.0).contains(&fraction), key::BACKGROUND, "min_tissue_fraction must be 0 to 1")?;
         let sane = self.novelty_threshold.is_none_or(|threshold| threshold.is_finite() && threshold >= 0.0);
         rule(sane, key::NOVELTY_THRESHOLD, "the threshold must be a finite number, 0 or more")?;
+        let typicality = self.typicality.as_ref().map_or(Ok(()), |typicality| typicality.validate(&self.signature()));
+        typicality.map_err(|reason| ContractError::value(key::TYPICALITY, reason))?;
         self.golden.validate(&self.signature()).map_err(|reason| ContractError::value(key::GOLDEN, reason))
     }
 
@@ -250,8 +260,16 @@ impl ModelContract {
     }
 }
 
-/// Names end up in file names, legends and terminals.
-fn is_name(name: &str) -> bool {
+/// A key that need not be there.
+fn optional<T>(value: Result<T, ContractError>) -> Result<Option<T>, ContractError> {
+    match value {
+        Err(ContractError::Missing { .. }) => Ok(None),
+        value => value.map(Some),
+    }
+}
+
+/// Whether this can be the name of a cluster or stain: these end up in file names, legends and terminals.
+pub fn is_name(name: &str) -> bool {
     !name.trim().is_empty() && name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control)
 }
 

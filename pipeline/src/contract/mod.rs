@@ -12,19 +12,23 @@ mod golden;
 pub mod graph;
 mod metadata;
 mod palette;
+mod precision;
 mod preflight;
 #[cfg(test)]
 mod tests;
+mod typicality;
 
 pub(crate) use golden::PROBS_SUM_TOLERANCE;
 pub use golden::{GOLDEN_TOLERANCE, Golden, MAX_GOLDEN};
-pub use metadata::ContractError;
+pub use metadata::{ContractError, is_name};
 pub use palette::clusters_default;
+pub use precision::Precision;
 pub use preflight::{
     IR_VERSION, MAX_FIELDS, MAX_INITIALIZERS, MAX_MODEL_BYTES, MAX_NODES, MAX_TENSOR_BYTES, OPERATORS, OPSET,
     PreflightError, Refusal, Signature, preflight, signature,
 };
 use serde::{Deserialize, Serialize};
+pub use typicality::{TYPICAL_SHARE, Typicality};
 
 use crate::units::Mpp;
 
@@ -111,6 +115,8 @@ pub struct ModelContract {
     pub missing_stain_fill: [u8; 3],
     /// Patches with a greater reconstruction error are unlike the training data; a quantile over held-out patches.
     pub novelty_threshold: Option<f32>,
+    /// Which patches are untypical of their cluster; none in models that cannot tell.
+    pub typicality: Option<Typicality>,
     /// Where the model comes from: data, parameters, versions, figures. Shown, never interpreted.
     pub training: serde_json::Value,
     /// Inputs with the trainer's outputs, to prove a machine computes the same.
@@ -126,6 +132,16 @@ impl ModelContract {
             clusters: self.clusters.len() as u32,
             latent_dim: self.latent_dim,
         }
+    }
+
+    /// Whether a patch is unlike the training data, by its reconstruction error; `None` where the model cannot tell.
+    pub fn is_unfamiliar(&self, reconstruction_error: f32) -> Option<bool> {
+        self.novelty_threshold.map(|threshold| reconstruction_error > threshold)
+    }
+
+    /// Whether a patch of cluster `cluster` (from 0) is untypical of it, by its latent; `None` where the model cannot tell.
+    pub fn is_untypical(&self, cluster: usize, latent: &[f32]) -> Option<bool> {
+        self.typicality.as_ref()?.is_untypical(cluster, latent)
     }
 }
 

@@ -15,6 +15,12 @@ fn sound() -> ModelContract {
     example::contract(&["HE", "CD3"], 16, mpp(), 4)
 }
 
+/// For four clusters of six dimensions, one of which had too few patches.
+fn typicality() -> Typicality {
+    let centroids = (0..24).map(|i| i as f32 / 8.0 - 1.0).collect();
+    Typicality { centroids, bounds: vec![Some(0.5), None, Some(1.25), Some(0.0)] }
+}
+
 /// A model whose contract says this.
 fn model_of(contract: &ModelContract) -> ModelProto {
     let mut model = example::model(&["HE", "CD3"], 16, mpp(), 4);
@@ -28,7 +34,7 @@ fn entry<'a>(model: &'a mut ModelProto, key: &str) -> &'a mut StringStringEntryP
 
 /// Reads the sound model with one metadata value replaced.
 fn read_with(key: &str, value: &str) -> ContractError {
-    let mut model = model_of(&sound());
+    let mut model = model_of(&ModelContract { typicality: Some(typicality()), ..sound() });
     entry(&mut model, key).value = Some(value.to_owned());
     ModelContract::read(&model).expect_err("refused")
 }
@@ -55,7 +61,7 @@ fn example_models_of_every_shape_have_a_valid_contract() {
 fn writing_twice_leaves_one_contract_and_foreign_metadata() {
     let mut model = model_of(&sound());
     model.metadata_props.push(StringStringEntryProto { key: Some("other".to_owned()), value: Some("kept".to_owned()) });
-    let changed = ModelContract { stride_px: 4, novelty_threshold: None, ..sound() };
+    let changed = ModelContract { stride_px: 4, novelty_threshold: None, typicality: Some(typicality()), ..sound() };
     changed.write(&mut model);
     assert_eq!(ModelContract::read(&model).expect("valid"), changed);
     assert_eq!(entry(&mut model, "other").value(), "kept");
@@ -86,6 +92,8 @@ fn unreadable_values_name_their_key() {
         ("tissuemap.clusters", r#"[{"id": 256, "name": "a", "color": [0, 0, 0]}]"#),
         ("tissuemap.missing_stain_fill", "[255, 255]"),
         ("tissuemap.novelty_threshold", "inf"),
+        ("tissuemap.typicality", "[]"),
+        ("tissuemap.typicality", r#"{"centroids": "eJwDAAAAAAE=", "bounds": [null, null, null, null]}"#),
         ("tissuemap.training", "{"),
         ("tissuemap.golden", "{}"),
     ] {
@@ -98,7 +106,7 @@ fn unreadable_values_name_their_key() {
 #[test]
 fn contradictions_name_their_key() {
     type Change = fn(&mut ModelContract);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 15] = [
         ("stains", |c| c.stains[1].name = "he".to_owned()),
         ("stains", |c| c.stains[1].aliases.push("HE".to_owned())),
         ("stains", |c| c.stains[1].name = "line\nbreak".to_owned()),
@@ -109,6 +117,8 @@ fn contradictions_name_their_key() {
         ("clusters", |c| c.clusters[1].name = c.clusters[0].name.clone()),
         ("background", |c| c.background.min_tissue_fraction = 1.5),
         ("novelty_threshold", |c| c.novelty_threshold = Some(-1.0)),
+        ("typicality", |c| c.typicality = Some(Typicality { bounds: vec![None; 3], ..typicality() })),
+        ("typicality", |c| c.typicality = Some(Typicality { bounds: vec![Some(-1.0); 4], ..typicality() })),
         ("golden", |c| c.golden = Golden::default()),
         ("golden", |c| c.golden.probs[0] += 0.5),
         ("golden", |c| c.golden.latent[0] = f32::NAN),
@@ -179,7 +189,7 @@ prop_compose! {
     fn any_contract()(
         reference in 0usize..2, stride_px in 1u32..=16, mpp in 0.01f64..=100.0, fraction in 0f32..=1.0, fill in any::<[u8; 3]>(),
         novelty_threshold in proptest::option::of(0f32..1e6), alias in "[a-zµ0-9 \"\\\\{}]{1,20}x", name in "\\PC{1,60}y",
-        color in any::<[u8; 3]>(), seed in any::<u64>(), patches in proptest::collection::vec(any::<u8>(), 6 * 16 * 16),
+        color in any::<[u8; 3]>(), typical in any::<bool>(), seed in any::<u64>(), patches in proptest::collection::vec(any::<u8>(), 6 * 16 * 16),
         latent in proptest::collection::vec(-1e30f32..1e30, 6), error in 0f32..1e9,
     ) -> ModelContract {
         let mut contract = sound();
@@ -188,6 +198,7 @@ prop_compose! {
         (contract.clusters[2].name, contract.clusters[2].color) = (name, color);
         (contract.stride_px, contract.mpp, contract.missing_stain_fill) = (stride_px, Mpp::new(mpp).expect("plausible"), fill);
         (contract.background.min_tissue_fraction, contract.novelty_threshold) = (fraction, novelty_threshold);
+        contract.typicality = typical.then(typicality);
         contract.training = serde_json::json!({ "seed": seed, "slides": ["a", "b"] });
         contract.golden = Golden { patches, probs: vec![0.125, 0.25, 0.5, 0.125], latent, reconstruction_error: vec![error] };
         contract

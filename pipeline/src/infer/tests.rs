@@ -1,7 +1,7 @@
 use prost::Message;
 
 use super::*;
-use crate::contract::{example, onnx};
+use crate::contract::{GOLDEN_TOLERANCE, example, graph, onnx};
 use crate::units::Mpp;
 
 const STAINS: [&str; 2] = ["HE", "Ki67"];
@@ -48,6 +48,53 @@ fn h09_a_changed_weight_fails_the_golden_patches() {
     let error = model.expect("opens").verify_golden().expect_err("differs");
     assert_eq!(error.id(), "model.golden-mismatch");
     assert!(error.to_string().contains("cluster_probs"), "{error}");
+}
+
+/// The example with its `products` computed from rounded numbers: weights of 7 bits, latents of 8.
+fn quantised_example() -> onnx::ModelProto {
+    let mut model = example_model();
+    let signature = crate::contract::signature(&model).expect("sound");
+    let weights: Vec<f32> = initializer(&mut model, "weights")
+        .raw_data()
+        .as_chunks()
+        .0
+        .iter()
+        .map(|four| f32::from_le_bytes(*four))
+        .collect();
+    let step = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs())) / 63.0;
+    let codes: Vec<i8> = weights.iter().map(|w| (w / step).round() as i8).collect();
+    let mut more = graph::GraphBuilder::new("more", signature);
+    more.int8s("codes", &[6, 5], &codes);
+    more.floats("weight_step", &[], &[step]);
+    more.floats("latent_step", &[], &[1.0 / 255.0]);
+    more.uint8s("zero", &[], &[0]);
+    more.node("DequantizeLinear", &["codes", "weight_step"], "rounded_weights", &[]);
+    more.node("QuantizeLinear", &[LATENT, "latent_step", "zero"], "latent_codes", &[]);
+    more.node("DequantizeLinear", &["latent_codes", "latent_step", "zero"], "rounded_latent", &[]);
+    let more = more.finish().graph.expect("graph");
+    let products = node(&mut model, "products");
+    products.input = vec!["rounded_latent".to_owned(), "rounded_weights".to_owned()];
+    let graph = model.graph.as_mut().expect("graph");
+    graph.initializer.retain(|tensor| tensor.name() != "weights");
+    graph.initializer.extend(more.initializer);
+    let at = graph.node.iter().position(|node| node.output[0] == "products").expect("node");
+    graph.node.splice(at..at, more.node);
+    model
+}
+
+#[test]
+fn golden_patches_allow_what_the_precision_costs_and_no_more() {
+    let Some(model) = open(&quantised_example()) else { return };
+    let mut model = model.expect("opens");
+    assert_eq!(model.precision(), Precision::Int8);
+    let report = model.verify_golden().expect("golden patches pass");
+    assert_eq!((report.allowed, report.labels_changed), (Precision::Int8.golden_tolerance(), 0));
+    assert!(report.probs > 0.0, "rounding shows");
+
+    let mut swapped = quantised_example();
+    initializer(&mut swapped, "codes").raw_data.as_mut().expect("values")[..15].rotate_left(5);
+    let error = open(&swapped).expect("the runtime is there").expect("opens").verify_golden().expect_err("differs");
+    assert_eq!(error.id(), "model.golden-mismatch");
 }
 
 #[test]

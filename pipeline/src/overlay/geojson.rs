@@ -44,16 +44,26 @@ pub(super) fn write(
         let coordinates =
             pieces.iter().map(|rings| rings.iter().map(|ring| ring.iter().map(position).collect()).collect()).collect();
         let area = record.clusters.iter().find(|c| c.id == label);
+        let mut measurements = json!({
+            "Area µm^2": area.map_or(0.0, |c| c.area_um2),
+            "Share of tissue": area.map_or(0.0, |c| c.fraction_of_tissue),
+            "Cells": area.map_or(0, |c| c.cells),
+        });
+        // Only what the model can tell: QuPath takes an absent measurement for unknown.
+        for (name, share) in [
+            ("Share unfamiliar", area.and_then(|c| c.unfamiliar_fraction)),
+            ("Share untypical", area.and_then(|c| c.untypical_fraction)),
+        ] {
+            if let Some(share) = share {
+                measurements[name] = share.into();
+            }
+        }
         let properties = json!({
             "objectType": "annotation",
             "name": cluster.name,
             "classification": { "name": cluster.name, "color": cluster.color },
             "isLocked": true,
-            "measurements": {
-                "Area µm^2": area.map_or(0.0, |c| c.area_um2),
-                "Share of tissue": area.map_or(0.0, |c| c.fraction_of_tissue),
-                "Cells": area.map_or(0, |c| c.cells),
-            },
+            "measurements": measurements,
             "metadata": {
                 "run": record.run_id,
                 "model": record.model.sha256,

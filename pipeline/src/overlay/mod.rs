@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use crate::contract::Cluster;
 use crate::durable::{DurableError, Staging};
 use crate::infer::Model;
-use crate::map::LabelMap;
+use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::placement::Placement;
 use crate::register::Verdict;
 use crate::road::{Inferred, Prepared, Progress, RoadError, RoadParams, Section, Stage};
@@ -95,19 +95,33 @@ pub fn warnings(run: &Run) -> Vec<String> {
             Placement::Reference | Placement::Registered(_) => {}
         }
     }
-    if let Some(threshold) = run.model.contract().novelty_threshold {
-        let errors = &run.inferred.reconstruction_error;
-        let novel = errors.iter().filter(|&&e| e > threshold).count();
+    let (contract, labels) = (run.model.contract(), &run.inferred.labels);
+    let (cells, unfamiliar, untypical) =
+        (labels.counts(), labels.unusual_counts(UNFAMILIAR), labels.unusual_counts(UNTYPICAL));
+    if let Some(threshold) = contract.novelty_threshold {
+        let (novel, all): (u64, u64) = (unfamiliar[1..].iter().sum(), cells[1..].iter().sum());
         // The threshold is a high quantile of held-out patches: a few above it are expected, a tenth is another tissue.
-        if novel * 10 > errors.len() {
-            let percent = novel * 100 / errors.len();
+        if novel * 10 > all {
+            let percent = novel * 100 / all;
             warnings.push(format!(
                 "{percent} % of the tissue is unfamiliar to the model (reconstruction error above {threshold})"
             ));
         }
     }
+    for cluster in &contract.clusters {
+        let (far, all) = (untypical[cluster.id as usize], cells[cluster.id as usize]);
+        // One in twenty is expected; of few cells, many may be untypical by chance.
+        if all >= FEWEST_CELLS && far * 4 > all {
+            let percent = far * 100 / all;
+            warnings
+                .push(format!("{percent} % of {} is untypical of that cluster (far from its centre)", cluster.name));
+        }
+    }
     warnings
 }
+
+/// Of which a quarter being untypical is no chance: it would be with a probability below 1e-5 where one in twenty is.
+const FEWEST_CELLS: u64 = 40;
 
 /// Writes one result folder for every slide that has a place, each published in one step.
 ///

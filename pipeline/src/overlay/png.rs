@@ -9,13 +9,16 @@ use image::{Rgb, RgbImage};
 use super::RESEARCH_USE_ONLY;
 use crate::canvas::{ALARM, Canvas, INK, LINE, MARGIN, fill, swatch, text};
 use crate::contract::Cluster;
-use crate::map::{BACKGROUND, LabelMap};
+use crate::map::{BACKGROUND, LabelMap, UNFAMILIAR};
 use crate::units::{Mpp, UmPoint};
 
 /// Share of the cluster's colour over tissue: structures stay visible below it.
 const COVER: f32 = 0.45;
 /// Share of the colour along borders between labels.
 const BORDER_COVER: f32 = 0.9;
+/// Tissue that is unlike the training data is dotted: one pixel in so many along both axes takes the ink of the text.
+const DOT_EVERY: u32 = 4;
+const DOT: [u8; 3] = [30; 3];
 const LEGEND_WIDTH: u32 = 280;
 
 /// The drawn picture. The section fills it from pixel (0, 0), which begins at the slide's bounds origin; legend and
@@ -36,18 +39,25 @@ pub(super) fn draw(
     warnings: &[String],
 ) -> Picture {
     let (width, height) = thumbnail.dimensions();
-    let lines = clusters.len() as u32 + 5;
+    let lines = clusters.len() as u32 + 6;
     let footer = (warnings.len() as u32 + 1) * LINE as u32 + MARGIN as u32;
     let total_height = height.max(lines * LINE as u32 + 2 * MARGIN as u32) + footer;
     let mut image = RgbImage::from_pixel(width + LEGEND_WIDTH, total_height, Rgb([255; 3]));
-    let label = |x: u32, y: u32| {
+    let point = |x: u32, y: u32| {
         let um = |v: u32| (f64::from(v) + 0.5) * mpp.get();
-        map.label_at(UmPoint { x: origin.x + um(x), y: origin.y + um(y) })
+        UmPoint { x: origin.x + um(x), y: origin.y + um(y) }
+    };
+    let label = |x: u32, y: u32| map.label_at(point(x, y));
+    let is_dot = |x: u32, y: u32| {
+        x.is_multiple_of(DOT_EVERY) && y.is_multiple_of(DOT_EVERY) && map.unusual_at(point(x, y)) & UNFAMILIAR != 0
     };
     for (x, y, pixel) in thumbnail.enumerate_pixels() {
         let here = label(x, y);
         let cluster = clusters.iter().find(|c| c.id == here && here != BACKGROUND);
         let color = cluster.map_or(*pixel, |cluster| {
+            if is_dot(x, y) {
+                return Rgb(DOT);
+            }
             let border = label(x + 1, y) != here || label(x, y + 1) != here;
             mix(*pixel, cluster.color, if border { BORDER_COVER } else { COVER })
         });
@@ -83,6 +93,12 @@ fn legend(canvas: &mut Canvas, x: i32, map: &LabelMap, clusters: &[Cluster], tit
         swatch(canvas, x, y, cluster.color);
         let percent = if labelled == 0 { 0.0 } else { counts[cluster.id as usize] as f64 * 100.0 / labelled as f64 };
         text(canvas, x + 26, y, &format!("{:<20} {percent:5.1} %", cluster.name), &FONT_8X13, INK);
+    }
+    let unfamiliar: u64 = map.unusual_counts(UNFAMILIAR)[1..].iter().sum();
+    if unfamiliar > 0 {
+        let percent = unfamiliar as f64 * 100.0 / labelled as f64;
+        let y = MARGIN + LINE * (clusters.len() as i32 + 2) + LINE / 2;
+        text(canvas, x, y, &format!("dotted: unfamiliar      {percent:5.1} %"), &FONT_8X13, INK);
     }
 }
 

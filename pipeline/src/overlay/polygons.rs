@@ -115,7 +115,8 @@ mod tests {
     use crate::units::UmPoint;
 
     fn map(cols: u32, labels: Vec<u8>) -> LabelMap {
-        LabelMap { origin: UmPoint { x: 0.0, y: 0.0 }, cell_um: 1.0, cols, rows: labels.len() as u32 / cols, labels }
+        let (rows, unusual) = (labels.len() as u32 / cols, vec![0; labels.len()]);
+        LabelMap { origin: UmPoint { x: 0.0, y: 0.0 }, cell_um: 1.0, cols, rows, labels, unusual }
     }
 
     fn area(ring: &[Vertex]) -> f64 {

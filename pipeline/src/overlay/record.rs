@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{OverlayError, RESEARCH_USE_ONLY, Run};
-use crate::map::LabelMap;
+use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::placement::{Placement, Registered};
 use crate::road::{Section, StainVerdict};
 use crate::section_set::SetKey;
@@ -107,6 +107,8 @@ pub struct MapRecord {
     pub tissue_cells: usize,
     /// Median over the labelled cells of the highest cluster probability.
     pub median_confidence: Option<f32>,
+    /// Share of this slide's labelled cells that are unlike the model's training data; none where the model cannot tell.
+    pub unfamiliar_fraction: Option<f64>,
 }
 
 /// One cluster on this slide.
@@ -119,6 +121,11 @@ pub struct ClusterRecord {
     pub area_um2: f64,
     /// Share of all labelled cells of this slide.
     pub fraction_of_tissue: f64,
+    /// Share of its cells that are unlike the model's training data; none without cells, or where the model cannot tell.
+    pub unfamiliar_fraction: Option<f64>,
+    /// Share of its cells that lie far from the cluster's centre; about 0.05 is expected. None without cells, or where the
+    /// model cannot tell.
+    pub untypical_fraction: Option<f64>,
 }
 
 /// When the work was done. The only part of a record that differs between equal runs.
@@ -141,6 +148,11 @@ impl Record {
         let contract = run.model.contract();
         let counts = labels.counts();
         let labelled: u64 = counts[1..].iter().sum();
+        let (unfamiliar, untypical) = (labels.unusual_counts(UNFAMILIAR), labels.unusual_counts(UNTYPICAL));
+        let share = |cells: u64, of: u64| (of > 0).then(|| cells as f64 / of as f64);
+        let tells_unfamiliar = contract.novelty_threshold.is_some();
+        let tells_untypical =
+            |id: u8| contract.typicality.as_ref().is_some_and(|t| t.bounds[usize::from(id) - 1].is_some());
         let clusters = contract.clusters.iter().map(|cluster| {
             let cells = counts[cluster.id as usize];
             ClusterRecord {
@@ -149,7 +161,10 @@ impl Record {
                 color: cluster.color,
                 cells,
                 area_um2: cells as f64 * labels.cell_um * labels.cell_um,
-                fraction_of_tissue: if labelled == 0 { 0.0 } else { cells as f64 / labelled as f64 },
+                fraction_of_tissue: share(cells, labelled).unwrap_or_default(),
+                unfamiliar_fraction: share(unfamiliar[cluster.id as usize], cells).filter(|_| tells_unfamiliar),
+                untypical_fraction: share(untypical[cluster.id as usize], cells)
+                    .filter(|_| tells_untypical(cluster.id)),
             }
         });
         let origin = labels.origin.to_level0(slide.mpp);
@@ -194,6 +209,7 @@ impl Record {
                 overlay_mpp,
                 tissue_cells: run.prepared.cells.len(),
                 median_confidence: median(&run.inferred.confidence),
+                unfamiliar_fraction: share(unfamiliar[1..].iter().sum(), labelled).filter(|_| tells_unfamiliar),
             },
             clusters: clusters.collect(),
             parameters,

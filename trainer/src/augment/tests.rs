@@ -70,5 +70,8 @@ fn stain_jitter_scales_optical_density_and_leaves_glass_and_order_alone() {
 #[test]
 fn views_depend_on_the_generator_only() {
     let config = AugmentConfig::default();
-    assert_eq!(seen(&AugmentConfig { shift_px: 3, ..config.clone() }, 9), seen(&AugmentConfig { shift_px: 3, ..config }, 9));
+    assert_eq!(
+        seen(&AugmentConfig { shift_px: 3, ..config.clone() }, 9),
+        seen(&AugmentConfig { shift_px: 3, ..config }, 9)
+    );
 }

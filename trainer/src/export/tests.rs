@@ -25,14 +25,14 @@ fn exported_model_computes_the_same_on_onnx_runtime_for_one_and_five_stains() {
         let fitted = fitted(&config, &patches);
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("model.onnx");
-        let result = export(&fitted, &patches, &config, &path);
+        let result = export(&fitted, &patches, &config, Precision::Fp32, &path);
         if !runtime_is_there(&result) {
             return;
         }
         let exported = result.expect("exports");
         assert!(exported.golden.passes() && exported.golden.patches == GOLDEN_PATCHES, "{}", exported.golden);
         assert_eq!(fs::metadata(&path).expect("written").len(), exported.bytes as u64);
-        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "nothing else is left");
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 2, "model and card, nothing else");
 
         let mut model = Model::load(&path).expect("loads");
         let held_out = Vec::<u8>::try_from(patches.held_out.range(0, 30).expect("read").reshape([-1])).expect("bytes");
@@ -76,13 +76,14 @@ fn a_model_that_computes_something_else_is_not_written() {
     let mut fitted = fitted(&config, &patches);
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("model.onnx");
-    if !runtime_is_there(&export(&fitted, &patches, &config, &path)) {
+    if !runtime_is_there(&export(&fitted, &patches, &config, Precision::Fp32, &path)) {
         return;
     }
     fs::remove_file(&path).expect("written");
+    fs::remove_file(card::beside(&path)).expect("written");
     // Weights that are no numbers.
     fitted.clusterer.spoil();
-    let error = export(&fitted, &patches, &config, &path).expect_err("refused");
+    let error = export(&fitted, &patches, &config, Precision::Fp32, &path).expect_err("refused");
     assert!(matches!(error, TrainError::Model(_)), "{error}");
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
 }
@@ -93,4 +94,49 @@ fn quantile_is_a_value_of_the_sample() {
     assert_eq!(quantile(&x, 0.99).expect("value"), 98.0);
     assert_eq!(quantile(&x, 1.0).expect("value"), 99.0);
     assert_eq!(quantile(&x.i(0..1), 0.99).expect("value"), 99.0);
+}
+
+#[test]
+fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_computed() {
+    let _turn = seeded(1);
+    for stains in [1, 5] {
+        let (config, patches) = (texture_config(stains), texture_patches(stains));
+        let fitted = fitted(&config, &patches);
+        let folder = tempfile::tempdir().expect("folder");
+        let mut sizes = Vec::new();
+        for precision in Precision::ALL {
+            let path = folder.path().join(format!("model.{precision}.onnx"));
+            let result = export(&fitted, &patches, &config, precision, &path);
+            if !runtime_is_there(&result) {
+                return;
+            }
+            let exported = result.expect("exports");
+            eprintln!("{stains} {precision} {} {:?}", exported.golden, exported.agreement);
+            assert!(exported.golden.passes(), "{}", exported.golden);
+            let mut model = Model::load(&path).expect("loads");
+            assert_eq!((model.precision(), exported.precision), (precision, precision));
+            let training = model.contract().training.clone();
+            assert_eq!(training["precision"], precision.name());
+            assert_eq!(exported.agreement.map(Agreement::as_json).unwrap_or_default(), training["agreement_with_fp32"]);
+            assert_eq!(exported.agreement.is_some(), precision != Precision::Fp32);
+            sizes.push(exported.bytes);
+
+            // What libtorch says of the rounded network holds for all patches, not for the golden ones alone.
+            let network = Network::new(&fitted, precision, &patches.train).expect("rounds");
+            let expected = network.evaluate(&patches.held_out).expect("evaluates");
+            let held_out =
+                Vec::<u8>::try_from(patches.held_out.range(0, 30).expect("read").reshape([-1])).expect("bytes");
+            let outputs = model.run(&held_out).expect("runs");
+            let close = |ours: &[f32], theirs: &Tensor| {
+                let theirs = to_vec(theirs).expect("floats");
+                let scale = theirs.iter().fold(1.0f32, |largest, v| largest.max(v.abs()));
+                let off = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
+                eprintln!("   off {off}");
+                ours.len() == theirs.len() && off <= precision.golden_tolerance()
+            };
+            assert!(close(&outputs.probs, &expected.log_probs.exp()), "{precision}");
+            assert!(close(&outputs.latent, &expected.latent), "{precision}");
+            assert!(close(&outputs.reconstruction_error, &expected.reconstruction_error), "{precision}");
+        }
+    }
 }

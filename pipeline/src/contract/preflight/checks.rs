@@ -1,6 +1,6 @@
 //! The last look at a model file: what the decoded graph computes, on which tensors, and what it promises.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{IR_VERSION, OPSET, PreflightError, Refusal};
 use crate::contract::metadata::KEY_PREFIX;
@@ -30,7 +30,14 @@ const MAX_ATTRIBUTE_INT: u64 = 4096;
 /// A transposed convolution multiplies its input by its stride along each axis; autoencoders double.
 const MAX_STRIDE: u64 = 8;
 
-/// The operators that a convolutional autoencoder, batch normalisation, a dense classifier and an error figure need. None
+/// The exponent bits of a float16; all set in infinities and in what is no number.
+const F16_EXPONENT: u16 = 0x7c00;
+
+/// What turns numbers into quantised ones and back, the only users of quantised tensors.
+const QUANTIZERS: [&str; 2] = ["QuantizeLinear", "DequantizeLinear"];
+
+/// The operators that a convolutional autoencoder, batch normalisation, a dense classifier, an error figure and
+/// quantisation need. None
 /// runs a subgraph, touches a file or makes a tensor whose size is computed from data (`Expand`, `Tile`, `Range` ...).
 pub const OPERATORS: &[&str] = &[
     "Add",
@@ -42,6 +49,7 @@ pub const OPERATORS: &[&str] = &[
     "Conv",
     "ConvTranspose",
     "DepthToSpace",
+    "DequantizeLinear",
     "Div",
     "Elu",
     "Exp",
@@ -55,6 +63,7 @@ pub const OPERATORS: &[&str] = &[
     "MaxPool",
     "Mul",
     "Pow",
+    "QuantizeLinear",
     "ReduceMean",
     "ReduceSum",
     "Relu",
@@ -97,6 +106,7 @@ pub(super) fn check(model: &ModelProto) -> Result<(), PreflightError> {
     graph.initializer.iter().try_for_each(tensor)?;
     graph.node.iter().try_for_each(node)?;
     dataflow(graph)?;
+    quantisation(graph)?;
     signature(model).map(drop)
 }
 
@@ -133,10 +143,17 @@ fn metadata(model: &ModelProto) -> Result<(), PreflightError> {
 
 fn tensor(tensor: &TensorProto) -> Result<(), PreflightError> {
     let place = |what: String| format!("initializer {:?}: {what}", tensor.name());
-    let element_bytes = match tensor.data_type {
-        Some(t) if t == DataType::Float as i32 => 4,
-        Some(t) if t == DataType::Int64 as i32 => 8,
-        other => return Err(Refusal::TensorType.at(place(format!("element type {other:?}; must be float32 or int64")))),
+    let element = tensor.data_type.and_then(|number| DataType::try_from(number).ok()).unwrap_or(DataType::Undefined);
+    let element_bytes = match element {
+        DataType::Uint8 | DataType::Int8 => 1,
+        DataType::Float16 => 2,
+        DataType::Float | DataType::Int32 => 4,
+        DataType::Int64 => 8,
+        DataType::Undefined => {
+            let found =
+                format!("element type {:?}; must be float32, float16, int64, or a quantised type", tensor.data_type);
+            return Err(Refusal::TensorType.at(place(found)));
+        }
     };
     if tensor.dims.len() > MAX_RANK || tensor.dims.iter().any(|&dim| dim < 1) {
         return Err(Refusal::TensorDims
@@ -154,8 +171,14 @@ fn tensor(tensor: &TensorProto) -> Result<(), PreflightError> {
     if declared != raw.len() as u64 {
         return Err(Refusal::TensorLength.at(place(format!("declares {declared} bytes, has {}", raw.len()))));
     }
-    let finite = |four: &[u8; 4]| f32::from_le_bytes(*four).is_finite();
-    if tensor.data_type() == DataType::Float as i32 && !raw.as_chunks().0.iter().all(finite) {
+    let finite = match element {
+        DataType::Float => raw.as_chunks().0.iter().all(|four| f32::from_le_bytes(*four).is_finite()),
+        DataType::Float16 => {
+            raw.as_chunks().0.iter().all(|two| u16::from_le_bytes(*two) & F16_EXPONENT != F16_EXPONENT)
+        }
+        _ => true,
+    };
+    if !finite {
         return Err(Refusal::TensorNotFinite.at(place("a weight is infinite or not a number".to_owned())));
     }
     Ok(())
@@ -236,6 +259,41 @@ fn dataflow(graph: &GraphProto) -> Result<(), PreflightError> {
         Some(output) => Err(Refusal::UndefinedValue.at(format!("output {:?} is computed by no node", output.name()))),
         None => Ok(()),
     }
+}
+
+/// Quantised constants reach quantisers only, and these have constant steps above 0: no step is computed from data, and none
+/// divides by zero. Everything between two quantisers is then ordinary arithmetic on bounded numbers.
+fn quantisation(graph: &GraphProto) -> Result<(), PreflightError> {
+    let constants: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name(), t)).collect();
+    let element = |tensor: &TensorProto| DataType::try_from(tensor.data_type()).unwrap_or(DataType::Undefined);
+    let is_quantised =
+        |tensor: &TensorProto| matches!(element(tensor), DataType::Uint8 | DataType::Int8 | DataType::Int32);
+    for node in &graph.node {
+        let place = |what: &str| format!("node {:?}: {what}", node.name());
+        let input = |i: usize| node.input.get(i).filter(|name| !name.is_empty());
+        let constant = |i: usize| input(i).and_then(|name| constants.get(name.as_str()).copied());
+        if !QUANTIZERS.contains(&node.op_type()) {
+            let quantised = (0..node.input.len()).filter_map(constant).find(|tensor| is_quantised(tensor));
+            match quantised {
+                Some(tensor) => {
+                    return Err(Refusal::TensorType.at(place(&format!("uses {:?} as it is", tensor.name()))));
+                }
+                None => continue,
+            }
+        }
+        let Some(steps) = constant(1).filter(|tensor| element(tensor) == DataType::Float && tensor.dims.len() <= 1)
+        else {
+            return Err(Refusal::Quantizer.at(place("its scale is not a float32 constant of at most one dimension")));
+        };
+        if !steps.raw_data().as_chunks().0.iter().all(|four| f32::from_le_bytes(*four) > 0.0) {
+            return Err(Refusal::Quantizer.at(place("a scale is not above 0")));
+        }
+        let matches = |zero: &TensorProto| is_quantised(zero) && zero.dims == steps.dims;
+        if input(2).is_some() && !constant(2).is_some_and(matches) {
+            return Err(Refusal::Quantizer.at(place("its zero point is not a quantised constant of the scale's shape")));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the shapes from the declarations of input and outputs.

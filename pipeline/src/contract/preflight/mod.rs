@@ -151,7 +151,8 @@ refusals! {
     DuplicateValue = "onnx.duplicate-value",
     /// A node or output that uses a value nobody has computed before it; cycles too.
     UndefinedValue = "onnx.undefined-value",
-    /// A tensor of another element type than float32 and int64.
+    /// A tensor of another element type than float32, float16 and int64, or a quantised one (uint8, int8, int32) that another
+    /// operator than a quantiser uses.
     TensorType = "onnx.tensor-type",
     /// A tensor whose dimensions are zero, negative, too many, or multiply beyond what a machine can count.
     TensorDims = "onnx.tensor-dims",
@@ -161,6 +162,8 @@ refusals! {
     TensorLength = "onnx.tensor-length",
     /// A weight that is infinite or not a number.
     TensorNotFinite = "onnx.tensor-not-finite",
+    /// A `QuantizeLinear` or `DequantizeLinear` whose scale is not a constant above 0, or whose zero point does not fit it.
+    Quantizer = "onnx.quantizer",
     /// The input is not the contract's `patches`.
     InputSignature = "onnx.input-signature",
     /// The outputs are not the contract's three.

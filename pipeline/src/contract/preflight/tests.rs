@@ -2,8 +2,8 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::contract::onnx::{GraphProto, OperatorSetIdProto, StringStringEntryProto, TensorProto};
-use crate::contract::{LATENT, ModelContract, example, graph};
+use crate::contract::onnx::{GraphProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto};
+use crate::contract::{LATENT, ModelContract, Precision, example, graph};
 use crate::units::Mpp;
 
 fn sound() -> ModelProto {
@@ -64,6 +64,36 @@ fn first_tensor(change: impl FnOnce(&mut TensorProto)) -> Vec<u8> {
     changed_graph(|graph| change(&mut graph.initializer[0]))
 }
 
+/// The sound model with one more uint8 value quantised and turned back, in the way that `change` leaves it.
+fn quantised(change: impl FnOnce(&mut GraphProto)) -> ModelProto {
+    let mut model = sound();
+    let graph = model.graph.as_mut().expect("graph");
+    let mut builder = graph::GraphBuilder::new("more", signature(&sound()).expect("sound"));
+    builder.floats("steps", &[2], &[0.5, 0.25]);
+    builder.int8s("codes", &[2, 1], &[-63, 63]);
+    builder.node("DequantizeLinear", &["codes", "steps"], "weights_again", &[graph::int("axis", 0)]);
+    builder.floats("step", &[], &[0.01]);
+    builder.uint8s("zero", &[], &[128]);
+    builder.node("QuantizeLinear", &[LATENT, "step", "zero"], "quantised", &[]);
+    builder.node("DequantizeLinear", &["quantised", "step", "zero"], "again", &[]);
+    builder.int32s("bias_codes", &[2], &[1 << 30, -5]);
+    builder.node("DequantizeLinear", &["bias_codes", "steps"], "bias", &[]);
+    builder.halves("half", &[2], &[0x3c00, 0x7bff]);
+    let more = builder.finish().graph.expect("graph");
+    graph.initializer.extend(more.initializer);
+    graph.node.extend(more.node);
+    change(graph);
+    model
+}
+
+fn tensor_of<'a>(graph: &'a mut GraphProto, name: &str) -> &'a mut TensorProto {
+    graph.initializer.iter_mut().find(|tensor| tensor.name() == name).expect("initializer")
+}
+
+fn node_of<'a>(graph: &'a mut GraphProto, output: &str) -> &'a mut NodeProto {
+    graph.node.iter_mut().find(|node| node.output[0] == output).expect("node")
+}
+
 fn metadata_entry(key: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(String::new()) }
 }
@@ -75,6 +105,60 @@ fn entry(key: &[u8], value: &[u8]) -> Vec<u8> {
 #[test]
 fn a_sound_model_passes() {
     assert_eq!(preflight(&sound().encode_to_vec()).expect("passes"), sound());
+}
+
+#[test]
+fn a_model_of_lower_precision_passes_and_is_told_apart() {
+    let quantised = quantised(|_| ());
+    assert_eq!(preflight(&quantised.encode_to_vec()).expect("passes"), quantised);
+    assert_eq!(Precision::of(&quantised), Precision::Int8);
+    let mut halved = sound();
+    halved.graph.as_mut().expect("graph").initializer.push(TensorProto {
+        dims: vec![1],
+        data_type: Some(10),
+        name: Some("half".to_owned()),
+        raw_data: Some(vec![0, 0x3c]),
+        doc_string: None,
+    });
+    preflight(&halved.encode_to_vec()).expect("passes");
+    assert_eq!((Precision::of(&halved), Precision::of(&sound())), (Precision::Fp16, Precision::Fp32));
+}
+
+#[test]
+fn h10_hostile_quantisation_is_refused() {
+    type Change = fn(&mut GraphProto);
+    let cases: [(&str, Refusal, Change); 13] = [
+        ("a step of nothing", Refusal::Quantizer, |g| tensor_of(g, "step").raw_data = Some(vec![0; 4])),
+        ("a negative step", Refusal::Quantizer, |g| {
+            tensor_of(g, "step").raw_data = Some((-1.0f32).to_le_bytes().to_vec());
+        }),
+        ("one step of several that is nothing", Refusal::Quantizer, |g| {
+            tensor_of(g, "steps").raw_data = Some([1.0f32.to_le_bytes(), 0.0f32.to_le_bytes()].concat());
+        }),
+        ("an infinite step", Refusal::TensorNotFinite, |g| {
+            tensor_of(g, "step").raw_data = Some(f32::INFINITY.to_le_bytes().to_vec());
+        }),
+        ("a step from data", Refusal::Quantizer, |g| node_of(g, "quantised").input[1] = LATENT.to_owned()),
+        ("no step", Refusal::Quantizer, |g| node_of(g, "quantised").input.truncate(1)),
+        ("a step of integers", Refusal::Quantizer, |g| node_of(g, "bias").input[1] = "bias_codes".to_owned()),
+        ("a step of two dimensions", Refusal::Quantizer, |g| tensor_of(g, "steps").dims = vec![1, 2]),
+        ("a zero point from data", Refusal::Quantizer, |g| node_of(g, "again").input[2] = LATENT.to_owned()),
+        ("a zero point of float32", Refusal::Quantizer, |g| node_of(g, "again").input[2] = "step".to_owned()),
+        ("a zero point of another shape", Refusal::Quantizer, |g| tensor_of(g, "zero").dims = vec![1]),
+        ("codes taken for numbers", Refusal::TensorType, |g| node_of(g, "logits").input[1] = "codes".to_owned()),
+        ("a float16 weight that is not a number", Refusal::TensorNotFinite, |g| {
+            tensor_of(g, "half").raw_data = Some(vec![0, 0x3c, 1, 0xfc]);
+        }),
+    ];
+    for (name, refusal, change) in cases {
+        let error = preflight(&quantised(change).encode_to_vec()).expect_err(name);
+        assert_eq!(error.refusal, refusal, "{name}: {error}");
+    }
+    // The sizes of all element types are known.
+    for (name, bytes) in [("codes", 3), ("zero", 2), ("bias_codes", 7), ("half", 3)] {
+        let error = preflight(&quantised(|g| tensor_of(g, name).raw_data = Some(vec![0; bytes])).encode_to_vec());
+        assert_eq!(error.expect_err(name).refusal, Refusal::TensorLength, "{name}");
+    }
 }
 
 #[test]
@@ -214,6 +298,11 @@ fn h10_hostile_onnx_is_refused() {
             "a weight that is not a number",
             Refusal::TensorNotFinite,
             first_tensor(|t| t.raw_data = Some(f32::NAN.to_le_bytes().to_vec())),
+        ),
+        (
+            "a step of nothing",
+            Refusal::Quantizer,
+            quantised(|g| tensor_of(g, "step").raw_data = Some(vec![0; 4])).encode_to_vec(),
         ),
         // Signature.
         (
