@@ -54,14 +54,17 @@ impl LabelMap {
 
     /// The label at a point of this section; background outside the map.
     pub fn label_at(&self, point: UmPoint) -> u8 {
+        self.index_at(point).map_or(BACKGROUND, |index| self.labels[index])
+    }
+
+    /// Row-major index of the cell that contains a point of this section, if any.
+    pub fn index_at(&self, point: UmPoint) -> Option<usize> {
         let index = |um: f64, cells: u32| {
             let i = (um / self.cell_um).floor();
             (i >= 0.0 && i < f64::from(cells)).then_some(i as usize)
         };
-        match (index(point.x - self.origin.x, self.cols), index(point.y - self.origin.y, self.rows)) {
-            (Some(col), Some(row)) => self.labels[row * self.cols as usize + col],
-            _ => BACKGROUND,
-        }
+        let (col, row) = (index(point.x - self.origin.x, self.cols)?, index(point.y - self.origin.y, self.rows)?);
+        Some(row * self.cols as usize + col)
     }
 
     fn centre(&self, cell: Cell) -> UmPoint {

@@ -296,7 +296,16 @@ pub struct Inferred {
     pub reconstruction_error: Vec<f32>,
 }
 
-fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Progress) -> Result<Inferred, RoadError> {
+/// Asks the model about every tissue cell, `batch` patches at a time.
+///
+/// # Errors
+/// A slide cannot be read, the model fails, or the work is cancelled.
+pub fn infer(
+    prepared: &Prepared,
+    model: &mut Model,
+    batch: usize,
+    progress: &dyn Progress,
+) -> Result<Inferred, RoadError> {
     let clusters = model.contract().clusters.clone();
     let len = prepared.source.tensor_len();
     let total = prepared.cells.len();

@@ -75,6 +75,9 @@ pub enum TrainError {
     /// The exported model does not stand up to the checks that the scanner's computer makes; nothing is written.
     #[error("the exported model is refused")]
     Model(#[from] ModelError),
+    /// A picture of the report cannot be encoded.
+    #[error("a picture of the report: {0}")]
+    Picture(#[from] image::ImageError),
     /// libtorch refused an operation; the first line of what it says.
     #[error("libtorch: {0}")]
     Torch(String),
@@ -103,6 +106,7 @@ impl TrainError {
             | Self::Vectors { .. }
             | Self::File { .. }
             | Self::Model(_)
+            | Self::Picture(_)
             | Self::Torch(_) => None,
         }
     }
@@ -123,6 +127,7 @@ impl TrainError {
             | Self::Diverged { .. }
             | Self::File { .. }
             | Self::Model(_)
+            | Self::Picture(_)
             | Self::Torch(_) => 2,
         }
     }

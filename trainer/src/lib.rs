@@ -30,9 +30,11 @@ pub mod interrupt;
 pub mod labels;
 pub mod layers;
 pub mod progress;
+pub mod report;
 pub mod run;
 pub mod run_folder;
 pub mod sampling;
+pub mod ssim;
 pub mod umap;
 
 #[cfg(test)]

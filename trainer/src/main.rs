@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use tissuemap_trainer::config::DEFAULT_TOML;
 use tissuemap_trainer::error::TrainError;
 use tissuemap_trainer::evaluate::EvaluateCommand;
+use tissuemap_trainer::report::ReportCommand;
 use tissuemap_trainer::run::FitCommand;
 
 const EXAMPLES: &str = "\
@@ -16,6 +17,7 @@ Examples:
   tissuemap-train config > train.toml          # the commented default configuration
   tissuemap-train fit --config train.toml --out model.onnx
   tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
+  tissuemap-train report --run model.run --data slides
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
@@ -36,6 +38,8 @@ enum Command {
     /// Train on section sets and write the model.
     #[command(after_help = EXAMPLES)]
     Fit(FitCommand),
+    /// Write the report on a fitted model: one HTML file for the lab meeting.
+    Report(ReportCommand),
     /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
     Evaluate(EvaluateCommand),
 }
@@ -67,6 +71,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Config => write!(stdout, "{DEFAULT_TOML}").map_err(|e| anyhow!("standard output: {e}")),
         Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
+        Command::Report(report) => Ok(report.run(&mut stdout)?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }

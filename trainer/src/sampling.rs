@@ -49,7 +49,7 @@ pub fn patches(config: &Config, base: &Path, interrupted: &(dyn Fn() -> bool + S
 }
 
 /// The section sets of one folder.
-fn section_sets(config: &Config, from: &SetFolder, base: &Path) -> Result<Vec<SectionSet>, TrainError> {
+pub(crate) fn section_sets(config: &Config, from: &SetFolder, base: &Path) -> Result<Vec<SectionSet>, TrainError> {
     let folder = base.join(&from.folder);
     let fail = |source| TrainError::File { path: folder.clone(), source };
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -172,8 +172,8 @@ fn incomplete(prepared: &Prepared) -> Option<String> {
 }
 
 /// Passes an interruption on to the pipeline.
-struct Watch<'a> {
-    interrupted: &'a (dyn Fn() -> bool + Sync),
+pub(crate) struct Watch<'a> {
+    pub(crate) interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Progress for Watch<'_> {
