@@ -60,7 +60,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::rename(&partial, path)
 }
 
-fn contract(
+pub(crate) fn contract(
     fitted: &Fitted,
     patches: &PatchSet,
     config: &Config,

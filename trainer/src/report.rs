@@ -150,12 +150,11 @@ impl<'a> View<'a> {
         self.counts[set].iter().sum()
     }
 
-    /// A colour for each section set, none of which is a cluster's while there are enough.
+    /// A colour for each section set.
     fn set_colors(&self) -> Vec<[u8; 3]> {
         let sets = self.inputs.patches.sets.len();
-        let known = (self.clusters().len() + sets).min(MAX_CLUSTERS as usize);
-        let colors: Vec<[u8; 3]> = clusters_default(known as u8).iter().rev().map(|cluster| cluster.color).collect();
-        (0..sets).map(|set| colors[set % colors.len()]).collect()
+        let colors = clusters_default(sets.min(MAX_CLUSTERS as usize) as u8);
+        colors.iter().cycle().take(sets).map(|color| color.color).collect()
     }
 }
 

@@ -28,12 +28,12 @@ pub fn ssim(a: &[u8], b: &[u8], width: usize) -> Option<f64> {
         smooth(&values, width, &weights)
     };
     let (mean_a, mean_b) = (local_mean(&|a, _| a), local_mean(&|_, b| b));
-    let (square_a, square_b, product) = (local_mean(&|a, _| a * a), local_mean(&|_, b| b * b), local_mean(&|a, b| a * b));
+    let (square_a, square_b, product) =
+        (local_mean(&|a, _| a * a), local_mean(&|_, b| b * b), local_mean(&|a, b| a * b));
     let similarity = |i: usize| {
         let (ma, mb) = (mean_a[i], mean_b[i]);
         let (variance_a, variance_b, covariance) = (square_a[i] - ma * ma, square_b[i] - mb * mb, product[i] - ma * mb);
-        (2.0 * ma * mb + C1) * (2.0 * covariance + C2)
-            / ((ma * ma + mb * mb + C1) * (variance_a + variance_b + C2))
+        (2.0 * ma * mb + C1) * (2.0 * covariance + C2) / ((ma * ma + mb * mb + C1) * (variance_a + variance_b + C2))
     };
     Some((0..mean_a.len()).map(similarity).sum::<f64>() / mean_a.len() as f64)
 }

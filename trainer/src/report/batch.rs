@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::chart::{figure, percent, swatch};
+use super::chart::{percent, swatch};
 use super::page::absent;
 use super::{Section, View};
 use crate::agreement::Agreement;
@@ -85,6 +85,10 @@ impl BatchEffect {
     }
 }
 
+fn three(value: f64) -> String {
+    format!("{value:.3}")
+}
+
 /// Nats.
 fn entropy(labels: &Labels) -> f64 {
     let share = |&size: &usize| size as f64 / labels.count() as f64;
@@ -102,7 +106,7 @@ pub(super) fn warnings(view: &View<'_>, effect: Option<&BatchEffect>) -> Vec<Str
             "The batch effect is large: cluster and section set share {} of the information they could \
              (normalised mutual information {}).",
             percent(effect.way()),
-            figure(effect.nmi)
+            three(effect.nmi)
         ));
     }
     for (c, cluster) in view.clusters().iter().enumerate() {
@@ -128,10 +132,10 @@ pub(super) fn section(view: &View<'_>, effect: Option<&BatchEffect>) -> Section 
             Some(effect) => {
                 p { b { (effect.in_words()) } }
                 p {
-                    "Normalised mutual information of cluster and section set is " b { (figure(effect.nmi)) } ". With the sets "
-                    "shuffled over the patches it is " (figure(effect.shuffled.0)) " on average and below "
-                    (figure(effect.shuffled.1)) " in 95 of 100 of " (SHUFFLES) " shuffles; it would be "
-                    (figure(effect.separated)) " if no cluster were shared between sets. Neighbouring patches look alike, so "
+                    "Normalised mutual information of cluster and section set is " b { (three(effect.nmi)) } ". With the sets "
+                    "shuffled over the patches it is " (three(effect.shuffled.0)) " on average and below "
+                    (three(effect.shuffled.1)) " in 95 of 100 of " (SHUFFLES) " shuffles; it would be "
+                    (three(effect.separated)) " if no cluster were shared between sets. Neighbouring patches look alike, so "
                     "real sets exceed shuffled ones even without a batch effect."
                 }
             }

@@ -119,11 +119,11 @@ pub(super) fn swatch(color: [u8; 3]) -> Markup {
 pub(super) fn cloud(points: &[(f64, f64)], groups: &[usize], colors: &[[u8; 3]], alt: &str) -> Markup {
     let bounds = (span(points.iter().map(|p| p.0)), span(points.iter().map(|p| p.1)));
     let (Some(xs), Some(ys)) = bounds else { return html! {} };
-    let side = (xs.1 - xs.0).max(ys.1 - ys.0);
-    let scale = (WIDTH - 16.0) / side;
+    let height = WIDTH * ((ys.1 - ys.0) / (xs.1 - xs.0)).clamp(0.45, 1.0);
+    let scale = ((WIDTH - 16.0) / (xs.1 - xs.0)).min((height - 16.0) / (ys.1 - ys.0));
     let place = |(x, y): (f64, f64)| {
-        let centred = |v: f64, (low, high): (f64, f64)| WIDTH / 2.0 + (v - f64::midpoint(low, high)) * scale;
-        (centred(x, xs), WIDTH - centred(y, ys))
+        let from_middle = |v: f64, (low, high): (f64, f64)| (v - f64::midpoint(low, high)) * scale;
+        (WIDTH / 2.0 + from_middle(x, xs), height / 2.0 - from_middle(y, ys))
     };
     // No more ink for many points than for few.
     let width = (150.0 / (points.len() as f64).sqrt()).clamp(2.0, 6.0);
@@ -136,7 +136,7 @@ pub(super) fn cloud(points: &[(f64, f64)], groups: &[usize], colors: &[[u8; 3]],
         path
     };
     html! {
-        svg class="cloud" viewBox=(format!("0 0 {WIDTH} {WIDTH}")) role="img" aria-label=(alt)
+        svg class="cloud" viewBox=(format!("0 0 {WIDTH} {height:.0}")) role="img" aria-label=(alt)
             style=(format!("--dot:{width:.1}")) {
             @for from in 0..LAYERS {
                 @for (group, color) in colors.iter().enumerate() {

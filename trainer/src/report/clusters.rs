@@ -37,7 +37,8 @@ impl Facts {
             members.iter().map(|&i| f64::from(view.probability(i, other))).sum::<f64>() / members.len().max(1) as f64
         };
         let means: Vec<f64> = (0..view.clusters().len()).map(mean).collect();
-        let mut confusions: Vec<(usize, f64)> = means.iter().copied().enumerate().filter(|&(c, _)| c != cluster).collect();
+        let mut confusions: Vec<(usize, f64)> =
+            means.iter().copied().enumerate().filter(|&(c, _)| c != cluster).collect();
         confusions.sort_by(|a, b| b.1.total_cmp(&a.1));
         confusions.truncate(CONFUSIONS);
         confusions.retain(|&(_, probability)| probability >= LEAST_CONFUSION);

@@ -55,7 +55,8 @@ impl ReportCommand {
         let base = self.data.as_deref().unwrap_or(beside);
         let patches = sampling::patches(&config, base, &interrupted)?;
         let fitted = Fitted::read(&run.weights(), &config, &patches.train, Device::Cpu)?;
-        let classes = self.labels.as_ref().map(|path| read_classes(path, patches.train.count() as usize)).transpose()?;
+        let classes =
+            self.labels.as_ref().map(|path| read_classes(path, patches.train.count() as usize)).transpose()?;
         let out = self.out.clone().unwrap_or_else(|| run.report());
         let source = Source { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
         source.write(&out, classes.as_ref(), &interrupted)?;
@@ -120,9 +121,11 @@ fn read_classes(path: &Path, count: usize) -> Result<Labels, TrainError> {
         let numbers = Tensor::read_npy(path).map_err(|e| refuse(e.to_string()))?;
         Vec::<i64>::try_from(numbers.to_kind(tch::Kind::Int64).view([-1]))?
     } else {
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(path).map_err(|e| refuse(e.to_string()))?;
+        let mut reader =
+            csv::ReaderBuilder::new().has_headers(false).from_path(path).map_err(|e| refuse(e.to_string()))?;
         let last = |row: Result<csv::StringRecord, csv::Error>| {
-            row.map(|row| row.iter().next_back().unwrap_or_default().trim().to_owned()).map_err(|e| refuse(e.to_string()))
+            row.map(|row| row.iter().next_back().unwrap_or_default().trim().to_owned())
+                .map_err(|e| refuse(e.to_string()))
         };
         let mut names: Vec<String> = reader.records().map(last).collect::<Result<_, _>>()?;
         if names.len() == count + 1 {

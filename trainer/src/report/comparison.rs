@@ -102,7 +102,7 @@ pub(super) fn section(view: &View<'_>) -> Section {
             (absent("No other method was run on these patches."))
         }
         @if !with_classes {
-            p class="note" { "Known classes (`tissuemap-train report --labels FILE`) would add accuracy, NMI and ARI." }
+            p class="note" { "Known classes (" code { "tissuemap-train report --labels FILE" } ") would add accuracy, NMI and ARI." }
         }
     };
     Section { id: "baselines", title: "Baselines", body }

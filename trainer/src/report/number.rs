@@ -56,10 +56,10 @@ pub(super) fn warnings(view: &View<'_>) -> Vec<String> {
 pub(super) fn section(view: &View<'_>) -> Section {
     let body = match view.inputs.sweep {
         Some((evidence, choice)) if !evidence.is_empty() => found(evidence, choice),
-        _ => absent(
-            "No sweep over the number of clusters was run; the number is that of the configuration. \
-             `tissuemap-train sweep` fits several numbers with several seeds each and keeps what it found beside the model.",
-        ),
+        _ => absent(html! {
+            "No sweep over the number of clusters was run; the number is that of the configuration. "
+            code { "tissuemap-train sweep" } " fits several numbers with several seeds each and keeps what it found beside the model."
+        }),
     };
     Section { id: "number", title: "Number of clusters", body }
 }
@@ -71,13 +71,11 @@ fn better(higher: bool) -> &'static str {
 fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
     let chart = |name: &str, note: &str, value: &dyn Fn(usize, &Evidence) -> Option<f64>| {
         let points = evidence.iter().enumerate();
-        let points: Vec<(f64, f64)> =
-            points.filter_map(|(i, e)| Some((f64::from(e.clusters), value(i, e)?))).collect();
+        let points: Vec<(f64, f64)> = points.filter_map(|(i, e)| Some((f64::from(e.clusters), value(i, e)?))).collect();
         let series = vec![Series { name: "K", color: INK, dashed: false, points }];
         let alt = format!("{name} over the number of clusters");
         let marker = Some(f64::from(choice.clusters));
-        let picture =
-            LineChart { alt, x_label: "clusters", series, bands: Vec::new(), marker, aspect: 0.62 }.draw();
+        let picture = LineChart { alt, x_label: "clusters", series, bands: Vec::new(), marker, aspect: 0.62 }.draw();
         html! { figure class="small" { figcaption { b { (name) } " " span class="note" { (note) } } (picture) } }
     };
     let (first, last) = (evidence[0].clusters, evidence[evidence.len() - 1].clusters);

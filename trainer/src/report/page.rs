@@ -56,7 +56,7 @@ pub(super) fn page(title: &str, date: &str, sections: &[Section]) -> String {
 }
 
 /// Says why something is not there, and how to get it.
-pub(super) fn absent(reason: &str) -> Markup {
+pub(super) fn absent(reason: impl maud::Render) -> Markup {
     html! { p class="absent" { (reason) } }
 }
 

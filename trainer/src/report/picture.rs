@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn a_strip_shows_the_planes_of_its_stain_at_the_place_of_its_patch() {
-        let patches = Tensor::arange(2 * 6 * 16, (Kind::Int64, tch::Device::Cpu)).view([2, 6, 4, 4]).to_kind(Kind::Uint8);
+        let patches =
+            Tensor::arange(2 * 6 * 16, (Kind::Int64, tch::Device::Cpu)).view([2, 6, 4, 4]).to_kind(Kind::Uint8);
         let found = strip(&patches, 1, 3).expect("drawn");
         assert_eq!(found.dimensions(), (3 * 4 + 2 * GAP, 4));
         // Row 1, column 2 of planes 3 to 5 of patch 0, and of patch 1, which begins 96 values later.

@@ -32,7 +32,9 @@ impl Plane {
     pub(super) fn warnings(&self) -> Vec<String> {
         let low = self.trust.filter(|&trust| trust < TRUSTED);
         low.map(|trust| {
-            format!("The UMAP plane keeps neighbourhoods poorly (trustworthiness {trust:.3}); judge clusters by the maps.")
+            format!(
+                "The UMAP plane keeps neighbourhoods poorly (trustworthiness {trust:.3}); judge clusters by the maps."
+            )
         })
         .into_iter()
         .collect()

@@ -176,7 +176,9 @@ fn gallery(view: &View<'_>) -> Result<Markup, TrainError> {
     let difference = (signed * GAIN + 128.0).clamp(0.0, 255.0).to_kind(Kind::Uint8);
     let row = |stain: usize, name: &str, what: &str, patches: &Tensor| {
         let image = address(&strip(patches, stain, GALLERY.len())?)?;
-        Ok::<_, TrainError>(html! { span class="what" { (what) } img src=(image) alt=(format!("{name}: {what}, from best to worst")); })
+        Ok::<_, TrainError>(
+            html! { span class="what" { (what) } img src=(image) alt=(format!("{name}: {what}, from best to worst")); },
+        )
     };
     let stains = view.inputs.contract.stains.iter().enumerate().map(|(i, stain)| {
         let rows = [("original", &original), ("reconstruction", &copy), ("difference", &difference)]
@@ -208,9 +210,10 @@ fn novelty(view: &View<'_>) -> Markup {
         let mut counts = [0usize; BINS];
         errors.iter().for_each(|&v| counts[((f64::from(v - low) / width) as usize).min(BINS - 1)] += 1);
         let share = |count: usize| 100.0 * count as f64 / errors.len() as f64;
-        let corners = counts.iter().enumerate().flat_map(|(i, &count)| {
-            [i, i + 1].map(|edge| (f64::from(low) + edge as f64 * width, share(count)))
-        });
+        let corners = counts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, &count)| [i, i + 1].map(|edge| (f64::from(low) + edge as f64 * width, share(count))));
         corners.collect::<Vec<_>>()
     };
     let line = |name, color, errors: &[f32]| Series { name, color, dashed: false, points: outline(errors) };

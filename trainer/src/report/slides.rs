@@ -33,8 +33,10 @@ const SMALL_SIDE_PX: u32 = 260;
 const SIGMA_PATCHES: f64 = 1.0;
 /// Of a density's colour over tissue that is all of one cluster.
 const COVER: f32 = 0.92;
-/// From none to all: perceptually even and fit for every eye (anchors of viridis, van der Walt and Smith 2015).
-const SCALE: [[u8; 3]; 6] = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]];
+/// From none to all, ever darker: fit for every eye and for grey printers. None is near the colour of glass, so that a
+/// rare cluster is seen at once.
+const SCALE: [[u8; 3]; 6] =
+    [[233, 236, 236], [161, 212, 190], [77, 162, 168], [49, 104, 145], [58, 52, 110], [32, 12, 44]];
 
 /// One set's map on its reference section.
 struct SlideMap {
@@ -83,7 +85,9 @@ impl SlideMaps {
                     Err(RoadError::Cancelled) => return Err(TrainError::Interrupted { checkpoint: None }),
                     other => other.map_err(|error| error.to_string()),
                 },
-                None => Err(reason.get_or_insert("its slides are not in the configured folders any more".to_owned()).clone()),
+                None => Err(reason
+                    .get_or_insert("its slides are not in the configured folders any more".to_owned())
+                    .clone()),
             };
             maps.push(map.map_err(|reason| Unmapped { set: set.clone(), reason }));
             bar.inc(1);
@@ -164,7 +168,7 @@ pub(super) fn section(view: &View<'_>) -> Result<Section, TrainError> {
             "Most of this tissue was trained on: how the model does on other slides is a question for other slides."
         }
         @for unmapped in maps.iter().filter_map(|map| map.as_ref().err()) {
-            (absent(&format!("{} has no map: {}.", unmapped.set, unmapped.reason)))
+            (absent(format!("{} has no map: {}.", unmapped.set, unmapped.reason)))
         }
         @if !shown.is_empty() { (legend(&entries)) }
         @for map in &shown { (map) }
@@ -274,7 +278,7 @@ mod tests {
         let map = LabelMap { origin, cell_um: 20.0, cols: 2, rows: 1, labels: vec![1, BACKGROUND] };
         let section = RgbImage::from_pixel(8, 4, Rgb([255; 3]));
         let found = density_picture(&section, 5.0, origin, &map, &[1.0, 0.0]);
-        assert_eq!(found.get_pixel(3, 3).0, [253, 233, 54], "8 % of white shines through");
+        assert_eq!(found.get_pixel(3, 3).0, [50, 31, 61], "8 % of white shines through");
         assert_eq!((found.get_pixel(4, 0).0, found.get_pixel(7, 3).0), ([255; 3], [255; 3]));
         assert_eq!((ramp(0.0), ramp(0.2)), (SCALE[0].map(f32::from), SCALE[1].map(f32::from)));
     }

@@ -3,7 +3,6 @@
 use maud::html;
 
 use super::batch::BatchEffect;
-use super::chart::figure;
 use super::number;
 use super::reconstruction::Reconstruction;
 use super::{Section, View};
@@ -28,7 +27,7 @@ pub(super) fn section(
             (tile(contract.stains.len().to_string(), if contract.stains.len() == 1 { "stain" } else { "stains" }, stains))
             (tile(patches.to_string(), "patches", format!("{} of them held out", inputs.patches.held_out.count())))
             (tile(reconstruction.ssim().map_or("–".to_owned(), |v| format!("{v:.3}")), "SSIM", "of held-out patches, mean of stains".to_owned()))
-            (tile(batch.map_or("–".to_owned(), |effect| figure(effect.nmi)), "NMI with sets",
+            (tile(batch.map_or("–".to_owned(), |effect| format!("{:.3}", effect.nmi)), "NMI with sets",
                 if batch.is_some() { "0: no batch effect" } else { "one set only" }.to_owned()))
         }
         @if warnings.is_empty() {

@@ -25,7 +25,8 @@ impl Curves {
     /// Of a metrics table (CSV with a header). Lines that are no rows of it are left out.
     pub(super) fn read(table: &str) -> Self {
         let mut reader = csv::Reader::from_reader(table.as_bytes());
-        let header: Vec<String> = reader.headers().map(|names| names.iter().map(str::to_owned).collect()).unwrap_or_default();
+        let header: Vec<String> =
+            reader.headers().map(|names| names.iter().map(str::to_owned).collect()).unwrap_or_default();
         let mut curves = Self::default();
         curves.columns = header.iter().map(|name| (name.clone(), Vec::new())).collect();
         for row in reader.records().flatten() {
@@ -84,7 +85,8 @@ impl Curves {
     /// Whether held-out patches got worse while the training ones got better.
     pub(super) fn warnings(&self) -> Vec<String> {
         let held_out = self.points("held_out_reconstruction");
-        let (Some(&(epoch, last)), Some(&(_, trained))) = (held_out.last(), self.points("reconstruction").last()) else {
+        let (Some(&(epoch, last)), Some(&(_, trained))) = (held_out.last(), self.points("reconstruction").last())
+        else {
             return Vec::new();
         };
         let (best_epoch, best) = held_out.iter().fold((epoch, last), |a, &b| if b.1 < a.1 { b } else { a });
