@@ -2,7 +2,7 @@
 //! trained together and exported as one ONNX file that carries its contract.
 //!
 //! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's) → [`fit`] ([`autoencoder`],
-//! [`imsat`]) → [`export`].
+//! [`imsat`]) → [`export`] → [`report`].
 //!
 //! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
 //! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and

@@ -10,6 +10,7 @@ use crate::dataset::PatchSet;
 use crate::error::TrainError;
 use crate::export::{Exported, export};
 use crate::fit::{Fitted, Surroundings, fit};
+use crate::report::Source;
 use crate::run_folder::RunFolder;
 use crate::{device, interrupt, sampling};
 
@@ -47,7 +48,8 @@ impl FitCommand {
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
         let folder = self.config.parent().unwrap_or(Path::new("."));
-        let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &interrupted)?;
+        let base = self.data.as_deref().unwrap_or(folder);
+        let patches = sampling::patches(&config, base, &interrupted)?;
         let run = RunFolder::beside(&self.out);
         run.create()?;
         run.write_configuration(&config)?;
@@ -61,7 +63,18 @@ impl FitCommand {
         if let Err(error) = fs::remove_dir_all(&checkpoint) {
             tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
         }
-        self.describe(say, &fitted, &patches, &exported).map_err(|e| file_error(Path::new("standard output"), e))
+        let told = |written: io::Result<()>| written.map_err(|e| file_error(Path::new("standard output"), e));
+        told(self.describe(say, &fitted, &patches, &exported))?;
+        let source = Source { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
+        match source.write(&run.report(), None, &interrupted) {
+            Ok(()) => told(writeln!(say, "report: {}", run.report().display()))?,
+            // The model is whole without it.
+            Err(error) => {
+                let folder = run.path().display();
+                tracing::warn!("no report: {error}; `tissuemap-train report --run {folder}` tries again");
+            }
+        }
+        Ok(())
     }
 
     fn configuration(&self) -> Result<Config, TrainError> {

@@ -41,7 +41,9 @@ impl LineChart<'_> {
     /// Nothing where there are no points.
     pub(super) fn draw(&self) -> Markup {
         let all = || self.series.iter().flat_map(|series| &series.points).filter(|(_, y)| y.is_finite());
-        let (Some(xs), Some(ys)) = (span(all().map(|p| p.0).chain(self.marker)), span(all().map(|p| p.1))) else {
+        let ends = self.bands.iter().flat_map(|&(from, to, _)| [from, to]);
+        let (xs, ys) = (span(all().map(|p| p.0).chain(self.marker).chain(ends)), span(all().map(|p| p.1)));
+        let (Some(xs), Some(ys)) = (xs, ys) else {
             return html! {};
         };
         let height = WIDTH * self.aspect;

@@ -26,7 +26,7 @@ pub struct ReportCommand {
     /// Another configuration than the run's own, for instance because slides lie elsewhere.
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
+    /// Folder at which relative paths of the configuration start (without it: the model's folder).
     #[arg(long)]
     pub data: Option<PathBuf>,
     /// Known classes, one per training patch: a .npy file of whole numbers, or a CSV file whose last column names them.
@@ -51,8 +51,7 @@ impl ReportCommand {
         tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
-        let beside = self.config.as_deref().and_then(Path::parent).unwrap_or(&self.run);
-        let base = self.data.as_deref().unwrap_or(beside);
+        let base = self.data.as_deref().or(self.run.parent()).unwrap_or(Path::new("."));
         let patches = sampling::patches(&config, base, &interrupted)?;
         let fitted = Fitted::read(&run.weights(), &config, &patches.train, Device::Cpu)?;
         let classes =

@@ -271,6 +271,8 @@ fn ramp(share: f32) -> [f32; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::Surroundings;
+    use crate::testing::{seeded, texture_config, texture_patches};
 
     #[test]
     fn a_density_is_drawn_where_its_cell_lies_and_glass_stays_pale() {
@@ -287,5 +289,52 @@ mod tests {
     fn density_maps_keep_the_shape_of_the_section() {
         assert_eq!(fitting(&RgbImage::new(900, 450)), (260, 130));
         assert_eq!(fitting(&RgbImage::new(100, 3)), (100, 3));
+    }
+
+    #[test]
+    fn maps_are_made_of_the_slides_that_are_there_and_the_others_are_named() {
+        let _turn = seeded(1);
+        if let Err(error) = tissuemap::slide::load_openslide() {
+            eprintln!("SKIPPED: {error}");
+            return;
+        }
+        let (config, patches) = (texture_config(1), texture_patches(1));
+        let surroundings =
+            Surroundings { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
+        let fitted = crate::fit::fit(&config, &patches, &surroundings).expect("fits");
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("model.onnx");
+        match crate::export::export(&fitted, &patches, &config, &path) {
+            Err(TrainError::Model(tissuemap::infer::ModelError::Library(error))) => {
+                return eprintln!("SKIPPED: {error}");
+            }
+            exported => exported.expect("exports"),
+        };
+        // Left half of the one colour, right half of the other, on glass.
+        let section = RgbImage::from_fn(640, 400, |x, y| match (x, y) {
+            (100..320, 80..320) => Rgb([80, 60, 160]),
+            (320..540, 80..320) => Rgb([200, 80, 120]),
+            _ => Rgb([250; 3]),
+        });
+        let slide = folder.path().join("a_S1.tif");
+        tissuemap::pyramid::write_rgb(&slide, &section, Mpp::new(1.0).expect("plausible"), "test").expect("written");
+        let sets = ["a".to_owned(), "gone".to_owned()];
+        let config = Config { sets: vec![SetFolder { folder: ".".into(), manifest: None, mpp: None }], ..config };
+        let mut model = Model::load(&path).expect("loads");
+        let SlideMaps(maps) = SlideMaps::make(&config, folder.path(), &mut model, &sets, &|| false).expect("maps");
+        let map = maps[0].as_ref().map_err(|unmapped| unmapped.reason.clone()).expect("there");
+        assert_eq!((map.set.as_str(), map.thumbnail.dimensions(), map.labels.cols), ("a", (640, 400), 40));
+        let label = |x, y| map.labels.label_at(UmPoint { x, y });
+        let labels = [label(200.0, 200.0), label(440.0, 200.0), label(20.0, 20.0)];
+        assert!(labels[0] != labels[1] && labels[0] != BACKGROUND && labels[1] != BACKGROUND, "{labels:?}");
+        assert_eq!(labels[2], BACKGROUND);
+        let reason = &maps[1].as_ref().err().expect("not there").reason;
+        assert!(reason.contains("not in the configured folders any more"), "{reason}");
+
+        let elsewhere = folder.path().join("nowhere");
+        let SlideMaps(maps) = SlideMaps::make(&config, &elsewhere, &mut model, &sets, &|| false).expect("no maps");
+        assert!(maps.iter().all(|map| map.as_ref().err().is_some_and(|unmapped| unmapped.reason.contains("nowhere"))));
+        let stopped = SlideMaps::make(&config, folder.path(), &mut model, &sets, &|| true).err().expect("stopped");
+        assert_eq!(stopped.exit_code(), 130);
     }
 }

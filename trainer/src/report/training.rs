@@ -48,11 +48,22 @@ impl Curves {
         (1..).zip(values).filter_map(|(epoch, value)| Some((f64::from(epoch), (*value)?))).collect()
     }
 
-    /// One line for each stretch of epochs that has values, so that none leads across a phase without them.
+    /// One line for each phase that has values: none leads across a phase without them, nor from one kind of loss to
+    /// another.
     fn series<'a>(&self, column: &str, name: &'a str, color: [u8; 3]) -> Vec<Series<'a>> {
+        let mut end = 0.0;
+        let ends: Vec<f64> = self
+            .phases
+            .iter()
+            .map(|&(_, epochs)| {
+                end += epochs as f64;
+                end
+            })
+            .collect();
+        let phase = |epoch: f64| ends.iter().position(|&end| epoch <= end);
         let points = self.points(column);
-        let stretches = points.chunk_by(|a, b| b.0 - a.0 < 1.5);
-        stretches.map(|points| Series { name, color, dashed: false, points: points.to_vec() }).collect()
+        let of_phases = points.chunk_by(|a, b| phase(a.0) == phase(b.0));
+        of_phases.map(|points| Series { name, color, dashed: false, points: points.to_vec() }).collect()
     }
 
     fn chart(&self, title: &str, lines: &[(&str, &'static str)]) -> Markup {
@@ -129,7 +140,7 @@ pub(super) fn section(view: &View<'_>, curves: &Curves) -> Section {
             div { dt { "Stains, in their order" } dd { (inputs.contract.stains.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")) } }
             div { dt { "Reference stain" } dd { (inputs.contract.reference) } }
             div { dt { "Patches" } dd { (inputs.patches.train.count()) " trained on, " (inputs.patches.held_out.count()) " held out" } }
-            div { dt { "Patch" } dd { (inputs.contract.patch_px) " px of " (inputs.contract.mpp.get()) " µm; a map cell every " (inputs.contract.stride_px) " px" } }
+            div { dt { "Patch" } dd { (inputs.contract.patch_px) " px, each " (inputs.contract.mpp.get()) " µm wide; a map cell every " (inputs.contract.stride_px) " px" } }
             div { dt { "Latent values" } dd { (inputs.contract.latent_dim) } }
             div { dt { "H(Y|X), H(Y), ln K" } dd { (figure(assignment.conditional_entropy)) ", " (figure(assignment.marginal_entropy)) ", " (figure((assignment.sizes.len() as f64).ln())) " nats" } }
             div { dt { "Novelty threshold" } dd { (inputs.contract.novelty_threshold.map_or("none".to_owned(), |v| figure(f64::from(v)))) } }
@@ -165,6 +176,8 @@ mod tests {
         assert_eq!(curves.points("reconstruction"), [(1.0, 0.9), (2.0, 0.8), (4.0, 0.7)]);
         let lines = curves.series("reconstruction", "training", FIRST);
         assert_eq!(lines.iter().map(|line| line.points.len()).collect::<Vec<_>>(), [2, 1]);
+        let lines = curves.series("loss", "loss", FIRST);
+        assert_eq!(lines.iter().map(|line| line.points.len()).collect::<Vec<_>>(), [2, 1, 1], "one for each phase");
         assert!(curves.points("absent").is_empty() && curves.warnings().is_empty());
         assert_eq!(Curves::read(""), Curves::default());
     }
