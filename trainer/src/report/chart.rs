@@ -58,7 +58,7 @@ impl LineChart<'_> {
                     rect class=(if i % 2 == 0 { "band" } else { "band other" }) x=(at(x(*from))) y=(at(TOP))
                         width=(at(x(*to) - x(*from))) height=(at(height - TOP - BOTTOM)) {}
                     @if x(*to) - x(*from) > 5.5 * name.len() as f64 {
-                        text class="band-name" x=(at((x(*from) + x(*to)) / 2.0)) y=(at(TOP - 3.0)) { (name) }
+                        text class="band-name" x=(at(f64::midpoint(x(*from), x(*to)))) y=(at(TOP - 3.0)) { (name) }
                     }
                 }
                 @for &tick in &y_ticks.values {
@@ -167,7 +167,7 @@ pub(super) fn figure(value: f64) -> String {
     let size = value.abs();
     match size {
         0.0 => "0".to_owned(),
-        s if s >= 1e6 || s < 1e-4 => format!("{value:.2e}"),
+        s if !(1e-4..1e6).contains(&s) => format!("{value:.2e}"),
         s if s >= 100.0 => format!("{value:.0}"),
         s => format!("{value:.*}", (2 - s.log10().floor() as i32).clamp(0, 7) as usize),
     }

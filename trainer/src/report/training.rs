@@ -27,8 +27,8 @@ impl Curves {
         let mut reader = csv::Reader::from_reader(table.as_bytes());
         let header: Vec<String> =
             reader.headers().map(|names| names.iter().map(str::to_owned).collect()).unwrap_or_default();
-        let mut curves = Self::default();
-        curves.columns = header.iter().map(|name| (name.clone(), Vec::new())).collect();
+        let columns = header.iter().map(|name| (name.clone(), Vec::new())).collect();
+        let mut curves = Self { phases: Vec::new(), columns };
         for row in reader.records().flatten() {
             let phase = header.iter().position(|name| name == "phase").and_then(|at| row.get(at)).unwrap_or_default();
             match curves.phases.last_mut() {
