@@ -172,8 +172,8 @@ fn incomplete(prepared: &Prepared) -> Option<String> {
 }
 
 /// Passes an interruption on to the pipeline.
-pub(crate) struct Watch<'a> {
-    pub(crate) interrupted: &'a (dyn Fn() -> bool + Sync),
+struct Watch<'a> {
+    interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Progress for Watch<'_> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use tch::{Device, Tensor};
-use tissuemap::infer::{InferOptions, Model};
+use tissuemap::infer::Model;
 
 use super::{Inputs, SlideMaps, render};
 use crate::config::Config;
@@ -89,7 +89,7 @@ impl Source<'_> {
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), TrainError> {
         let path = self.run.path().with_extension("onnx");
-        let mut model = Model::load_with(&path, &InferOptions::default())?;
+        let mut model = Model::load(&path)?;
         let maps = SlideMaps::make(self.config, self.base, &mut model, &self.patches.sets, interrupted)?;
         let metrics = fs::read_to_string(self.run.metrics()).unwrap_or_default();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();

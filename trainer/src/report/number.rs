@@ -38,9 +38,10 @@ pub(super) fn in_words(view: &View<'_>) -> String {
 pub(super) fn warnings(view: &View<'_>) -> Vec<String> {
     let Some((evidence, choice)) = view.inputs.sweep else { return Vec::new() };
     let mut warnings = Vec::new();
-    if choice.margin < CLEAR_MARGIN && evidence.len() > 1 {
+    if let (true, Some(next)) = (choice.margin < CLEAR_MARGIN, next_best(evidence, choice)) {
         warnings.push(format!(
-            "The number of clusters is unclear: the best two numbers are only {} apart on a scale from 0 to 1.",
+            "The number of clusters is unclear: {} and {next} score almost the same (margin {}).",
+            choice.clusters,
             figure(choice.margin)
         ));
     }
@@ -51,6 +52,12 @@ pub(super) fn warnings(view: &View<'_>) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// The number of clusters that would be chosen were it not for the one that is.
+fn next_best(evidence: &[Evidence], choice: &Choice) -> Option<u32> {
+    let others = evidence.iter().zip(&choice.scores).filter(|(e, _)| e.clusters != choice.clusters);
+    others.min_by(|a, b| a.1.total_cmp(b.1)).map(|(e, _)| e.clusters)
 }
 
 pub(super) fn section(view: &View<'_>) -> Section {
@@ -81,13 +88,13 @@ fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
     let (first, last) = (evidence[0].clusters, evidence[evidence.len() - 1].clusters);
     html! {
         p {
-            b { (choice.clusters) " clusters" } " have the best mean rank among " (first) " to " (last) ", by a margin of "
-            (figure(choice.margin)) " (0 is a tie, 1 the clearest there is). The dashed line marks them in every chart. "
-            "Each index ranks the candidates; the indices of a space make one vote, so do those of the UMAP plane, the "
-            "agreement between seeds, and the spatial coherence of the maps. Values are means over seeds."
+            b { (choice.clusters) " clusters" } " are best among " (first) " to " (last)
+            @if let Some(next) = next_best(evidence, choice) { "; the next best are " (next) ", behind by a margin of " (figure(choice.margin)) }
+            ". The dashed line marks the choice in every chart. No index can be trusted alone: each has shapes of clusters "
+            "that it likes. Values are means over seeds."
         }
         div class="multiples" {
-            (chart("Rank score", "lower is better", &|i, _| choice.scores.get(i).copied()))
+            (chart("Score", "what the choice goes by; lower is better", &|i, _| choice.scores.get(i).copied()))
             @if evidence.iter().any(|e| e.stability.is_some()) {
                 (chart("Stability", "ARI between seeds; higher is better", &|_, e| e.stability))
             }

@@ -8,7 +8,7 @@ use tissuemap::contract::Cluster;
 use tissuemap::infer::Model;
 use tissuemap::map::{BACKGROUND, LabelMap};
 use tissuemap::overlay::{blend, scale_bar_um};
-use tissuemap::road::{self, Layout, RoadError, RoadParams, Section as Placed};
+use tissuemap::road::{self, Layout, Progress, RoadError, RoadParams, Section as Placed, Stage};
 use tissuemap::section_set::SectionSet;
 use tissuemap::slide;
 use tissuemap::units::{Mpp, UmPoint};
@@ -21,7 +21,7 @@ use super::{Section, View};
 use crate::config::{Config, SetFolder};
 use crate::error::TrainError;
 use crate::progress;
-use crate::sampling::{self, Watch};
+use crate::sampling;
 
 /// Sets that are drawn, the first of the training's: each takes about half a megabyte and as long as in the daemon.
 pub const MOST_SETS: usize = 12;
@@ -81,7 +81,7 @@ impl SlideMaps {
             }
             bar.set_message(set.clone());
             let map = match found.iter().find(|(slides, _)| slides.key.to_string() == *set) {
-                Some((slides, folder)) => match map(config, slides, folder, model, &Watch { interrupted }) {
+                Some((slides, folder)) => match map(config, slides, folder, model, &Stop(interrupted)) {
                     Err(RoadError::Cancelled) => return Err(TrainError::Interrupted { checkpoint: None }),
                     other => other.map_err(|error| error.to_string()),
                 },
@@ -100,6 +100,17 @@ impl SlideMaps {
     pub fn none(sets: &[String], reason: &str) -> Self {
         let unmapped = |set: &String| Err(Unmapped { set: set.clone(), reason: reason.to_owned() });
         Self(sets.iter().take(MOST_SETS).map(unmapped).collect())
+    }
+}
+
+/// Passes an interruption on to the pipeline; what it does is not shown step by step.
+struct Stop<'a>(&'a (dyn Fn() -> bool + Sync));
+
+impl Progress for Stop<'_> {
+    fn stage(&self, _: Stage, _: u64, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        (self.0)()
     }
 }
 
@@ -123,14 +134,14 @@ fn map(
     set: &SectionSet,
     folder: &SetFolder,
     model: &mut Model,
-    watch: &Watch<'_>,
+    stop: &Stop<'_>,
 ) -> Result<SlideMap, RoadError> {
     let params = RoadParams { mpp: folder.mpp, ..RoadParams::default() };
     let layout = Layout::from(model.contract());
     let slides = set.slides.iter().filter(|(stain, _)| config.stains.iter().any(|s| s.name == **stain));
     let wanted = SectionSet { key: set.key.clone(), slides: slides.map(|(s, p)| (s.clone(), p.clone())).collect() };
-    let prepared = road::prepare(&wanted, &layout, &params, watch)?;
-    let labels = road::infer(&prepared, model, params.batch, watch)?.labels;
+    let prepared = road::prepare(&wanted, &layout, &params, stop)?;
+    let labels = road::infer(&prepared, model, params.batch, stop)?.labels;
     let reference = prepared.sections.iter().find(|section| section.stain == layout.reference);
     let Some(slide) = reference.and_then(|section| section.slide.as_ref()) else {
         let found = wanted.slides.keys().cloned().collect::<Vec<_>>().join(", ");

@@ -152,10 +152,11 @@ fn a_sweep_classes_and_other_methods_fill_their_sections() {
         inputs.classes = Some(&classes);
     });
     let number = section(&page, "number");
-    // Rank score, stability, six indices in two spaces; each with its five candidates and the mark of the chosen one.
+    // Score, stability, six indices in two spaces; each with its five candidates and the mark of the chosen one.
     assert_eq!(number.matches("<svg ").count(), 2 + 2 * 6);
     assert_eq!(number.matches("class=\"marker\"").count(), 14);
     assert_eq!(number.matches("<circle ").count(), 14 * 5);
+    assert!(number.contains("<b>2 clusters</b> are best among 2 to 6; the next best are 3, behind by"), "{number}");
     assert!(section(&page, "summary").contains("The model has 3 clusters, the sweep over their number says 2."));
     let baselines = section(&page, "baselines");
     assert!(baselines.contains("0.750<span class=\"sd\"> ± 0.125</span>"), "{baselines}");
