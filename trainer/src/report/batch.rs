@@ -155,7 +155,8 @@ pub(super) fn section(view: &View<'_>, effect: Option<&BatchEffect>) -> Section 
                             th scope="row" { (swatch(cluster.color)) (cluster.name) }
                             @for set in 0..sets.len() {
                                 @let depth = share(set, c) / largest;
-                                td class=(if depth > 0.55 { "deep" } else { "" }) style=(format!("--depth:{:.0}%", 100.0 * depth)) {
+                                @let style = format!("--depth:{:.0}%", 100.0 * depth);
+                                td class=(if depth > 0.55 { "deep" } else { "" }) style=(style) {
                                     (percent(share(set, c)))
                                 }
                             }

@@ -173,6 +173,11 @@ pub(super) fn figure(value: f64) -> String {
     }
 }
 
+/// `0.123 ± 0.045`
+pub(super) fn mean_and_deviation(mean: f64, deviation: f64) -> Markup {
+    html! { (format!("{mean:.3}")) span class="sd" { (format!(" ± {deviation:.3}")) } }
+}
+
 /// A coordinate, as short as can be seen.
 fn at(value: f64) -> String {
     let text = format!("{value:.1}");

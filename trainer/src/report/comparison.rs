@@ -2,7 +2,7 @@
 
 use maud::html;
 
-use super::chart::figure;
+use super::chart::{figure, mean_and_deviation};
 use super::number::INDICES;
 use super::page::absent;
 use super::{Section, View};
@@ -63,7 +63,7 @@ pub(super) fn section(view: &View<'_>) -> Section {
                     @for i in 0..3 {
                         td class="n" {
                             @match row.agreement.map(|agreement| agreement[i]) {
-                                Some(Spread { mean, deviation: Some(sd) }) => { (format!("{mean:.3}")) span class="sd" { (format!(" ± {sd:.3}")) } }
+                                Some(Spread { mean, deviation: Some(sd) }) => (mean_and_deviation(mean, sd)),
                                 Some(Spread { mean, deviation: None }) => (format!("{mean:.3}")),
                                 None => "–",
                             }
@@ -102,7 +102,9 @@ pub(super) fn section(view: &View<'_>) -> Section {
             (absent("No other method was run on these patches."))
         }
         @if !with_classes {
-            p class="note" { "Known classes (" code { "tissuemap-train report --labels FILE" } ") would add accuracy, NMI and ARI." }
+            p class="note" {
+                "Known classes (" code { "tissuemap-train report --labels FILE" } ") would add accuracy, NMI and ARI."
+            }
         }
     };
     Section { id: "baselines", title: "Baselines", body }

@@ -1,22 +1,27 @@
 //! How large the clusters are, and of which clusters each section set is made.
 
-use maud::html;
+use maud::{Markup, html};
 
 use super::chart::{percent, rgb, swatch};
 use super::{Section, View};
+
+fn head(row: &str, bar: &str) -> Markup {
+    html! { thead { tr { th scope="col" { (row) } th scope="col" { (bar) } th scope="col" class="n" { "Patches" } } } }
+}
 
 pub(super) fn section(view: &View<'_>) -> Section {
     let largest = (0..view.clusters().len()).map(|c| view.share(c)).fold(f64::MIN_POSITIVE, f64::max);
     let body = html! {
         h3 { "Cluster sizes" }
         table class="bars" {
-            thead { tr { th scope="col" { "Cluster" } th scope="col" { "Share of the training patches" } th scope="col" class="n" { "Patches" } } }
+            (head("Cluster", "Share of the training patches"))
             tbody {
                 @for (c, cluster) in view.clusters().iter().enumerate() {
                     tr {
                         th scope="row" { (swatch(cluster.color)) (cluster.name) }
                         td class="track" {
-                            span class="bar" style=(format!("width:{:.2}%;background:{}", 80.0 * view.share(c) / largest, rgb(cluster.color))) {}
+                            @let width = 80.0 * view.share(c) / largest;
+                            span class="bar" style=(format!("width:{width:.2}%;background:{}", rgb(cluster.color))) {}
                             span class="value" { (percent(view.share(c))) }
                         }
                         td class="n" { (view.size(c)) }
@@ -26,7 +31,7 @@ pub(super) fn section(view: &View<'_>) -> Section {
         }
         h3 { "Composition of each section set" }
         table class="bars" {
-            thead { tr { th scope="col" { "Section set" } th scope="col" { "Clusters, in their order" } th scope="col" class="n" { "Patches" } } }
+            (head("Section set", "Clusters, in their order"))
             tbody {
                 @for (set, name) in view.inputs.patches.sets.iter().enumerate() {
                     @let total = view.set_size(set);

@@ -65,7 +65,8 @@ pub(super) fn section(view: &View<'_>) -> Section {
         Some((evidence, choice)) if !evidence.is_empty() => found(evidence, choice),
         _ => absent(html! {
             "No sweep over the number of clusters was run; the number is that of the configuration. "
-            code { "tissuemap-train sweep" } " fits several numbers with several seeds each and keeps what it found beside the model."
+            code { "tissuemap-train sweep" }
+            " fits several numbers with several seeds each and keeps what it found beside the model."
         }),
     };
     Section { id: "number", title: "Number of clusters", body }
@@ -89,7 +90,9 @@ fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
     html! {
         p {
             b { (choice.clusters) " clusters" } " are best among " (first) " to " (last)
-            @if let Some(next) = next_best(evidence, choice) { "; the next best are " (next) ", behind by a margin of " (figure(choice.margin)) }
+            @if let Some(next) = next_best(evidence, choice) {
+                "; the next best are " (next) ", behind by a margin of " (figure(choice.margin))
+            }
             ". The dashed line marks the choice in every chart. No index can be trusted alone: each has shapes of clusters "
             "that it likes. Values are means over seeds."
         }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use super::chart::{LineChart, Series, figure, legend};
+use super::chart::{LineChart, Series, figure, legend, mean_and_deviation};
 use super::page::cite;
 use super::picture::{address, strip};
 use super::{Section, View};
@@ -94,7 +94,8 @@ impl Reconstruction {
         let body = html! {
             p {
                 "Held-out patches, which no loss has seen, in the order of their reconstruction error. Grey in a difference "
-                "means equal, brighter means that the reconstruction is too bright; differences are drawn " (GAIN) " times as large as they are."
+                "means equal, brighter means that the reconstruction is too bright; differences are drawn " (GAIN)
+                " times as large as they are."
             }
             (gallery)
             h3 { "Figures for each stain" }
@@ -113,7 +114,7 @@ impl Reconstruction {
                             td class="n" { (figure(*variance)) }
                             td class="n" {
                                 @match (found.ssim, found.ssim_deviation) {
-                                    (Some(mean), Some(sd)) => { (format!("{mean:.3}")) span class="sd" { (format!(" ± {sd:.3}")) } },
+                                    (Some(mean), Some(sd)) => (mean_and_deviation(mean, sd)),
                                     _ => "–",
                                 }
                             }
@@ -193,7 +194,9 @@ fn gallery(view: &View<'_>) -> Result<Markup, TrainError> {
             div class="rows" {
                 span {}
                 div class="heads" {
-                    @for ((name, _), &i) in GALLERY.iter().zip(&chosen) { span { (name) br; small { (figure(f64::from(errors[i]))) } } }
+                    @for ((name, _), &i) in GALLERY.iter().zip(&chosen) {
+                        span { (name) br; small { (figure(f64::from(errors[i]))) } }
+                    }
                 }
             }
             @for stain in &stains { (stain) }
@@ -235,7 +238,8 @@ fn novelty(view: &View<'_>) -> Markup {
                 @match threshold {
                     Some(threshold) => {
                         "The dashed line is the novelty threshold, " b { (figure(f64::from(threshold))) }
-                        ", the 99th percentile of held-out patches: where more than a tenth of a slide's tissue lies above it, its map says so."
+                        ", the 99th percentile of held-out patches: where more than a tenth of a slide's tissue lies above it, "
+                        "its map says so."
                     },
                     None => "The model has no novelty threshold.",
                 }

@@ -13,7 +13,7 @@ use tissuemap::section_set::SectionSet;
 use tissuemap::slide;
 use tissuemap::units::{Mpp, UmPoint};
 
-use super::chart::{legend, percent, swatch};
+use super::chart::{legend, percent, rgb, swatch};
 use super::density::densities;
 use super::page::absent;
 use super::picture::address;
@@ -191,9 +191,10 @@ fn one(view: &View<'_>, map: &SlideMap) -> Result<Markup, TrainError> {
     let SlideMap { set, thumbnail, mpp, origin, labels, notes } = map;
     let clusters = view.clusters();
     let blended = blend(thumbnail, *mpp, *origin, labels, clusters);
-    let (um, length) = scale_bar_um(f64::from(thumbnail.width()) * mpp.get());
+    let width_um = f64::from(thumbnail.width()) * mpp.get();
+    let (um, length) = scale_bar_um(width_um);
     let bar = html! {
-        span class="scale" style=(format!("width:{:.2}%", 100.0 * um / (f64::from(thumbnail.width()) * mpp.get()))) { (length) }
+        span class="scale" style=(format!("width:{:.2}%", 100.0 * um / width_um)) { (length) }
     };
     let sigma = SIGMA_PATCHES * f64::from(view.inputs.contract.patch_px) / f64::from(view.inputs.contract.stride_px);
     let shares = densities(labels, clusters.len() as u8, sigma);
@@ -234,7 +235,7 @@ fn one(view: &View<'_>, map: &SlideMap) -> Result<Markup, TrainError> {
             div class="densities" { @for small in &small_maps { (small) } }
             p class="note scale-note" {
                 "Local share of each cluster, smoothed over one patch (" (format!("{:.0}", sigma * labels.cell_um)) " µm): 0 % "
-                span class="ramp" style=(format!("background:linear-gradient(90deg,{})", SCALE.map(super::chart::rgb).join(","))) {}
+                span class="ramp" style=(format!("background:linear-gradient(90deg,{})", SCALE.map(rgb).join(","))) {}
                 " 100 %. Beside each name its share of the tissue's area."
             }
         }

@@ -15,6 +15,7 @@ pub(super) fn section(
 ) -> Section {
     let (inputs, contract) = (view.inputs, view.inputs.contract);
     let stains = contract.stains.iter().map(|stain| stain.name.as_str()).collect::<Vec<_>>().join(", ");
+    let sets = inputs.patches.sets.len();
     let patches = inputs.patches.train.count() + inputs.patches.held_out.count();
     let tile = |value: String, name: &str, note: String| {
         html! { div { dd { (value) } dt { (name) } p { (note) } } }
@@ -22,11 +23,12 @@ pub(super) fn section(
     let body = html! {
         dl class="tiles" {
             (tile(contract.clusters.len().to_string(), "clusters", number::in_words(view)))
-            (tile(inputs.patches.sets.len().to_string(), if inputs.patches.sets.len() == 1 { "section set" } else { "section sets" },
+            (tile(sets.to_string(), if sets == 1 { "section set" } else { "section sets" },
                 format!("reference stain {}", contract.reference)))
             (tile(contract.stains.len().to_string(), if contract.stains.len() == 1 { "stain" } else { "stains" }, stains))
             (tile(patches.to_string(), "patches", format!("{} of them held out", inputs.patches.held_out.count())))
-            (tile(reconstruction.ssim().map_or("–".to_owned(), |v| format!("{v:.3}")), "SSIM", "of held-out patches, mean of stains".to_owned()))
+            (tile(reconstruction.ssim().map_or("–".to_owned(), |v| format!("{v:.3}")), "SSIM",
+                "of held-out patches, mean of stains".to_owned()))
             (tile(batch.map_or("–".to_owned(), |effect| format!("{:.3}", effect.nmi)), "NMI with sets",
                 if batch.is_some() { "0: no batch effect" } else { "one set only" }.to_owned()))
         }

@@ -6,9 +6,14 @@ use super::chart::{LineChart, Series, figure, legend};
 use super::page::absent;
 use super::{Section, View};
 
+/// Columns of the metrics table with their names in legends.
+const HELD_OUT: (&str, &str) = ("held_out_reconstruction", "held out");
+const MARGINAL: (&str, &str) = ("marginal_entropy", "H(Y), high: clusters equally full");
+const CONDITIONAL: (&str, &str) = ("conditional_entropy", "H(Y|X), low: certain");
 const FIRST: [u8; 3] = [0, 114, 178];
 const SECOND: [u8; 3] = [213, 94, 0];
-/// By so much the held-out error may end above its lowest, and above the training error, before that is called overfitting.
+/// By so much the held-out error may end above its lowest, and above the training error, before that is called
+/// overfitting.
 const RISE: f64 = 1.05;
 const APART: f64 = 1.3;
 
@@ -123,30 +128,35 @@ pub(super) fn section(view: &View<'_>, curves: &Curves) -> Section {
     let inputs = view.inputs;
     let configuration = toml::to_string(inputs.config).unwrap_or_default();
     let program = inputs.contract.training.get("program").and_then(|value| value.as_str()).unwrap_or("unknown");
-    let assignment = &inputs.fitted.assignment;
+    let (assignment, contract, patches) = (&inputs.fitted.assignment, inputs.contract, inputs.patches);
+    let entropies = [assignment.conditional_entropy, assignment.marginal_entropy, (assignment.sizes.len() as f64).ln()];
+    let (px, mpp, stride) = (contract.patch_px, contract.mpp.get(), contract.stride_px);
+    let facts = [
+        ("Section sets", patches.sets.join(", ")),
+        ("Stains, in their order", contract.stains.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")),
+        ("Reference stain", contract.reference.clone()),
+        ("Patches", format!("{} trained on, {} held out", patches.train.count(), patches.held_out.count())),
+        ("Patch", format!("{px} px, each {mpp} µm wide; a map cell every {stride} px")),
+        ("Latent values", contract.latent_dim.to_string()),
+        ("H(Y|X), H(Y), ln K", format!("{} nats", entropies.map(figure).join(", "))),
+        ("Novelty threshold", contract.novelty_threshold.map_or("none".to_owned(), |v| figure(f64::from(v)))),
+        ("Trained by", program.to_owned()),
+        ("Report by", concat!("tissuemap-train ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("Model contract", format!("version {}", contract.version)),
+    ];
     let body = html! {
         @if curves.phases.is_empty() {
             (absent("The table of metrics is not there: curves cannot be drawn."))
         }
         div class="multiples two" {
-            (curves.chart("Reconstruction error", &[("reconstruction", "training"), ("held_out_reconstruction", "held out")]))
+            (curves.chart("Reconstruction error", &[("reconstruction", "training"), HELD_OUT]))
             (curves.chart("Loss (of another kind in each phase)", &[("loss", "loss")]))
-            (curves.chart("Entropies, nats", &[("marginal_entropy", "H(Y), high: clusters equally full"), ("conditional_entropy", "H(Y|X), low: certain")]))
+            (curves.chart("Entropies, nats", &[MARGINAL, CONDITIONAL]))
             (curves.chart("R_VAT, nats", &[("vat", "R_VAT")]))
         }
         h3 { "Data and model" }
         dl class="record" {
-            div { dt { "Section sets" } dd { (inputs.patches.sets.join(", ")) } }
-            div { dt { "Stains, in their order" } dd { (inputs.contract.stains.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")) } }
-            div { dt { "Reference stain" } dd { (inputs.contract.reference) } }
-            div { dt { "Patches" } dd { (inputs.patches.train.count()) " trained on, " (inputs.patches.held_out.count()) " held out" } }
-            div { dt { "Patch" } dd { (inputs.contract.patch_px) " px, each " (inputs.contract.mpp.get()) " µm wide; a map cell every " (inputs.contract.stride_px) " px" } }
-            div { dt { "Latent values" } dd { (inputs.contract.latent_dim) } }
-            div { dt { "H(Y|X), H(Y), ln K" } dd { (figure(assignment.conditional_entropy)) ", " (figure(assignment.marginal_entropy)) ", " (figure((assignment.sizes.len() as f64).ln())) " nats" } }
-            div { dt { "Novelty threshold" } dd { (inputs.contract.novelty_threshold.map_or("none".to_owned(), |v| figure(f64::from(v)))) } }
-            div { dt { "Trained by" } dd { (program) } }
-            div { dt { "Report by" } dd { (concat!("tissuemap-train ", env!("CARGO_PKG_VERSION"))) } }
-            div { dt { "Model contract" } dd { "version " (inputs.contract.version) } }
+            @for (name, value) in &facts { div { dt { (name) } dd { (value) } } }
             div { dt { "SHA-256 of the model" } dd class="hash" { (inputs.sha256) } }
         }
         details {
