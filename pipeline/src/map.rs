@@ -71,7 +71,8 @@ impl LabelMap {
         self.index_at(point).map_or(0, |index| self.unusual[index])
     }
 
-    fn index_at(&self, point: UmPoint) -> Option<usize> {
+    /// Row-major index of the cell that contains a point of this section, if any.
+    pub fn index_at(&self, point: UmPoint) -> Option<usize> {
         let index = |um: f64, cells: u32| {
             let i = (um / self.cell_um).floor();
             (i >= 0.0 && i < f64::from(cells)).then_some(i as usize)

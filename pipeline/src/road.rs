@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::context;
 use crate::contract::{ModelContract, StainSpec};
 use crate::durable::DurableError;
 use crate::infer::{Model, ModelError};
@@ -294,14 +295,21 @@ pub struct Inferred {
     pub confidence: Vec<f32>,
 }
 
-fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Progress) -> Result<Inferred, RoadError> {
+/// Asks the model about every tissue cell, `batch` patches at a time.
+///
+/// # Errors
+/// A slide cannot be read, the model fails, or the work is cancelled.
+pub fn infer(
+    prepared: &Prepared,
+    model: &mut Model,
+    batch: usize,
+    progress: &dyn Progress,
+) -> Result<Inferred, RoadError> {
     let contract = model.contract().clone();
     let (clusters, latent_dim) = (contract.clusters.len(), contract.latent_dim as usize);
     let len = prepared.source.tensor_len();
     let total = prepared.cells.len();
-    let mut labels = vec![BACKGROUND; prepared.grid.cell_count()];
-    let mut unusual = vec![0; prepared.grid.cell_count()];
-    let mut confidence = Vec::with_capacity(total);
+    let (mut probs, mut latents, mut errors) = (Vec::with_capacity(total * clusters), Vec::new(), Vec::new());
     let mut tensors = vec![0; len * batch.clamp(1, total.max(1))];
     progress.stage(Stage::Infer, 0, total as u64);
     for cells in prepared.cells.chunks(batch.max(1)) {
@@ -314,18 +322,25 @@ fn infer(prepared: &Prepared, model: &mut Model, batch: usize, progress: &dyn Pr
             .zip(cells)
             .try_for_each(|(tensor, &cell)| prepared.source.tensor(&prepared.grid, cell, tensor))?;
         let outputs = model.run(tensors)?;
-        for (i, (cell, probs)) in cells.iter().zip(outputs.probs.chunks_exact(clusters)).enumerate() {
-            let (best, p) =
-                probs.iter().enumerate().fold((0, f32::MIN), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
-            let latent = &outputs.latent[i * latent_dim..][..latent_dim];
-            let flag = |holds: Option<bool>, flag: u8| if holds == Some(true) { flag } else { 0 };
-            let index = prepared.grid.index(*cell);
-            labels[index] = contract.clusters[best].id;
-            unusual[index] = flag(contract.is_unfamiliar(outputs.reconstruction_error[i]), UNFAMILIAR)
-                | flag(contract.is_untypical(best, latent), UNTYPICAL);
-            confidence.push(p);
-        }
-        progress.stage(Stage::Infer, confidence.len() as u64, total as u64);
+        probs.extend(outputs.probs);
+        latents.extend(outputs.latent);
+        errors.extend(outputs.reconstruction_error);
+        progress.stage(Stage::Infer, errors.len() as u64, total as u64);
+    }
+    let probs = context::smoothed(&prepared.cells, &probs, clusters, contract.context_cells.unwrap_or(0.0));
+    let mut labels = vec![BACKGROUND; prepared.grid.cell_count()];
+    let mut unusual = vec![0; prepared.grid.cell_count()];
+    let mut confidence = Vec::with_capacity(total);
+    for (i, (cell, probs)) in prepared.cells.iter().zip(probs.chunks_exact(clusters)).enumerate() {
+        let (best, p) =
+            probs.iter().enumerate().fold((0, f32::MIN), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
+        let latent = &latents[i * latent_dim..][..latent_dim];
+        let flag = |holds: Option<bool>, flag: u8| if holds == Some(true) { flag } else { 0 };
+        let index = prepared.grid.index(*cell);
+        labels[index] = contract.clusters[best].id;
+        unusual[index] = flag(contract.is_unfamiliar(errors[i]), UNFAMILIAR)
+            | flag(contract.is_untypical(best, latent), UNTYPICAL);
+        confidence.push(p);
     }
     Ok(Inferred { labels: LabelMap::of_reference(&prepared.grid, labels, unusual), confidence })
 }

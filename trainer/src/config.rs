@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tissuemap::contract::{MAX_CLUSTERS, MAX_LATENT, PATCH_PX, StainSpec};
+use tissuemap::contract::{MOST_CONTEXT_CELLS, MAX_CLUSTERS, MAX_LATENT, PATCH_PX, StainSpec};
 use tissuemap::patches::PatchSpec;
 use tissuemap::road::Layout;
 use tissuemap::section_set::NamingRules;
@@ -32,6 +32,7 @@ pub struct Config {
     pub clusters: u32,
     pub cpu_threads: u32,
     pub checkpoint_every_epochs: u32,
+    pub context_cells: f64,
     pub reference: String,
     pub sets: Vec<SetFolder>,
     pub stains: Vec<StainSpec>,
@@ -137,6 +138,7 @@ impl Default for Config {
             clusters: 8,
             cpu_threads: 2,
             checkpoint_every_epochs: 5,
+            context_cells: 1.0,
             reference: "HE".to_owned(),
             sets: vec![SetFolder { folder: "slides".into(), manifest: None, mpp: None, held_out: false }],
             stains: vec![StainSpec { name: "HE".to_owned(), aliases: vec!["H&E".to_owned()] }],
@@ -235,6 +237,9 @@ impl Config {
         let AutoencoderConfig { widths, latent_dim, .. } = &self.autoencoder;
         positive("checkpoint_every_epochs", self.checkpoint_every_epochs)?;
         within("cpu_threads", self.cpu_threads, 1, 1024)?;
+        require((0.0..=MOST_CONTEXT_CELLS).contains(&self.context_cells), || {
+            format!("context_cells = {} must lie between 0 and {MOST_CONTEXT_CELLS}", self.context_cells)
+        })?;
         within("clusters", self.clusters, 2, MAX_CLUSTERS)?;
         within("autoencoder.latent_dim", *latent_dim, 2, MAX_LATENT)?;
         positive("autoencoder.epochs", self.autoencoder.epochs)?;

@@ -98,6 +98,9 @@ pub enum TrainError {
         /// What to do about it.
         remedy: &'static str,
     },
+    /// A picture of the report cannot be encoded.
+    #[error("a picture of the report: {0}")]
+    Picture(#[from] image::ImageError),
     /// libtorch refused an operation; the first line of what it says.
     #[error("libtorch: {0}")]
     Torch(String),
@@ -127,6 +130,7 @@ impl TrainError {
             | Self::Vectors { .. }
             | Self::File { .. }
             | Self::Model(_)
+            | Self::Picture(_)
             | Self::Torch(_) => None,
         }
     }
@@ -153,6 +157,7 @@ impl TrainError {
             | Self::File { .. }
             | Self::Model(_)
             | Self::Rounded { .. }
+            | Self::Picture(_)
             | Self::Torch(_) => 2,
         }
     }

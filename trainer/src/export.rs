@@ -124,7 +124,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&partial, path)
 }
 
-fn contract(
+pub(crate) fn contract(
     fitted: &Fitted,
     patches: &PatchSet,
     config: &Config,
@@ -146,6 +146,7 @@ fn contract(
         background: BackgroundRule { min_tissue_fraction: layout.min_tissue_fraction },
         missing_stain_fill: layout.missing_stain_fill,
         novelty_threshold: Some(threshold),
+        context_cells: Some(config.context_cells),
         typicality: Some(typicality(fitted, patches, evaluation)?),
         training: provenance(fitted, patches, config, evaluation),
         golden: golden(patches, evaluation)?,

@@ -2,7 +2,7 @@
 //! trained together and exported as one ONNX file that carries its contract.
 //!
 //! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's, kept by [`store`]) → [`fit`]
-//! ([`autoencoder`], [`imsat`], fed by [`loader`]) → [`export`].
+//! ([`autoencoder`], [`imsat`], fed by [`loader`]) → [`export`] → [`report`].
 //!
 //! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
 //! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and
@@ -37,9 +37,11 @@ pub mod loader;
 pub mod name;
 pub mod neighbours;
 pub mod progress;
+pub mod report;
 pub mod run;
 pub mod run_folder;
 pub mod sampling;
+pub mod ssim;
 pub mod store;
 pub mod umap;
 

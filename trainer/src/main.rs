@@ -12,6 +12,7 @@ use tissuemap_trainer::evaluate::EvaluateCommand;
 use tissuemap_trainer::export::ExportCommand;
 use tissuemap_trainer::inspect::InspectCommand;
 use tissuemap_trainer::name::NameCommand;
+use tissuemap_trainer::report::ReportCommand;
 use tissuemap_trainer::run::FitCommand;
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,7 @@ Examples:
   tissuemap-train export --run model.run --out model.int8.onnx --precision int8
   tissuemap-train name model.onnx --print > names.toml
   tissuemap-train name model.onnx names.toml --out named.onnx
+  tissuemap-train report --run model.run --data slides
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
@@ -49,6 +51,8 @@ enum Command {
     Export(ExportCommand),
     /// Give clusters names and colours, or propose names from annotations.
     Name(NameCommand),
+    /// Write the report on a fitted model: one HTML file for the lab meeting.
+    Report(ReportCommand),
     /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
     Evaluate(EvaluateCommand),
 }
@@ -83,6 +87,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
         Command::Export(export) => Ok(export.run(&mut stdout)?),
         Command::Name(name) => Ok(name.run(&mut stdout, &mut io::stderr().lock())?),
+        Command::Report(report) => Ok(report.run(&mut stdout)?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }

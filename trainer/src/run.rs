@@ -12,6 +12,7 @@ use crate::dataset::PatchSet;
 use crate::error::TrainError;
 use crate::export::{Exported, export};
 use crate::fit::{Fitted, Surroundings, fit};
+use crate::report::Source;
 use crate::run_folder::RunFolder;
 use crate::{device, interrupt, sampling};
 
@@ -56,9 +57,10 @@ impl FitCommand {
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
         let folder = self.config.parent().unwrap_or(Path::new("."));
+        let base = self.data.as_deref().unwrap_or(folder);
         let run = RunFolder::beside(&self.out);
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
-        let patches = sampling::patches(&config, self.data.as_deref().unwrap_or(folder), &store, &interrupted)?;
+        let patches = sampling::patches(&config, base, &store, &interrupted)?;
         run.create()?;
         run.write_configuration(&config)?;
         let (checkpoint, metrics) = (run.checkpoint(), run.metrics());
@@ -76,6 +78,15 @@ impl FitCommand {
         for &precision in self.precision.iter().filter(|&&precision| precision != Precision::Fp32) {
             let out = self.out.with_extension(format!("{precision}.onnx"));
             export(&fitted, &patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
+        }
+        let source = Source { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
+        match source.write(&run.report(), None, &interrupted) {
+            Ok(()) => writeln!(say, "report: {}", run.report().display()).map_err(said)?,
+            // The model is whole without it.
+            Err(error) => {
+                let folder = run.path().display();
+                tracing::warn!("no report: {error}; `tissuemap-train report --run {folder}` tries again");
+            }
         }
         Ok(())
     }

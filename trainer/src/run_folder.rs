@@ -50,6 +50,11 @@ impl RunFolder {
         self.0.join("patches.zarr")
     }
 
+    /// The report on the finished fit.
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
     /// Weights of the finished fit.
     pub fn weights(&self) -> PathBuf {
         self.0.join("weights.safetensors")

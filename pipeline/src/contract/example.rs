@@ -67,6 +67,7 @@ pub fn contract(stains: &[&str], patch_px: u32, mpp: Mpp, clusters: u8) -> Model
         background: BackgroundRule { min_tissue_fraction: 0.5 },
         missing_stain_fill: [255; 3],
         novelty_threshold: Some(0.1),
+        context_cells: None,
         typicality: None,
         training: serde_json::json!({ "example": "nearest legend colour; not trained" }),
         golden: golden(&clusters, stains.len(), patch_px),

@@ -26,6 +26,7 @@ mod key {
     pub(super) const CLUSTERS: &str = "clusters";
     pub(super) const BACKGROUND: &str = "background";
     pub(super) const MISSING_STAIN_FILL: &str = "missing_stain_fill";
+    pub(super) const CONTEXT_CELLS: &str = "context_cells";
     pub(super) const NOVELTY_THRESHOLD: &str = "novelty_threshold";
     pub(super) const TYPICALITY: &str = "typicality";
     pub(super) const TRAINING: &str = "training";
@@ -140,6 +141,7 @@ impl ModelContract {
             missing_stain_fill: entries.json(key::MISSING_STAIN_FILL)?,
             novelty_threshold: optional(entries.number(key::NOVELTY_THRESHOLD))?,
             typicality: None,
+            context_cells: optional(entries.number(key::CONTEXT_CELLS))?,
             training: entries.json(key::TRAINING)?,
             golden: Golden::default(),
         };
@@ -176,6 +178,9 @@ impl ModelContract {
         put(key::MISSING_STAIN_FILL, json!(self.missing_stain_fill).to_string());
         if let Some(threshold) = self.novelty_threshold {
             put(key::NOVELTY_THRESHOLD, threshold.to_string());
+        }
+        if let Some(cells) = self.context_cells {
+            put(key::CONTEXT_CELLS, cells.to_string());
         }
         if let Some(typicality) = &self.typicality {
             put(key::TYPICALITY, json!(typicality.pack()).to_string());
@@ -240,6 +245,8 @@ impl ModelContract {
         rule((0.0..=1.0).contains(&fraction), key::BACKGROUND, "min_tissue_fraction must be 0 to 1")?;
         let sane = self.novelty_threshold.is_none_or(|threshold| threshold.is_finite() && threshold >= 0.0);
         rule(sane, key::NOVELTY_THRESHOLD, "the threshold must be a finite number, 0 or more")?;
+        let near = self.context_cells.is_none_or(|cells| (0.0..=MOST_CONTEXT_CELLS).contains(&cells));
+        rule(near, key::CONTEXT_CELLS, "the context must be 0 to 8 cells")?;
         let typicality = self.typicality.as_ref().map_or(Ok(()), |typicality| typicality.validate(&self.signature()));
         typicality.map_err(|reason| ContractError::value(key::TYPICALITY, reason))?;
         self.golden.validate(&self.signature()).map_err(|reason| ContractError::value(key::GOLDEN, reason))

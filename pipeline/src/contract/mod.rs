@@ -58,6 +58,8 @@ pub const PATCH_PX: std::ops::RangeInclusive<u32> = 8..=1024;
 pub const MAX_CLUSTERS: u32 = 254;
 /// Far above the 10 to 512 dimensions that autoencoders of patches use.
 pub const MAX_LATENT: u32 = 4096;
+/// A wider context would show no structure any more.
+pub const MOST_CONTEXT_CELLS: f64 = 8.0;
 
 /// One stain of a section set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +119,9 @@ pub struct ModelContract {
     pub novelty_threshold: Option<f32>,
     /// Which patches are untypical of their cluster; none in models that cannot tell.
     pub typicality: Option<Typicality>,
+    /// How far a cell's surroundings have a say in its cluster: standard deviation, in cells, of the Gaussian by which
+    /// probabilities are averaged ([`crate::context`]). None: each cell by itself.
+    pub context_cells: Option<f64>,
     /// Where the model comes from: data, parameters, versions, figures. Shown, never interpreted.
     pub training: serde_json::Value,
     /// Inputs with the trainer's outputs, to prove a machine computes the same.

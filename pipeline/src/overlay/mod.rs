@@ -25,6 +25,7 @@ use crate::slide::{self, SlideError, SlideSource};
 use crate::tissue::TissueOutcome;
 use crate::units::Mpp;
 
+pub use png::{blend, scale_bar_um};
 pub use record::{Input, Record};
 
 /// In every output: maps are not to be taken for a diagnosis.

@@ -4,7 +4,7 @@ use embedded_graphics::geometry::{Point, Size};
 use embedded_graphics::mono_font::iso_8859_1::{FONT_8X13, FONT_9X18_BOLD};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
-use image::{Rgb, RgbImage};
+use image::{Rgb, RgbImage, imageops};
 
 use super::RESEARCH_USE_ONLY;
 use crate::canvas::{ALARM, Canvas, INK, LINE, MARGIN, fill, swatch, text};
@@ -43,26 +43,7 @@ pub(super) fn draw(
     let footer = (warnings.len() as u32 + 1) * LINE as u32 + MARGIN as u32;
     let total_height = height.max(lines * LINE as u32 + 2 * MARGIN as u32) + footer;
     let mut image = RgbImage::from_pixel(width + LEGEND_WIDTH, total_height, Rgb([255; 3]));
-    let point = |x: u32, y: u32| {
-        let um = |v: u32| (f64::from(v) + 0.5) * mpp.get();
-        UmPoint { x: origin.x + um(x), y: origin.y + um(y) }
-    };
-    let label = |x: u32, y: u32| map.label_at(point(x, y));
-    let is_dot = |x: u32, y: u32| {
-        x.is_multiple_of(DOT_EVERY) && y.is_multiple_of(DOT_EVERY) && map.unusual_at(point(x, y)) & UNFAMILIAR != 0
-    };
-    for (x, y, pixel) in thumbnail.enumerate_pixels() {
-        let here = label(x, y);
-        let cluster = clusters.iter().find(|c| c.id == here && here != BACKGROUND);
-        let color = cluster.map_or(*pixel, |cluster| {
-            if is_dot(x, y) {
-                return Rgb(DOT);
-            }
-            let border = label(x + 1, y) != here || label(x, y + 1) != here;
-            mix(*pixel, cluster.color, if border { BORDER_COVER } else { COVER })
-        });
-        image.put_pixel(x, y, color);
-    }
+    imageops::replace(&mut image, &blend(thumbnail, mpp, origin, map, clusters), 0, 0);
     let mut canvas = Canvas(&mut image);
     legend(&mut canvas, width as i32 + MARGIN, map, clusters, title);
     scale_bar(&mut canvas, width, height, mpp);
@@ -73,6 +54,32 @@ pub(super) fn draw(
     }
     text(&mut canvas, MARGIN, y, RESEARCH_USE_ONLY, &FONT_8X13, INK);
     Picture { image, mpp }
+}
+
+/// The map over `thumbnail`, whose pixel (0, 0) begins at `origin`: the section stays visible below its clusters' colours,
+/// unfamiliar tissue is dotted.
+pub fn blend(thumbnail: &RgbImage, mpp: Mpp, origin: UmPoint, map: &LabelMap, clusters: &[Cluster]) -> RgbImage {
+    let point = |x: u32, y: u32| {
+        let um = |v: u32| (f64::from(v) + 0.5) * mpp.get();
+        UmPoint { x: origin.x + um(x), y: origin.y + um(y) }
+    };
+    let label = |x: u32, y: u32| map.label_at(point(x, y));
+    let is_dot = |x: u32, y: u32| {
+        x.is_multiple_of(DOT_EVERY) && y.is_multiple_of(DOT_EVERY) && map.unusual_at(point(x, y)) & UNFAMILIAR != 0
+    };
+    let mut blended = thumbnail.clone();
+    for (x, y, pixel) in blended.enumerate_pixels_mut() {
+        let here = label(x, y);
+        if let Some(cluster) = clusters.iter().find(|c| c.id == here && here != BACKGROUND) {
+            let border = label(x + 1, y) != here || label(x, y + 1) != here;
+            *pixel = if is_dot(x, y) {
+                Rgb(DOT)
+            } else {
+                mix(*pixel, cluster.color, if border { BORDER_COVER } else { COVER })
+            };
+        }
+    }
+    blended
 }
 
 fn mix(pixel: Rgb<u8>, color: [u8; 3], cover: f32) -> Rgb<u8> {
@@ -102,13 +109,18 @@ fn legend(canvas: &mut Canvas, x: i32, map: &LabelMap, clusters: &[Cluster], tit
     }
 }
 
-/// A bar of 1, 2 or 5 times a power of ten micrometres, at most a quarter of the section's width.
-fn scale_bar(canvas: &mut Canvas, width: u32, height: u32, mpp: Mpp) {
-    let quarter = f64::from(width) * mpp.get() / 4.0;
+/// Length in micrometres of a scale bar for a section of this width, and what to write on it: 1, 2 or 5 times a power of
+/// ten, at most a quarter of the width.
+pub fn scale_bar_um(width_um: f64) -> (f64, String) {
+    let quarter = width_um / 4.0;
     let power = 10_f64.powf(quarter.log10().floor());
     let um = [5.0, 2.0, 1.0].into_iter().map(|m| m * power).find(|&um| um <= quarter).unwrap_or(power);
+    (um, if um >= 1000.0 { format!("{} mm", um / 1000.0) } else { format!("{um} µm") })
+}
+
+fn scale_bar(canvas: &mut Canvas, width: u32, height: u32, mpp: Mpp) {
+    let (um, label) = scale_bar_um(f64::from(width) * mpp.get());
     let bar = (um / mpp.get()).round() as u32;
-    let label = if um >= 1000.0 { format!("{} mm", um / 1000.0) } else { format!("{um} µm") };
     let (x, y) = (MARGIN, height as i32 - MARGIN - 6);
     let back = Size::new(bar.max(label.chars().count() as u32 * 8) + 12, 34);
     fill(canvas, Rectangle::new(Point::new(x - 6, y - 22), back), PrimitiveStyle::with_fill(Rgb888::WHITE));
