@@ -5,7 +5,7 @@
 //! [`imsat`]) → [`export`].
 //!
 //! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
-//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and
+//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`sweep`] brings them together. [`baselines`] are what IMSAT has to beat, and
 //! [`evaluate`] is the command over all of these.
 
 pub mod adam;
@@ -30,9 +30,11 @@ pub mod interrupt;
 pub mod labels;
 pub mod layers;
 pub mod progress;
+pub mod random;
 pub mod run;
 pub mod run_folder;
 pub mod sampling;
+pub mod sweep;
 pub mod umap;
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ use tissuemap_trainer::config::DEFAULT_TOML;
 use tissuemap_trainer::error::TrainError;
 use tissuemap_trainer::evaluate::EvaluateCommand;
 use tissuemap_trainer::run::FitCommand;
+use tissuemap_trainer::sweep::SweepCommand;
 
 const EXAMPLES: &str = "\
 Examples:
   tissuemap-train config > train.toml          # the commented default configuration
   tissuemap-train fit --config train.toml --out model.onnx
   tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
+  tissuemap-train sweep --config train.toml --out model.onnx > evidence.csv
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
@@ -36,6 +38,8 @@ enum Command {
     /// Train on section sets and write the model.
     #[command(after_help = EXAMPLES)]
     Fit(FitCommand),
+    /// Find out how many clusters there are: fit with every number, and print the evidence for each.
+    Sweep(SweepCommand),
     /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
     Evaluate(EvaluateCommand),
 }
@@ -67,6 +71,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Config => write!(stdout, "{DEFAULT_TOML}").map_err(|e| anyhow!("standard output: {e}")),
         Command::Fit(fit) => Ok(fit.run(&mut stdout)?),
+        Command::Sweep(sweep) => Ok(sweep.run(&mut stdout)?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }

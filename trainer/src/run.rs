@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use crate::config::Config;
+use crate::config::{AUTO, Config};
 use crate::dataset::PatchSet;
 use crate::error::TrainError;
 use crate::export::{Exported, export};
 use crate::fit::{Fitted, Surroundings, fit};
 use crate::run_folder::RunFolder;
+use crate::sweep::sweep;
 use crate::{device, interrupt, sampling};
 
 /// What `tissuemap-train fit` is asked to do.
@@ -28,7 +29,7 @@ pub struct FitCommand {
     /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Overrules the configuration's number of clusters.
+    /// The number of clusters; overrules the configuration and spares the sweep.
     #[arg(long)]
     pub clusters: Option<u32>,
     /// Overrules the configuration's seed.
@@ -42,6 +43,30 @@ impl FitCommand {
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        self.prepared(|mut config, patches, surroundings, run| {
+            if config.clusters == AUTO {
+                let found = sweep(&config, patches, surroundings, run)?;
+                tracing::info!("{}", found.verdict());
+                config.clusters = found.choice.clusters;
+                run.write_configuration(&config)?;
+            }
+            let fitted = fit(&config, patches, surroundings)?;
+            fitted.write(&run.weights())?;
+            let exported = export(&fitted, patches, &config, &self.out)?;
+            // The model is whole; what is left of the way there only takes space.
+            let checkpoint = run.checkpoint();
+            if let Err(error) = fs::remove_dir_all(&checkpoint) {
+                tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
+            }
+            self.describe(say, &fitted, patches, &exported).map_err(|e| file_error(Path::new("standard output"), e))
+        })
+    }
+
+    /// Reads configuration and slides, and does with them what `then` says.
+    pub(crate) fn prepared<T>(
+        &self,
+        then: impl FnOnce(Config, &PatchSet, &Surroundings<'_>, &RunFolder) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
         let device = device::parse(&self.device)?;
         let config = self.configuration()?;
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
@@ -54,14 +79,7 @@ impl FitCommand {
         let (checkpoint, metrics) = (run.checkpoint(), run.metrics());
         let surroundings =
             Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
-        let fitted = fit(&config, &patches, &surroundings)?;
-        fitted.write(&run.weights())?;
-        let exported = export(&fitted, &patches, &config, &self.out)?;
-        // The model is whole; what is left of the way there only takes space.
-        if let Err(error) = fs::remove_dir_all(&checkpoint) {
-            tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
-        }
-        self.describe(say, &fitted, &patches, &exported).map_err(|e| file_error(Path::new("standard output"), e))
+        then(config, &patches, &surroundings, &run)
     }
 
     fn configuration(&self) -> Result<Config, TrainError> {

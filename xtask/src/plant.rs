@@ -25,12 +25,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let plan = Plan {
-        kinds: args.kinds as usize,
-        slides: args.slides,
-        size: (args.size[0], args.size[1]),
-        seed: args.seed,
-    };
+    let plan =
+        Plan { kinds: args.kinds as usize, slides: args.slides, size: (args.size[0], args.size[1]), seed: args.seed };
     let names = planted::plant(&plan, &args.out)?;
     println!("{}: {} slides of {}", args.out.display(), args.slides, names.join(", "));
     Ok(())

@@ -31,8 +31,7 @@ pub const MOST_KINDS: usize = KINDS.len();
 
 /// Natural-logarithm optical density of a unit concentration in red, green and blue: haematoxylin and eosin as measured by
 /// Ruifrok and Johnston (Anal Quant Cytol Histol 23:291, 2001), then the red of blood and the grey blue of mucin.
-const PIGMENTS: [[f32; 3]; 4] =
-    [[0.65, 0.704, 0.286], [0.092, 0.954, 0.283], [0.12, 0.62, 0.72], [0.55, 0.38, 0.2]];
+const PIGMENTS: [[f32; 3]; 4] = [[0.65, 0.704, 0.286], [0.092, 0.954, 0.283], [0.12, 0.62, 0.72], [0.55, 0.38, 0.2]];
 /// Regions of a kind on a slide, at least and at most: their sizes differ up to threefold.
 const SITES: [usize; 2] = [2, 5];
 
@@ -140,14 +139,13 @@ fn photograph(density: &[[f32; 3]], width: u32, height: u32, look: &Look) -> Rgb
     let total: f32 = kernel.iter().sum();
     let (columns, rows) = (i64::from(width), i64::from(height));
     let at = |x: i64, y: i64| (y.clamp(0, rows - 1) * columns + x.clamp(0, columns - 1)) as usize;
-    let across: Vec<[f32; 3]> = (0..density.len())
+    let light: Vec<[f32; 3]> =
+        density.par_iter().map(|density| std::array::from_fn(|c| look.glass[c] * (-density[c]).exp())).collect();
+    let across: Vec<[f32; 3]> = (0..light.len())
         .into_par_iter()
         .map(|i| {
             let (x, y) = (i as i64 % columns, i as i64 / columns);
-            std::array::from_fn(|c| {
-                let light = |d: i64| look.glass[c] * (-density[at(x + d, y)][c]).exp();
-                (-2..=2).zip(&kernel).map(|(d, w)| light(d) * w).sum::<f32>() / total
-            })
+            std::array::from_fn(|c| (-2..=2).zip(&kernel).map(|(d, w)| light[at(x + d, y)][c] * w).sum::<f32>() / total)
         })
         .collect();
     let mut image = RgbImage::new(width, height);

@@ -23,6 +23,18 @@ pub struct Mixture {
     pub log_likelihood: f64,
 }
 
+impl Mixture {
+    /// The Bayesian information criterion (Schwarz 1978) of this fit to `points` with `clusters` components, in nats:
+    /// −2 ln L + parameters · ln n. Lower is better; half the difference of two is about the logarithm of their Bayes
+    /// factor.
+    pub fn bic(&self, points: &Points, clusters: usize) -> f64 {
+        let (count, dims) = (points.count() as f64, points.dims());
+        // Mean and covariance of each component, and all weights but one.
+        let parameters = clusters * (dims + dims * (dims + 1) / 2) + clusters - 1;
+        parameters as f64 * count.ln() - 2.0 * count * self.log_likelihood
+    }
+}
+
 /// Fits `clusters` components to `points`, starting from [`kmeans`] with `seed`.
 ///
 /// # Errors
@@ -98,6 +110,19 @@ mod tests {
         let expected = -0.5 * (3.0 * std::f64::consts::TAU.ln() + log_determinant + 3.0);
         let found = mixture(&points, 1, 1).expect("fits").log_likelihood;
         assert!((found - expected).abs() < 0.005, "{found} {expected}");
+    }
+
+    #[test]
+    fn bic_is_lowest_at_the_planted_number_and_grows_by_the_parameters() {
+        let (points, _) = planted_points(4, 5, 500, 4, 5.0);
+        let bic = |clusters| mixture(&points, clusters, 1).expect("fits").bic(&points, clusters);
+        let found: Vec<f64> = (2..=8).map(bic).collect();
+        assert!(found.iter().all(|&other| other >= found[3]), "{found:?}");
+        let flat = Mixture { cluster: Vec::new(), log_likelihood: 0.0 };
+        assert!(
+            (flat.bic(&points, 3) - 44.0 * 500f64.ln()).abs() < 1e-9,
+            "3 means of 4, 3 covariances of 10, 2 weights"
+        );
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn adversarial_direction_has_unit_length_even_for_a_fresh_clusterer() {
     let (_store, clusterer) = fresh(4);
     let x = Tensor::randn([40, 6], (Kind::Float, Device::Cpu));
     let clean = clusterer.log_probs(&x, Mode::Perturbed).detach();
-    let direction = adversarial_direction(&clusterer, &x, &clean, 10.0);
+    let direction = adversarial_direction(&clusterer, &x, &clean, 10.0, &x.randn_like());
     let length = direction.square().sum_dim_intlist(1, false, Kind::Float).sqrt();
     assert!(length.allclose(&Tensor::ones_like(&length), 1e-4, 1e-4, false), "{length}");
 }
@@ -116,7 +116,7 @@ fn adversarial_direction_moves_predictions_more_than_a_random_one() {
     let x = blobs(4, 6, 50).0;
     let clean = clusterer.log_probs(&x, Mode::Perturbed).detach();
     let change = |d: &Tensor| scalar(&kl_divergence(&clean, &clusterer.log_probs(&(&x + d * 2.0), Mode::Perturbed)));
-    let adversarial = change(&adversarial_direction(&clusterer, &x, &clean, 10.0));
+    let adversarial = change(&adversarial_direction(&clusterer, &x, &clean, 10.0, &x.randn_like()));
     let random = change(&unit(&x.randn_like()));
     assert!(adversarial > random, "{adversarial} against {random}");
 }
@@ -158,7 +158,7 @@ fn clean_prediction_is_detached_in_the_adversarial_term() {
     let (other_store, other) = fresh(3);
     let constant = other.log_probs(&x, Mode::Train).detach().copy();
     tch::manual_seed(11);
-    let direction = adversarial_direction(&other, &x, &constant, WEIGHTS.xi);
+    let direction = adversarial_direction(&other, &x, &constant, WEIGHTS.xi, &x.randn_like());
     kl_divergence(&constant, &other.log_probs(&(&x + direction * 2.0), Mode::Perturbed)).backward();
     assert!(with_terms.allclose(&gradient(&other_store), 1e-5, 1e-12, false));
 }

@@ -62,15 +62,8 @@ pub(super) struct Glands {
     pub(super) epithelium: f32,
 }
 
-const PLAIN: Kind = Kind {
-    name: "",
-    ground: [0.0; 4],
-    grain: (20.0, 0.2),
-    fibres: None,
-    nuclei: None,
-    mesh: None,
-    glands: None,
-};
+const PLAIN: Kind =
+    Kind { name: "", ground: [0.0; 4], grain: (20.0, 0.2), fibres: None, nuclei: None, mesh: None, glands: None };
 const NUCLEI: Nuclei =
     Nuclei { spacing: 14.0, radius: 3.2, spread: 0.15, elongation: 1.2, density: 0.9, strength: 1.5, halo: 0.0 };
 

@@ -48,15 +48,15 @@ pub(super) fn nearest_point(seed: u64, x: f32, y: f32, spacing: f32, jitter: f32
             (index as f32 + 0.5 + jitter * (random_at(seed, cell.0, cell.1, salt) - 0.5)) * spacing
         };
         let offset = [x - along(cell.0, 1), y - along(cell.1, 2)];
-        let distance = offset[0].hypot(offset[1]);
-        if distance < best.0 {
+        let square = offset[0] * offset[0] + offset[1] * offset[1];
+        if square < best.0 {
             second = best.0;
-            best = (distance, offset, cell);
+            best = (square, offset, cell);
         } else {
-            second = second.min(distance);
+            second = second.min(square);
         }
     }
-    Nearest { offset: best.1, to_border: (second - best.0) / 2.0, cell: best.2 }
+    Nearest { offset: best.1, to_border: (second.sqrt() - best.0.sqrt()) / 2.0, cell: best.2 }
 }
 
 /// 1 inside a shape, 0 outside, over one pixel: `inside` is the distance to its edge, positive within.

@@ -61,8 +61,8 @@ impl Regions {
         if from_middle(x, self.width).hypot(from_middle(y, self.height)) > 1.0 {
             return None;
         }
-        let distance = |at: &[f32; 2]| (x - at[0]).hypot(y - at[1]);
-        let nearest = self.sites.iter().min_by(|a, b| distance(&a.0).total_cmp(&distance(&b.0)));
-        nearest.map(|(_, kind, site)| (*kind, site))
+        let square = |at: &[f32; 2]| (x - at[0]).powi(2) + (y - at[1]).powi(2);
+        let nearest = self.sites.iter().map(|site| (square(&site.0), site)).min_by(|a, b| a.0.total_cmp(&b.0));
+        nearest.map(|(_, (_, kind, site))| (*kind, site))
     }
 }
