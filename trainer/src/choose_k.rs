@@ -1,8 +1,11 @@
 //! The number of clusters, chosen by evidence.
 //!
-//! **By likelihood**, where it is known: a Gaussian mixture with so many components is fitted to the leading principal
-//! components of the latent space, and the lowest Bayesian information criterion (Schwarz 1978; Fraley & Raftery 1998) is
-//! chosen, of equal ones the fewest clusters. A component more must raise the likelihood by more than its parameters cost.
+//! **By likelihood**, where it is known: Gaussian mixtures with so many components are fitted to the leading principal
+//! components of the latent space and compared by the Bayesian information criterion (Schwarz 1978; Fraley & Raftery 1998):
+//! a component more must raise the likelihood by more than its parameters cost. Of the candidates that are within one
+//! standard error of the lowest (of the sum of differences of their patches' log-likelihoods, as in Vuong 1989), the fewest
+//! clusters are chosen, by the rule of Breiman et al. 1984: what follows are components for patches on borders between
+//! two kinds of tissue.
 //!
 //! **By rank** otherwise. No index of a clustering can be trusted alone: each has shapes of clusters that it likes, and their
 //! scales cannot be compared. So they vote. For each criterion the candidates are ranked from best to worst, and the rank is
@@ -42,13 +45,15 @@ pub struct Evidence {
     pub coherence: Option<f64>,
     /// Lowest BIC of Gaussian mixtures with so many components ([`crate::baselines::mixture::Mixture::bic`]).
     pub bic: Option<f64>,
+    /// Standard error of the distance between this BIC and the lowest of all candidates.
+    pub bic_error: Option<f64>,
 }
 
 /// What a choice goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// BIC of mixtures. Scores: half its distance to the lowest, per sample, in nats.
+    /// BIC of mixtures. Scores: half of what its distance to the lowest exceeds one standard error by, per sample, in nats.
     Likelihood,
     /// Mean rank. Scores: 0, best by every criterion, … 1, worst by every criterion.
     Rank,
@@ -101,12 +106,11 @@ fn hundredths(value: f64) -> f64 {
 /// Chooses among `candidates`, whose evidence is of so many `samples`: by likelihood where every candidate has its
 /// figure, otherwise by rank. None without candidates.
 pub fn choose(candidates: &[Evidence], samples: usize) -> Option<Choice> {
-    let Some(bic) = candidates.iter().map(|e| e.bic).collect::<Option<Vec<f64>>>() else {
-        return choose_by_rank(candidates);
-    };
-    let lowest = bic.iter().copied().fold(f64::INFINITY, f64::min);
-    let scores = bic.iter().map(|bic| 0.5 * (bic - lowest) / samples as f64).collect();
-    lowest_of(candidates, scores, Rule::Likelihood)
+    let known = candidates.iter().map(|e| e.bic.zip(e.bic_error)).collect::<Option<Vec<(f64, f64)>>>();
+    let Some(known) = known else { return choose_by_rank(candidates) };
+    let lowest = known.iter().map(|(bic, _)| *bic).fold(f64::INFINITY, f64::min);
+    let excess = |(bic, error): &(f64, f64)| 0.5 * (bic - lowest - error).max(0.0) / samples as f64;
+    lowest_of(candidates, known.iter().map(excess).collect(), Rule::Likelihood)
 }
 
 /// Chooses by rank alone. A group counts only if every candidate has its figures.
@@ -170,7 +174,15 @@ mod tests {
             let space = |points| Indices::mean(&indices(points, &fits).expect("indices")).expect("fits");
             let (latent, plane) = (space(&points), Some(space(&plane)));
             let bic = mixture(&points, clusters as usize, seed).expect("fits").bic(&points, clusters as usize);
-            Evidence { clusters, latent, plane, stability: stability(&fits), coherence: None, bic: Some(bic) }
+            Evidence {
+                clusters,
+                latent,
+                plane,
+                stability: stability(&fits),
+                coherence: None,
+                bic: Some(bic),
+                bic_error: Some(0.0),
+            }
         };
         (2..=20).map(evidence).collect()
     }
@@ -192,11 +204,17 @@ mod tests {
 
     #[test]
     fn likelihood_goes_before_ranks_where_all_candidates_have_it() {
-        let with = |clusters, good, bic| Evidence { bic, ..evidence(clusters, good, 0.5) };
+        let with = |clusters, good, bic| Evidence { bic, bic_error: Some(4.0), ..evidence(clusters, good, 0.5) };
         let known = [with(2, 9.0, Some(140.0)), with(3, 1.0, Some(100.0)), with(4, 0.0, Some(110.0))];
         let choice = choose(&known, 10).expect("choice");
-        assert_eq!((choice.rule, choice.clusters, choice.next, choice.margin), (Rule::Likelihood, 3, Some(4), 0.5));
-        assert_eq!(choice.scores, [2.0, 0.0, 0.5]);
+        assert_eq!((choice.rule, choice.clusters, choice.next, choice.margin), (Rule::Likelihood, 3, Some(4), 0.3));
+        assert_eq!(choice.scores, [1.8, 0.0, 0.3]);
+        let close = [with(2, 1.0, Some(103.0)), known[1]];
+        assert_eq!(
+            choose(&close, 10).map(|choice| (choice.clusters, choice.margin)),
+            Some((2, 0.0)),
+            "fewest of equals"
+        );
         let partly = [known[0], with(3, 1.0, None)];
         assert_eq!(choose(&partly, 10).map(|choice| (choice.rule, choice.clusters)), Some((Rule::Rank, 2)));
     }
@@ -210,7 +228,15 @@ mod tests {
             generalised_dunn: good,
             xie_beni: -good,
         };
-        Evidence { clusters, latent, plane: None, stability: Some(stability), coherence: None, bic: None }
+        Evidence {
+            clusters,
+            latent,
+            plane: None,
+            stability: Some(stability),
+            coherence: None,
+            bic: None,
+            bic_error: None,
+        }
     }
 
     #[test]

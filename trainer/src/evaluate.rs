@@ -200,7 +200,8 @@ fn cluster(method: Method, samples: &Samples, device: Device, clusters: u32, see
 fn row(method: Method, clusters: u32, samples: &Samples, found: &[Labels]) -> Option<Row> {
     let mean = |points| Indices::mean(&indices(points, found).ok()?);
     let (latent, plane) = (mean(&samples.points)?, mean(&samples.plane));
-    let evidence = Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None };
+    let evidence =
+        Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None, bic_error: None };
     let agreement = samples.classes.as_ref().map(|classes| {
         let all: Vec<Agreement> = found.iter().map(|labels| Agreement::new(classes, labels)).collect();
         let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];

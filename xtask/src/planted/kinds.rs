@@ -91,7 +91,7 @@ pub(super) const KINDS: [Kind; 13] = [
     Kind {
         name: "fat",
         ground: [0.04, 0.5, 0.0, 0.0],
-        mesh: Some(Mesh { spacing: 38.0, wall: 4.0, inside: 0.06, walls: 1.0 }),
+        mesh: Some(Mesh { spacing: 32.0, wall: 5.0, inside: 0.1, walls: 1.0 }),
         ..PLAIN
     },
     Kind {
