@@ -338,8 +338,8 @@ pub fn infer(
         let flag = |holds: Option<bool>, flag: u8| if holds == Some(true) { flag } else { 0 };
         let index = prepared.grid.index(*cell);
         labels[index] = contract.clusters[best].id;
-        unusual[index] = flag(contract.is_unfamiliar(errors[i]), UNFAMILIAR)
-            | flag(contract.is_untypical(best, latent), UNTYPICAL);
+        unusual[index] =
+            flag(contract.is_unfamiliar(errors[i]), UNFAMILIAR) | flag(contract.is_untypical(best, latent), UNTYPICAL);
         confidence.push(p);
     }
     Ok(Inferred { labels: LabelMap::of_reference(&prepared.grid, labels, unusual), confidence })

@@ -93,12 +93,13 @@ impl Checkpoint {
         MetricsTable::restore(String::from_utf8(bytes).unwrap_or_default())
     }
 
-    /// Puts the variables back.
+    /// Puts the variables back whose names begin with `prefix`.
     ///
     /// # Errors
     /// [`TrainError::Torch`] when one is missing or has another shape.
-    pub fn restore_variables(&self, store: &VarStore) -> Result<(), TrainError> {
-        store.variables().into_iter().try_for_each(|(name, target)| self.restore(&name, target))
+    pub fn restore_variables(&self, store: &VarStore, prefix: &str) -> Result<(), TrainError> {
+        let mut wanted = store.variables().into_iter().filter(|(name, _)| name.starts_with(prefix));
+        wanted.try_for_each(|(name, target)| self.restore(&name, target))
     }
 
     /// Puts the optimiser's moments and step count back; `adam` must be that of the phase in [`Checkpoint::position`].
@@ -156,7 +157,7 @@ mod tests {
         let _ = (other.root() / "autoencoder").zeros("x", &[3]);
         let _ = (other.root() / "autoencoder").ones_no_train("running", &[2]);
         let mut other_adam = Adam::new(&other, "", 0.1);
-        found.restore_variables(&other).expect("fits");
+        found.restore_variables(&other, "").expect("fits");
         found.restore_optimiser(&mut other_adam).expect("fits");
         for (name, value) in store.variables() {
             assert_eq!(other.variables()[&name], value, "{name}");

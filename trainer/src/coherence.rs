@@ -2,37 +2,43 @@
 
 use std::collections::HashMap;
 
+use crate::dataset::Origin;
 use crate::labels::Labels;
 
-/// Cliff & Ord's join count of equal labels, over pairs of cells that share an edge.
+/// Cliff & Ord's join count of equal labels, over pairs of neighbours.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JoinCount {
-    /// Pairs of neighbouring cells.
+    /// Pairs of neighbours.
     pub pairs: usize,
     /// Share of them with equal labels.
     pub equal: f64,
-    /// The share that labels shuffled over the same cells would have on average: that of any two cells.
+    /// The share that labels shuffled over the same places would have on average: that of any two of them.
     pub expected: f64,
 }
 
 impl JoinCount {
-    /// Of the labels of cells at different places (column, row), in any order; cells without tissue are simply absent.
-    /// None without any neighbouring pair.
+    /// Of the labels of cells at different places (column, row), in any order, neighbours sharing an edge; cells without
+    /// tissue are simply absent. None without any neighbouring pair.
     ///
     /// # Panics
     /// Where there are not as many places as labels.
     pub fn new(places: &[(u32, u32)], labels: &Labels) -> Option<Self> {
         assert_eq!(places.len(), labels.count(), "each cell has a place and a label");
-        let at: HashMap<(u32, u32), u32> = places.iter().copied().zip(labels.of().iter().copied()).collect();
+        let at: HashMap<(u32, u32), usize> = places.iter().copied().zip(0..).collect();
         let right_and_below = |&(x, y): &(u32, u32)| [(x + 1, y), (x, y + 1)];
-        let joins = places.iter().zip(labels.of()).flat_map(|(place, label)| {
-            right_and_below(place).into_iter().filter_map(|other| at.get(&other)).map(move |other| other == label)
+        let joins = places.iter().enumerate().flat_map(|(i, place)| {
+            right_and_below(place).into_iter().filter_map(|other| at.get(&other)).map(move |&other| (i, other))
         });
-        let (pairs, equal) = joins.fold((0, 0), |(pairs, equal), same| (pairs + 1, equal + usize::from(same)));
+        Self::of_pairs(&joins.collect::<Vec<_>>(), labels)
+    }
+
+    /// Over these pairs of samples; none without any.
+    pub fn of_pairs(pairs: &[(usize, usize)], labels: &Labels) -> Option<Self> {
+        let equal = pairs.iter().filter(|&&(a, b)| labels.of()[a] == labels.of()[b]).count();
         let cells = labels.count() as f64;
         let alike: f64 = labels.sizes().iter().map(|&size| size as f64 * (size as f64 - 1.0)).sum();
         let expected = alike / (cells * (cells - 1.0));
-        (pairs > 0).then(|| Self { pairs, equal: equal as f64 / pairs as f64, expected })
+        (!pairs.is_empty()).then(|| Self { pairs: pairs.len(), equal: equal as f64 / pairs.len() as f64, expected })
     }
 
     /// (equal − expected) / (1 − expected), as Cohen's κ: 0 for labels thrown at random, 1 where neighbours are always
@@ -41,6 +47,20 @@ impl JoinCount {
     pub fn coherence(&self) -> f64 {
         if self.expected < 1.0 { (self.equal - self.expected) / (1.0 - self.expected) } else { 0.0 }
     }
+}
+
+/// Pairs of patches of one set whose places differ by less than `reach` model pixels in both directions, each pair once:
+/// the neighbours of patches at random places.
+pub fn close_pairs(origins: &[Origin], reach: i64) -> Vec<(usize, usize)> {
+    let mut order: Vec<usize> = (0..origins.len()).collect();
+    order.sort_by_key(|&i| (origins[i].set, origins[i].x, origins[i].y));
+    let mut pairs = Vec::new();
+    for (place, &a) in order.iter().enumerate() {
+        let near = |b: usize| origins[b].set == origins[a].set && origins[b].x - origins[a].x < reach;
+        let beside = order[place + 1..].iter().copied().take_while(|&b| near(b));
+        pairs.extend(beside.filter(|&b| (origins[b].y - origins[a].y).abs() < reach).map(|b| (a.min(b), a.max(b))));
+    }
+    pairs
 }
 
 #[cfg(test)]
@@ -66,6 +86,19 @@ mod tests {
         assert_eq!((found.pairs, found.equal, found.expected), (4, 0.75, 0.4));
         assert!((found.coherence() - 0.35 / 0.6).abs() < 1e-12);
         assert_eq!(JoinCount::new(&places[4..], &Labels::new(&[0, 1])), None);
+    }
+
+    #[test]
+    fn close_pairs_are_those_of_one_set_that_overlap() {
+        let mut generator = ChaCha8Rng::seed_from_u64(2);
+        let mut side = || generator.random_range(0..100);
+        let origins: Vec<Origin> = (0..60).map(|i| Origin { set: i % 2, x: side(), y: side() }).collect();
+        let close = |a: &Origin, b: &Origin| a.set == b.set && (a.x - b.x).abs() < 20 && (a.y - b.y).abs() < 20;
+        let all = (0..60).flat_map(|b| (0..b).map(move |a| (a, b)));
+        let expected: Vec<_> = all.filter(|&(a, b)| close(&origins[a], &origins[b])).collect();
+        let mut found = close_pairs(&origins, 20);
+        found.sort_by_key(|&(a, b)| (b, a));
+        assert!(found.len() > 20 && found == expected, "{found:?}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
-use tissuemap::contract::{MOST_CONTEXT_CELLS, MAX_CLUSTERS, MAX_LATENT, PATCH_PX, StainSpec};
+use tissuemap::contract::{MAX_CLUSTERS, MAX_LATENT, MOST_CONTEXT_CELLS, PATCH_PX, StainSpec};
 use tissuemap::patches::PatchSpec;
 use tissuemap::road::Layout;
 use tissuemap::section_set::NamingRules;
@@ -13,10 +14,14 @@ use tissuemap::units::Mpp;
 use crate::autoencoder::Shape;
 use crate::error::TrainError;
 use crate::imsat::Weights;
+use crate::sweep::ClusterRange;
 
 /// The commented default configuration, as `tissuemap-train config` prints it. A test holds it equal to
 /// [`Config::default`].
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// [`Config::clusters`] that are not given: the sweep chooses them. "auto" in the file.
+pub const AUTO: u32 = 0;
 
 /// White, as glass. Training leaves incomplete sets out, so this only has to be harmless.
 const MISSING_STAIN_FILL: [u8; 3] = [255; 3];
@@ -29,6 +34,7 @@ const BATCH_PER_CLUSTER: u32 = 8;
 #[allow(missing_docs)]
 pub struct Config {
     pub seed: u64,
+    #[serde(deserialize_with = "clusters_or_auto")]
     pub clusters: u32,
     pub cpu_threads: u32,
     pub checkpoint_every_epochs: u32,
@@ -42,6 +48,7 @@ pub struct Config {
     pub autoencoder: AutoencoderConfig,
     pub imsat: ImsatConfig,
     pub joint: JointConfig,
+    pub sweep: SweepConfig,
 }
 
 /// A folder of slides.
@@ -131,11 +138,22 @@ pub struct JointConfig {
     pub imsat_weight: f64,
 }
 
+/// The fits from which the number of clusters is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct SweepConfig {
+    pub clusters: ClusterRange,
+    pub seeds: u32,
+    pub hidden: Vec<u32>,
+    pub epochs: u32,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             seed: 1,
-            clusters: 8,
+            clusters: AUTO,
             cpu_threads: 2,
             checkpoint_every_epochs: 5,
             context_cells: 1.0,
@@ -148,6 +166,7 @@ impl Default for Config {
             autoencoder: AutoencoderConfig::default(),
             imsat: ImsatConfig::default(),
             joint: JointConfig::default(),
+            sweep: SweepConfig::default(),
         }
     }
 }
@@ -208,6 +227,12 @@ impl Default for JointConfig {
     }
 }
 
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self { clusters: ClusterRange { first: 2, last: 20 }, seeds: 3, hidden: vec![128, 128], epochs: 40 }
+    }
+}
+
 impl ImsatConfig {
     /// Of the loss's terms.
     pub fn weights(&self) -> Weights {
@@ -240,7 +265,10 @@ impl Config {
         require((0.0..=MOST_CONTEXT_CELLS).contains(&self.context_cells), || {
             format!("context_cells = {} must lie between 0 and {MOST_CONTEXT_CELLS}", self.context_cells)
         })?;
-        within("clusters", self.clusters, 2, MAX_CLUSTERS)?;
+        if self.clusters != AUTO {
+            within("clusters", self.clusters, 2, MAX_CLUSTERS)?;
+        }
+        self.validate_sweep()?;
         within("autoencoder.latent_dim", *latent_dim, 2, MAX_LATENT)?;
         positive("autoencoder.epochs", self.autoencoder.epochs)?;
         within("autoencoder.batch", self.autoencoder.batch, 2, 1 << 16)?;
@@ -266,7 +294,7 @@ impl Config {
             require((0.0..=most).contains(&value), || format!("{key} = {value} must lie between 0 and {most}"))?;
         }
         positive("imsat.views", self.imsat.views)?;
-        let fewest = BATCH_PER_CLUSTER * self.clusters;
+        let fewest = BATCH_PER_CLUSTER * self.most_clusters();
         for (key, batch) in [("imsat.batch", self.imsat.batch), ("joint.batch", self.joint.batch)] {
             require(batch >= fewest, || {
                 format!("{key} = {batch} is less than {BATCH_PER_CLUSTER} patches per cluster ({fewest})")
@@ -292,6 +320,20 @@ impl Config {
             require(value.is_finite() && value > 0.0, || format!("{key} = {value} must be a number above 0"))?;
         }
         Ok(())
+    }
+
+    /// The largest number of clusters that is fitted.
+    fn most_clusters(&self) -> u32 {
+        if self.clusters == AUTO { self.sweep.clusters.last } else { self.clusters }
+    }
+
+    fn validate_sweep(&self) -> Result<(), String> {
+        let SweepConfig { clusters, seeds, hidden, epochs } = &self.sweep;
+        within("the last number of sweep.clusters", clusters.last, 3, MAX_CLUSTERS)?;
+        within("sweep.seeds", *seeds, 2, 1000)?;
+        positive("sweep.epochs", *epochs)?;
+        require(!hidden.is_empty(), || "sweep.hidden is empty".to_owned())?;
+        hidden.iter().try_for_each(|&width| within("a value of sweep.hidden", width, 1, 1 << 14))
     }
 
     fn validate_inputs(&self) -> Result<(), String> {
@@ -351,6 +393,21 @@ impl Config {
             widths: self.autoencoder.widths.iter().copied().map(i64::from).collect(),
             latent_dim: i64::from(self.autoencoder.latent_dim),
         }
+    }
+}
+
+/// A number, or "auto".
+fn clusters_or_auto<'de, D: serde::Deserializer<'de>>(deserialiser: D) -> Result<u32, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u32),
+        Word(String),
+    }
+    match Written::deserialize(deserialiser)? {
+        Written::Number(number) => Ok(number),
+        Written::Word(word) if word == "auto" => Ok(AUTO),
+        Written::Word(word) => Err(D::Error::custom(format!("clusters = {word:?} must be a number or \"auto\""))),
     }
 }
 
@@ -431,7 +488,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_key_and_reason() {
         type Spoil = fn(&mut Config);
-        let cases: [(Spoil, &str); 14] = [
+        let cases: [(Spoil, &str); 17] = [
             (|c| c.sets.clear(), "sets is empty"),
             (|c| c.sets[0].held_out = true, "none is left to train on"),
             (|c| c.stains.clear(), "stains is empty"),
@@ -442,7 +499,10 @@ mod tests {
             (|c| c.patches.stride_px = 65, "patches.stride_px = 65"),
             (|c| c.patches.held_out_fraction = 0.0, "held_out_fraction"),
             (|c| c.patches.held_out_fraction = f64::NAN, "held_out_fraction"),
-            (|c| c.imsat.batch = 60, "less than 8 patches per cluster (64)"),
+            (|c| (c.clusters, c.imsat.batch) = (8, 60), "less than 8 patches per cluster (64)"),
+            (|c| c.imsat.batch = 159, "less than 8 patches per cluster (160)"),
+            (|c| c.sweep.seeds = 1, "sweep.seeds = 1"),
+            (|c| c.sweep.hidden.clear(), "sweep.hidden is empty"),
             (|c| c.imsat.mu = -1.0, "imsat.mu"),
             (|c| c.joint.learning_rate = f64::INFINITY, "joint.learning_rate"),
             (|c| c.autoencoder.widths.clear(), "widths is empty"),
@@ -454,5 +514,17 @@ mod tests {
             assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
         }
         assert!(toml::from_str::<Config>("[patches]\nmpp = 0.0").is_err());
+        assert!(toml::from_str::<Config>("[sweep]\nclusters = \"9-4\"").is_err());
+    }
+
+    #[test]
+    fn the_number_of_clusters_is_a_number_or_auto() {
+        let clusters = |text: &str| toml::from_str::<Config>(text).map(|config| config.clusters).ok();
+        assert_eq!(clusters("clusters = 13"), Some(13));
+        assert_eq!(
+            (clusters("clusters = \"auto\""), clusters("clusters = 0"), clusters("")),
+            (Some(0), Some(0), Some(0))
+        );
+        assert_eq!(clusters("clusters = \"many\""), None);
     }
 }

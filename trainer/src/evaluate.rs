@@ -13,7 +13,7 @@ use crate::agreement::{Agreement, stability};
 use crate::baselines::kmeans::kmeans;
 use crate::baselines::mixture::mixture;
 use crate::baselines::pca::Pca;
-use crate::choose_k::{Evidence, choose};
+use crate::choose_k::{Evidence, choose_by_rank};
 use crate::config::ImsatConfig;
 use crate::device;
 use crate::distances::Points;
@@ -134,7 +134,7 @@ impl EvaluateCommand {
                 print(&row.csv())?;
                 candidates.push(row.evidence);
             }
-            if let (Some(choice), true) = (choose(&candidates), candidates.len() > 1) {
+            if let (Some(choice), true) = (choose_by_rank(&candidates), candidates.len() > 1) {
                 tracing::info!("{method:?}: {} clusters, by a margin of {:.3}", choice.clusters, choice.margin);
             }
         }
@@ -200,7 +200,8 @@ fn cluster(method: Method, samples: &Samples, device: Device, clusters: u32, see
 fn row(method: Method, clusters: u32, samples: &Samples, found: &[Labels]) -> Option<Row> {
     let mean = |points| Indices::mean(&indices(points, found).ok()?);
     let (latent, plane) = (mean(&samples.points)?, mean(&samples.plane));
-    let evidence = Evidence { clusters, latent, plane, stability: stability(found), coherence: None };
+    let evidence =
+        Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None, bic_error: None };
     let agreement = samples.classes.as_ref().map(|classes| {
         let all: Vec<Agreement> = found.iter().map(|labels| Agreement::new(classes, labels)).collect();
         let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
@@ -217,7 +218,7 @@ fn moments(values: &[f64]) -> (f64, f64) {
 }
 
 /// `7` or `2-20`.
-fn range(text: &str) -> Result<RangeInclusive<u32>, String> {
+pub(crate) fn range(text: &str) -> Result<RangeInclusive<u32>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
         (Ok(first), Ok(last)) if 2 <= first && first <= last => Ok(first..=last),

@@ -16,7 +16,7 @@ use crate::adam::Adam;
 use crate::autoencoder::Autoencoder;
 use crate::checkpoint::{Checkpoint, Position};
 use crate::clusters::Assignment;
-use crate::config::Config;
+use crate::config::{Config, SweepConfig};
 use crate::dataset::{PatchSet, Patches, chunks};
 use crate::error::TrainError;
 use crate::imsat::Clusterer;
@@ -103,8 +103,14 @@ impl Phase {
 /// # Errors
 /// [`TrainError`]: too few patches, a collapsed or diverged fit, an interruption, or an unusable checkpoint folder.
 pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>) -> Result<Fitted, TrainError> {
+    check(config, patches, &SCHEDULE)?;
+    Run::new(config, patches, surroundings)?.run()
+}
+
+/// Refuses too few patches for these phases, and sets up libtorch.
+fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), TrainError> {
     let count = patches.train.count();
-    for phase in SCHEDULE {
+    for phase in phases {
         let Plan { epochs, batch, .. } = phase.plan(config);
         if epochs > 0 && count < batch as i64 {
             let name = phase.name();
@@ -117,7 +123,26 @@ pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>)
         return Err(TrainError::NoData("no patch is held out".to_owned()));
     }
     tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
-    Run::new(config, patches, surroundings)?.run()
+    Ok(())
+}
+
+/// Goes through the first phase only, and returns the latent vectors `[N, D]` of the training patches. Its checkpoint is the
+/// one from which a fit with any number of clusters goes on.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_autoencoder(
+    config: &Config,
+    patches: &PatchSet,
+    surroundings: &Surroundings<'_>,
+) -> Result<Tensor, TrainError> {
+    // The clusterer is not used, but a network has one.
+    let config = Config { clusters: 2, ..config.clone() };
+    check(&config, patches, &SCHEDULE[..1])?;
+    let mut run = Run::new(&config, patches, surroundings)?;
+    let resume = run.resume(&[run.first_fingerprint])?;
+    run.phase(0, Phase::Autoencoder, resume.as_ref())?;
+    Ok(run.latents(Phase::Autoencoder, 0)?.values)
 }
 
 /// Runs the model over patches.
@@ -144,6 +169,8 @@ struct Run<'a> {
     patches: &'a PatchSet,
     surroundings: &'a Surroundings<'a>,
     fingerprint: [u8; 32],
+    /// That of the first phase, which fits with any clusterer share.
+    first_fingerprint: [u8; 32],
     networks: Networks,
     neighbours: Neighbours,
     metrics: MetricsTable,
@@ -200,28 +227,33 @@ impl<'a> Run<'a> {
         tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
         let (mean, deviation) = patches.plane_statistics()?;
         let networks = Networks::new(config, surroundings.device, Some((&mean, &deviation)));
-        let fingerprint = fingerprint(config, patches);
+        let (fingerprint, first_fingerprint) = (fingerprint(config, patches), first_fingerprint(config, patches));
         let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
         let metrics = MetricsTable::new();
-        Ok(Self { config, patches, surroundings, fingerprint, networks, neighbours, metrics })
+        Ok(Self { config, patches, surroundings, fingerprint, first_fingerprint, networks, neighbours, metrics })
     }
 
     fn run(mut self) -> Result<Fitted, TrainError> {
-        let mut resume = self.stored_checkpoint()?;
+        let mut resume = self.resume(&[self.fingerprint, self.first_fingerprint])?;
         let start = resume.as_ref().map_or(0, |checkpoint| checkpoint.position().phase);
-        if let Some(checkpoint) = &resume {
-            checkpoint.restore_variables(&self.networks.store)?;
-            self.metrics = checkpoint.metrics();
-            tracing::info!("going on from the checkpoint in phase {}", SCHEDULE[start.min(2)].name());
-        }
         for (index, phase) in SCHEDULE.into_iter().enumerate().skip(start) {
             self.phase(index, phase, resume.take().as_ref())?;
         }
         self.finish()
     }
 
-    fn stored_checkpoint(&self) -> Result<Option<Checkpoint>, TrainError> {
-        self.surroundings.checkpoint.map_or(Ok(None), |folder| Checkpoint::read(folder, &self.fingerprint))
+    /// Puts the state back that a checkpoint of one of these fingerprints kept, if there is one.
+    fn resume(&mut self, fingerprints: &[[u8; 32]]) -> Result<Option<Checkpoint>, TrainError> {
+        let Some(folder) = self.surroundings.checkpoint else { return Ok(None) };
+        let read = |fingerprint| Checkpoint::read(folder, fingerprint).transpose();
+        let Some(checkpoint) = fingerprints.iter().find_map(read).transpose()? else { return Ok(None) };
+        let phase = SCHEDULE[checkpoint.position().phase.min(2)];
+        // The first phase leaves the clusterer as it is drawn, whatever its shape.
+        let prefix = if phase == Phase::Autoencoder { phase.plan(self.config).prefix } else { "" };
+        checkpoint.restore_variables(&self.networks.store, prefix)?;
+        self.metrics = checkpoint.metrics();
+        tracing::info!("going on from the checkpoint in phase {}", phase.name());
+        Ok(Some(checkpoint))
     }
 
     fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
@@ -291,7 +323,8 @@ impl<'a> Run<'a> {
     }
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
-        Checkpoint::take(&self.networks.store, adam, Position { phase, epochs_done }, &self.metrics, &self.fingerprint)
+        let fingerprint = if phase == 0 { &self.first_fingerprint } else { &self.fingerprint };
+        Checkpoint::take(&self.networks.store, adam, Position { phase, epochs_done }, &self.metrics, fingerprint)
     }
 }
 
@@ -304,10 +337,18 @@ fn stream(seed: u64, phase: usize, epoch: u32) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(bytes)
 }
 
+/// Stands for everything that decides the first phase: not the clusterer, whose fresh weights are drawn after the
+/// autoencoder's.
+pub(crate) fn first_fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
+    let Config { clusters, imsat, joint, sweep, .. } = Config::default();
+    fingerprint(&Config { clusters, imsat, joint, sweep, ..config.clone() }, patches)
+}
+
 /// Stands for everything that decides the result: a checkpoint is used only where this is equal.
 fn fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
     // Where the slides lie does not matter once their patches are equal.
-    let config = Config { sets: Vec::new(), ..config.clone() };
+    // Nor how its number of clusters was found.
+    let config = Config { sets: Vec::new(), sweep: SweepConfig::default(), ..config.clone() };
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
     hash.update(format!("{config:?}"));

@@ -105,20 +105,22 @@ impl Terms {
     }
 }
 
-/// The terms for latent vectors `[N, D]` with radius per sample `[N]` (see [`neighbour_distance`]), and for the latents of
-/// other views of the same tissue. One pass in [`Mode::Train`], the others in [`Mode::Perturbed`]. Gradients reach the
-/// clusterer's parameters, `latent` and `view`.
+/// The terms for latent vectors `[N, D]` with radius per sample `[N]` (see [`neighbour_distance`]), for the latents of other
+/// views of the same tissue, and for the noise `[N, D]` of which the probe is made. (libtorch's own random numbers are one
+/// stream a process, from which fits that run side by side would draw in no fixed order.) One pass in [`Mode::Train`], the
+/// others in [`Mode::Perturbed`]. Gradients reach the clusterer's parameters, `latent` and `view`.
 pub fn terms(
     clusterer: &Clusterer,
     latent: &Tensor,
     view: Option<&Tensor>,
     radius: &Tensor,
     weights: &Weights,
+    noise: &Tensor,
 ) -> Terms {
     let log_probs = clusterer.log_probs(latent, Mode::Train);
     let (conditional_entropy, marginal_entropy) = entropies(&log_probs);
     let clean = log_probs.detach();
-    let direction = adversarial_direction(clusterer, &latent.detach(), &clean, weights.xi);
+    let direction = adversarial_direction(clusterer, &latent.detach(), &clean, weights.xi, noise);
     let perturbed = latent + direction * radius.unsqueeze(1);
     let vat = kl_divergence(&clean, &clusterer.log_probs(&perturbed, Mode::Perturbed));
     let view = view.map(|view| kl_divergence(&clean, &clusterer.log_probs(view, Mode::Perturbed)));
@@ -141,10 +143,16 @@ pub fn kl_divergence(p: &Tensor, q: &Tensor) -> Tensor {
 }
 
 /// The unit vectors `[N, D]` along which the prediction changes fastest: the normalised gradient of
-/// KL(clean ‖ prediction at latent + ξ·d₀) for a random unit d₀ (one power iteration). `latent` and `clean` carry no
-/// gradient.
-pub fn adversarial_direction(clusterer: &Clusterer, latent: &Tensor, clean: &Tensor, xi: f64) -> Tensor {
-    let probe = unit(&latent.randn_like()).set_requires_grad(true);
+/// KL(clean ‖ prediction at latent + ξ·d₀) for d₀, the `noise` scaled to unit length (one power iteration). `latent` and
+/// `clean` carry no gradient.
+pub fn adversarial_direction(
+    clusterer: &Clusterer,
+    latent: &Tensor,
+    clean: &Tensor,
+    xi: f64,
+    noise: &Tensor,
+) -> Tensor {
+    let probe = unit(noise).set_requires_grad(true);
     let moved = clusterer.log_probs(&(latent + &probe * xi), Mode::Perturbed);
     let divergence = kl_divergence(clean, &moved);
     let gradient = Tensor::run_backward(&[divergence], &[&probe], false, false);

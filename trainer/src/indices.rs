@@ -6,12 +6,14 @@
 mod centroids;
 mod pairs;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::distances::Points;
 use crate::labels::Labels;
 use centroids::Centroids;
 
-/// The figures of one clustering.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The figures of one clustering. In JSON, infinity is null.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Indices {
     /// Mean silhouette, −1…1: how much nearer a point is to its own cluster than to the next (Rousseeuw 1987). Higher
     /// is better.
@@ -23,13 +25,16 @@ pub struct Indices {
     pub calinski_harabasz: f64,
     /// Smallest distance between points of different clusters over the largest within one (Dunn 1974). Higher is
     /// better. One outlier decides it.
+    #[serde(deserialize_with = "number_or_infinity")]
     pub dunn: f64,
     /// Generalised Dunn index ν₄₃ of Bezdek & Pal (1998): smallest distance between centroids over the largest cluster
     /// diameter, taken as twice the mean distance to the centroid. Higher is better. An outlier moves it by its share
     /// of its cluster only.
+    #[serde(deserialize_with = "number_or_infinity")]
     pub generalised_dunn: f64,
     /// Mean squared distance to the own centroid over the smallest squared distance between centroids (Xie & Beni 1991,
     /// with crisp membership). Lower is better.
+    #[serde(deserialize_with = "number_or_infinity")]
     pub xie_beni: f64,
 }
 
@@ -46,6 +51,10 @@ impl Indices {
             xie_beni: over(|i| i.xie_beni),
         })
     }
+}
+
+fn number_or_infinity<'de, D: Deserializer<'de>>(deserialiser: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserialiser)?.unwrap_or(f64::INFINITY))
 }
 
 /// Why a clustering has no indices.

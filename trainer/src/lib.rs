@@ -5,8 +5,8 @@
 //! ([`autoencoder`], [`imsat`], fed by [`loader`]) → [`export`] → [`report`].
 //!
 //! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
-//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`baselines`] are what IMSAT has to beat, and
-//! [`evaluate`] is the command over all of these.
+//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`sweep`] brings them together.
+//! [`baselines`] are what IMSAT has to beat, and [`evaluate`] is the command over all of these.
 
 pub mod adam;
 pub mod agreement;
@@ -37,12 +37,14 @@ pub mod loader;
 pub mod name;
 pub mod neighbours;
 pub mod progress;
+pub mod random;
 pub mod report;
 pub mod run;
 pub mod run_folder;
 pub mod sampling;
 pub mod ssim;
 pub mod store;
+pub mod sweep;
 pub mod umap;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tissuemap_trainer::inspect::InspectCommand;
 use tissuemap_trainer::name::NameCommand;
 use tissuemap_trainer::report::ReportCommand;
 use tissuemap_trainer::run::FitCommand;
+use tissuemap_trainer::sweep::SweepCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +26,7 @@ Examples:
   tissuemap-train name model.onnx --print > names.toml
   tissuemap-train name model.onnx names.toml --out named.onnx
   tissuemap-train report --run model.run --data slides
+  tissuemap-train sweep --config train.toml --out model.onnx > evidence.csv
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
@@ -53,6 +55,8 @@ enum Command {
     Name(NameCommand),
     /// Write the report on a fitted model: one HTML file for the lab meeting.
     Report(ReportCommand),
+    /// Find out how many clusters there are: fit with every number, and print the evidence for each.
+    Sweep(SweepCommand),
     /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
     Evaluate(EvaluateCommand),
 }
@@ -88,6 +92,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Export(export) => Ok(export.run(&mut stdout)?),
         Command::Name(name) => Ok(name.run(&mut stdout, &mut io::stderr().lock())?),
         Command::Report(report) => Ok(report.run(&mut stdout)?),
+        Command::Sweep(sweep) => Ok(sweep.run(&mut stdout)?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }

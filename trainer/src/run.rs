@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use tissuemap::contract::Precision;
 
-use crate::config::Config;
+use crate::config::{AUTO, Config};
 use crate::dataset::PatchSet;
 use crate::error::TrainError;
 use crate::export::{Exported, export};
 use crate::fit::{Fitted, Surroundings, fit};
 use crate::report::Source;
 use crate::run_folder::RunFolder;
+use crate::sweep::sweep;
 use crate::{device, interrupt, sampling};
 
 /// What `tissuemap-train fit` is asked to do.
@@ -38,7 +39,7 @@ pub struct FitCommand {
     /// Also write the model in these lower precisions, beside it: fp16, int8, or both with a comma.
     #[arg(long, value_delimiter = ',')]
     pub precision: Vec<Precision>,
-    /// Overrules the configuration's number of clusters.
+    /// The number of clusters; overrules the configuration and spares the sweep.
     #[arg(long)]
     pub clusters: Option<u32>,
     /// Overrules the configuration's seed.
@@ -52,43 +53,63 @@ impl FitCommand {
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        self.prepared(|mut config, patches, surroundings, run| {
+            if config.clusters == AUTO {
+                let found = sweep(&config, patches, surroundings, run)?;
+                tracing::info!("{}", found.verdict());
+                config.clusters = found.choice.clusters;
+                run.write_configuration(&config)?;
+            }
+            let fitted = fit(&config, patches, surroundings)?;
+            fitted.write(&run.weights())?;
+            let exported = export(&fitted, patches, &config, Precision::Fp32, &self.out)?;
+            // The model is whole; what is left of the way there only takes space.
+            let checkpoint = run.checkpoint();
+            if let Err(error) = fs::remove_dir_all(&checkpoint) {
+                tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
+            }
+            let said = |e| file_error(Path::new("standard output"), e);
+            self.describe(say, &fitted, patches, &exported).map_err(said)?;
+            for &precision in self.precision.iter().filter(|&&precision| precision != Precision::Fp32) {
+                let out = self.out.with_extension(format!("{precision}.onnx"));
+                export(&fitted, patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
+            }
+            let source = Source { run, config: &config, base: self.base(), patches, fitted: &fitted };
+            match source.write(&run.report(), None, surroundings.interrupted) {
+                Ok(()) => writeln!(say, "report: {}", run.report().display()).map_err(said),
+                // The model is whole without it.
+                Err(error) => {
+                    let folder = run.path().display();
+                    tracing::warn!("no report: {error}; `tissuemap-train report --run {folder}` tries again");
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// Reads configuration and slides, and does with them what `then` says.
+    pub(crate) fn prepared<T>(
+        &self,
+        then: impl FnOnce(Config, &PatchSet, &Surroundings<'_>, &RunFolder) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
         let device = device::parse(&self.device)?;
         let config = self.configuration()?;
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
-        let folder = self.config.parent().unwrap_or(Path::new("."));
-        let base = self.data.as_deref().unwrap_or(folder);
         let run = RunFolder::beside(&self.out);
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
-        let patches = sampling::patches(&config, base, &store, &interrupted)?;
+        let patches = sampling::patches(&config, self.base(), &store, &interrupted)?;
         run.create()?;
         run.write_configuration(&config)?;
         let (checkpoint, metrics) = (run.checkpoint(), run.metrics());
         let surroundings =
             Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
-        let fitted = fit(&config, &patches, &surroundings)?;
-        fitted.write(&run.weights())?;
-        let exported = export(&fitted, &patches, &config, Precision::Fp32, &self.out)?;
-        // The model is whole; what is left of the way there only takes space.
-        if let Err(error) = fs::remove_dir_all(&checkpoint) {
-            tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
-        }
-        let said = |e| file_error(Path::new("standard output"), e);
-        self.describe(say, &fitted, &patches, &exported).map_err(said)?;
-        for &precision in self.precision.iter().filter(|&&precision| precision != Precision::Fp32) {
-            let out = self.out.with_extension(format!("{precision}.onnx"));
-            export(&fitted, &patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
-        }
-        let source = Source { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
-        match source.write(&run.report(), None, &interrupted) {
-            Ok(()) => writeln!(say, "report: {}", run.report().display()).map_err(said)?,
-            // The model is whole without it.
-            Err(error) => {
-                let folder = run.path().display();
-                tracing::warn!("no report: {error}; `tissuemap-train report --run {folder}` tries again");
-            }
-        }
-        Ok(())
+        then(config, &patches, &surroundings, &run)
+    }
+
+    /// Where relative folders of the configuration start.
+    fn base(&self) -> &Path {
+        self.data.as_deref().or(self.config.parent()).unwrap_or(Path::new("."))
     }
 
     fn configuration(&self) -> Result<Config, TrainError> {

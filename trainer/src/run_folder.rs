@@ -60,6 +60,26 @@ impl RunFolder {
         self.0.join("weights.safetensors")
     }
 
+    /// The fits of the sweep, a file each.
+    pub fn sweep_fits(&self) -> PathBuf {
+        self.0.join("sweep")
+    }
+
+    /// The sweep's evidence for each number of clusters and its choice, JSON.
+    pub fn sweep(&self) -> PathBuf {
+        self.0.join("sweep.json")
+    }
+
+    /// The sweep's table, CSV.
+    pub fn sweep_table(&self) -> PathBuf {
+        self.0.join("sweep.csv")
+    }
+
+    /// Where the patches lie and which cluster of the sweep's choice they belong to, CSV.
+    pub fn sweep_map(&self) -> PathBuf {
+        self.0.join("sweep-map.csv")
+    }
+
     fn configuration(&self) -> PathBuf {
         self.0.join("configuration.toml")
     }

@@ -6,6 +6,7 @@ mod derive;
 mod find_slide;
 mod measure_refinement;
 mod measure_registration;
+mod plant;
 mod pyramid;
 mod register;
 
@@ -34,6 +35,7 @@ enum Errand {
         #[arg(long)]
         data: PathBuf,
     },
+    Plant(plant::Args),
     Pyramid(pyramid::Args),
     RegisterPair(register::PairArgs),
     RegisterSlides(register::SlidesArgs),
@@ -45,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         Errand::FindSlide => find_slide::run(),
         Errand::MeasureRegistration { data, out } => measure_registration::run(&data, &out),
         Errand::MeasureRefinement { data } => measure_refinement::run(&data),
+        Errand::Plant(args) => plant::run(&args),
         Errand::Pyramid(args) => pyramid::run(&args),
         Errand::RegisterPair(args) => register::pair(&args),
         Errand::RegisterSlides(args) => register::slides(&args),

@@ -245,7 +245,7 @@ impl ModelContract {
         rule((0.0..=1.0).contains(&fraction), key::BACKGROUND, "min_tissue_fraction must be 0 to 1")?;
         let sane = self.novelty_threshold.is_none_or(|threshold| threshold.is_finite() && threshold >= 0.0);
         rule(sane, key::NOVELTY_THRESHOLD, "the threshold must be a finite number, 0 or more")?;
-        let near = self.context_cells.is_none_or(|cells| (0.0..=MOST_CONTEXT_CELLS).contains(&cells));
+        let near = self.context_cells.is_none_or(|cells| (0.0..=super::MOST_CONTEXT_CELLS).contains(&cells));
         rule(near, key::CONTEXT_CELLS, "the context must be 0 to 8 cells")?;
         let typicality = self.typicality.as_ref().map_or(Ok(()), |typicality| typicality.validate(&self.signature()));
         typicality.map_err(|reason| ContractError::value(key::TYPICALITY, reason))?;

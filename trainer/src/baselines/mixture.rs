@@ -19,8 +19,20 @@ const RIDGE: f64 = 1e-3;
 pub struct Mixture {
     /// Most probable component of each point.
     pub cluster: Vec<i64>,
-    /// Mean log-likelihood of a point, nats.
-    pub log_likelihood: f64,
+    /// Log-likelihood of each point, nats.
+    pub log_likelihoods: Vec<f64>,
+}
+
+impl Mixture {
+    /// The Bayesian information criterion (Schwarz 1978) of this fit to `points` with `clusters` components, in nats:
+    /// −2 ln L + parameters · ln n. Lower is better; half the difference of two is about the logarithm of their Bayes
+    /// factor.
+    pub fn bic(&self, points: &Points, clusters: usize) -> f64 {
+        let (count, dims) = (points.count() as f64, points.dims());
+        // Mean and covariance of each component, and all weights but one.
+        let parameters = clusters * (dims + dims * (dims + 1) / 2) + clusters - 1;
+        parameters as f64 * count.ln() - 2.0 * self.log_likelihoods.iter().sum::<f64>()
+    }
 }
 
 /// Fits `clusters` components to `points`, starting from [`kmeans`] with `seed`.
@@ -33,17 +45,18 @@ pub fn mixture(points: &Points, clusters: usize, seed: u64) -> Result<Mixture, T
     let start = Tensor::from_slice(&kmeans(points, clusters, seed).cluster);
     let ridge = RIDGE * x.var_dim([0i64].as_slice(), false, false).mean(Kind::Double).double_value(&[]).max(1e-12);
     let mut responsibility = start.one_hot(clusters as i64).to_kind(Kind::Double);
-    let mut log_likelihood = f64::NEG_INFINITY;
+    let mut log_likelihoods = Tensor::full([x.size()[0]], f64::NEG_INFINITY, (Kind::Double, x.device()));
     for _ in 0..MOST_ROUNDS {
         let joint = log_joint(&x, &responsibility, ridge)?;
         let evidence = joint.logsumexp([1i64].as_slice(), true);
         responsibility = (joint - &evidence).exp();
-        let before = std::mem::replace(&mut log_likelihood, evidence.mean(Kind::Double).double_value(&[]));
-        if log_likelihood - before < TOLERANCE {
+        let before = std::mem::replace(&mut log_likelihoods, evidence.squeeze_dim(1));
+        if (log_likelihoods.mean(Kind::Double) - before.mean(Kind::Double)).double_value(&[]) < TOLERANCE {
             break;
         }
     }
-    Ok(Mixture { cluster: Vec::try_from(responsibility.argmax(1, false))?, log_likelihood })
+    let cluster = Vec::try_from(responsibility.argmax(1, false))?;
+    Ok(Mixture { cluster, log_likelihoods: Vec::try_from(log_likelihoods)? })
 }
 
 /// ln p(x, component) `[n, K]` under the components that `responsibility` `[n, K]` leads to (the M step, then the E
@@ -96,8 +109,21 @@ mod tests {
         let covariance = x.tr().cov(0, None::<&Tensor>, None::<&Tensor>);
         let log_determinant = Tensor::linalg_slogdet(&covariance).1.double_value(&[]);
         let expected = -0.5 * (3.0 * std::f64::consts::TAU.ln() + log_determinant + 3.0);
-        let found = mixture(&points, 1, 1).expect("fits").log_likelihood;
+        let found = mixture(&points, 1, 1).expect("fits").log_likelihoods.iter().sum::<f64>() / 500.0;
         assert!((found - expected).abs() < 0.005, "{found} {expected}");
+    }
+
+    #[test]
+    fn bic_is_lowest_at_the_planted_number_and_grows_by_the_parameters() {
+        let (points, _) = planted_points(4, 5, 500, 4, 5.0);
+        let bic = |clusters| mixture(&points, clusters, 1).expect("fits").bic(&points, clusters);
+        let found: Vec<f64> = (2..=8).map(bic).collect();
+        assert!(found.iter().all(|&other| other >= found[3]), "{found:?}");
+        let flat = Mixture { cluster: Vec::new(), log_likelihoods: vec![0.0; 500] };
+        assert!(
+            (flat.bic(&points, 3) - 44.0 * 500f64.ln()).abs() < 1e-9,
+            "3 means of 4, 3 covariances of 10, 2 weights"
+        );
     }
 
     #[test]

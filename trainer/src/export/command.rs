@@ -25,6 +25,9 @@ pub struct ExportCommand {
     /// fp32, fp16 or int8.
     #[arg(long, default_value = "fp32")]
     pub precision: Precision,
+    /// Where the fit's drawn patches are kept, if it named a folder.
+    #[arg(long)]
+    pub patches: Option<PathBuf>,
     /// Folder at which relative paths of the run's configuration start (without it: the folder that holds the run's).
     #[arg(long)]
     pub data: Option<PathBuf>,
@@ -41,7 +44,8 @@ impl ExportCommand {
         let run = RunFolder::at(&self.run);
         let config = run.read_configuration()?;
         let base = self.data.as_deref().or_else(|| self.run.parent()).unwrap_or(Path::new("."));
-        let patches = sampling::patches(&config, base, &|| interrupt.load(Ordering::Relaxed))?;
+        let store = self.patches.clone().unwrap_or_else(|| run.patches());
+        let patches = sampling::patches(&config, base, &store, &|| interrupt.load(Ordering::Relaxed))?;
         tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
         let fitted = Fitted::read(&run.weights(), &config, &patches.train, Device::Cpu)?;
         let exported = export(&fitted, &patches, &config, self.precision, &self.out)?;

@@ -156,7 +156,7 @@ impl Run<'_> {
                 let chosen = on_device(batch.indices);
                 let view = all.views.get(batch.view).map(|view| view.index_select(0, &on_device(batch.partners)));
                 let (latent, radius) = (all.values.index_select(0, &chosen), all.radius.index_select(0, &chosen));
-                imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights)
+                imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights, &latent.randn_like())
             });
             let loss = terms.as_ref().map_or_else(|| Tensor::zeros([], (Kind::Float, device)), |t| t.loss(&weights));
             return Step { loss, reconstruction: None, invariance: None, terms };
@@ -170,7 +170,7 @@ impl Run<'_> {
         let invariance = view.as_ref().map(|view| invariance_loss(&latent, view, redundancy_weight));
         let terms = latents.map(|all| {
             let radius = all.radius.index_select(0, &on_device(batch.indices));
-            imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights)
+            imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights, &latent.randn_like())
         });
         let joint = &config.joint;
         let mut loss = if terms.is_some() { &error * joint.reconstruction_weight } else { error.shallow_clone() };

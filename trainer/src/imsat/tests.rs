@@ -105,7 +105,7 @@ fn adversarial_direction_has_unit_length_even_for_a_fresh_clusterer() {
     let (_store, clusterer) = fresh(4);
     let x = Tensor::randn([40, 6], (Kind::Float, Device::Cpu));
     let clean = clusterer.log_probs(&x, Mode::Perturbed).detach();
-    let direction = adversarial_direction(&clusterer, &x, &clean, 10.0);
+    let direction = adversarial_direction(&clusterer, &x, &clean, 10.0, &x.randn_like());
     let length = direction.square().sum_dim_intlist(1, false, Kind::Float).sqrt();
     assert!(length.allclose(&Tensor::ones_like(&length), 1e-4, 1e-4, false), "{length}");
 }
@@ -118,7 +118,7 @@ fn adversarial_direction_moves_predictions_more_than_a_random_one() {
     let x = blobs(4, 6, 50).0;
     let clean = clusterer.log_probs(&x, Mode::Perturbed).detach();
     let change = |d: &Tensor| scalar(&kl_divergence(&clean, &clusterer.log_probs(&(&x + d * 2.0), Mode::Perturbed)));
-    let adversarial = change(&adversarial_direction(&clusterer, &x, &clean, 10.0));
+    let adversarial = change(&adversarial_direction(&clusterer, &x, &clean, 10.0, &x.randn_like()));
     let random = change(&unit(&x.randn_like()));
     assert!(adversarial > random, "{adversarial} against {random}");
 }
@@ -138,7 +138,7 @@ fn only_the_clean_pass_moves_the_running_statistics() {
     let (reference_store, reference) = fresh(3);
     let x = Tensor::randn([64, 6], (Kind::Float, Device::Cpu));
     let radius = Tensor::ones([64], (Kind::Float, Device::Cpu));
-    let _ = terms(&clusterer, &x, None, &radius, &WEIGHTS);
+    let _ = terms(&clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like());
     let _ = reference.log_probs(&x, Mode::Train);
     for (name, value) in store.variables() {
         assert_eq!(value, reference_store.variables()[&name], "{name}");
@@ -153,14 +153,14 @@ fn clean_prediction_is_detached_in_the_adversarial_term() {
     // The gradient must be the one that a clean prediction given as a constant leads to.
     let radius = Tensor::full([64], 2.0, (Kind::Float, Device::Cpu));
     tch::manual_seed(11);
-    terms(&clusterer, &x, None, &radius, &WEIGHTS).vat.backward();
+    terms(&clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like()).vat.backward();
     let gradient = |store: &VarStore| store.variables()["output.weight"].grad().copy();
     let with_terms = gradient(&store);
 
     let (other_store, other) = fresh(3);
     let constant = other.log_probs(&x, Mode::Train).detach().copy();
     tch::manual_seed(11);
-    let direction = adversarial_direction(&other, &x, &constant, WEIGHTS.xi);
+    let direction = adversarial_direction(&other, &x, &constant, WEIGHTS.xi, &x.randn_like());
     kl_divergence(&constant, &other.log_probs(&(&x + direction * 2.0), Mode::Perturbed)).backward();
     assert!(with_terms.allclose(&gradient(&other_store), 1e-5, 1e-12, false));
 }
@@ -180,7 +180,8 @@ fn train(store: &VarStore, clusterer: &Clusterer, x: &Tensor, epochs: usize) {
     for _ in 0..epochs {
         let order = Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu));
         for batch in order.split(100, 0) {
-            let terms = terms(clusterer, &x.index_select(0, &batch), None, &radius.index_select(0, &batch), &WEIGHTS);
+            let (x, radius) = (x.index_select(0, &batch), radius.index_select(0, &batch));
+            let terms = terms(clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like());
             adam.minimise(&terms.loss(&WEIGHTS));
         }
     }

@@ -35,8 +35,8 @@ pub fn fit_vectors(
         // As in the whole fit, an incomplete last batch waits for the next order.
         for start in (0..=count - batch).step_by(batch as usize) {
             let chosen = order.narrow(0, start, batch);
-            let terms =
-                terms(&clusterer, &vectors.index_select(0, &chosen), None, &radius.index_select(0, &chosen), &weights);
+            let (latent, radius) = (vectors.index_select(0, &chosen), radius.index_select(0, &chosen));
+            let terms = terms(&clusterer, &latent, None, &radius, &weights, &latent.randn_like());
             adam.minimise(&terms.loss(&weights));
         }
         each_epoch(epoch, &clusterer);

@@ -9,12 +9,14 @@ use tch::{Device, Tensor};
 use tissuemap::infer::Model;
 
 use super::{Inputs, SlideMaps, render};
+use crate::choose_k::Evidence;
 use crate::config::Config;
 use crate::dataset::PatchSet;
 use crate::error::TrainError;
 use crate::fit::Fitted;
 use crate::labels::Labels;
 use crate::run_folder::RunFolder;
+use crate::sweep::Sweep;
 use crate::{interrupt, sampling};
 
 /// What `tissuemap-train report` is asked to do.
@@ -97,6 +99,9 @@ impl Source<'_> {
         let maps = SlideMaps::make(self.config, self.base, &mut model, &self.patches.sets, interrupted)?;
         let metrics = fs::read_to_string(self.run.metrics()).unwrap_or_default();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let sweep = Sweep::read(&self.run.sweep());
+        let evidence: Vec<Evidence> =
+            sweep.iter().flat_map(|sweep| sweep.candidates.iter().map(|candidate| candidate.evidence)).collect();
         let page = render(&Inputs {
             name: &name,
             date: &jiff::Zoned::now().date().to_string(),
@@ -107,7 +112,7 @@ impl Source<'_> {
             patches: self.patches,
             metrics: &metrics,
             maps: &maps,
-            sweep: None,
+            sweep: sweep.as_ref().map(|sweep| (evidence.as_slice(), &sweep.choice)),
             comparison: &[],
             classes,
         })?;

@@ -52,7 +52,14 @@ mod tests {
 
     fn map(cols: u32, labels: Vec<u8>) -> LabelMap {
         let rows = labels.len() as u32 / cols;
-        LabelMap { origin: UmPoint { x: 0.0, y: 0.0 }, cell_um: 10.0, cols, rows, labels }
+        LabelMap {
+            origin: UmPoint { x: 0.0, y: 0.0 },
+            cell_um: 10.0,
+            cols,
+            rows,
+            unusual: vec![0; labels.len()],
+            labels,
+        }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use maud::{Markup, html};
 use super::chart::{LineChart, Series, figure};
 use super::page::{absent, cite};
 use super::{Section, View};
-use crate::choose_k::{Choice, Evidence};
+use crate::choose_k::{Choice, Evidence, Rule};
 use crate::indices::Indices;
 
-/// With a smaller margin between the best two numbers of clusters, a few other patches could turn the choice.
+/// With a smaller margin of rank between the best two numbers of clusters, a few other patches could turn the choice. By
+/// likelihood, any margin lies beyond a standard error already.
 const CLEAR_MARGIN: f64 = 0.05;
 
 const INK: [u8; 3] = [0, 90, 140];
@@ -38,7 +39,11 @@ pub(super) fn in_words(view: &View<'_>) -> String {
 pub(super) fn warnings(view: &View<'_>) -> Vec<String> {
     let Some((evidence, choice)) = view.inputs.sweep else { return Vec::new() };
     let mut warnings = Vec::new();
-    if let (true, Some(next)) = (choice.margin < CLEAR_MARGIN, next_best(evidence, choice)) {
+    let unclear = match choice.rule {
+        Rule::Rank => choice.margin < CLEAR_MARGIN,
+        Rule::Likelihood => choice.margin == 0.0,
+    };
+    if let (true, Some(next)) = (unclear, next_best(evidence, choice)) {
         warnings.push(format!(
             "The number of clusters is unclear: {} and {next} score almost the same (margin {}).",
             choice.clusters,
@@ -98,6 +103,9 @@ fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
         }
         div class="multiples" {
             (chart("Score", "what the choice goes by; lower is better", &|i, _| choice.scores.get(i).copied()))
+            @if evidence.iter().any(|e| e.bic.is_some()) {
+                (chart("BIC", "of mixtures with so many components; lower is better", &|_, e| e.bic))
+            }
             @if evidence.iter().any(|e| e.stability.is_some()) {
                 (chart("Stability", "ARI between seeds; higher is better", &|_, e| e.stability))
             }

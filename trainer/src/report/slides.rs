@@ -268,13 +268,16 @@ fn ramp(share: f32) -> [f32; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SetFolder;
     use crate::fit::Surroundings;
     use crate::testing::{seeded, texture_config, texture_patches};
+    use tissuemap::contract::Precision;
 
     #[test]
     fn a_density_is_drawn_where_its_cell_lies_and_glass_stays_pale() {
         let origin = UmPoint { x: 100.0, y: 50.0 };
-        let map = LabelMap { origin, cell_um: 20.0, cols: 2, rows: 1, labels: vec![1, BACKGROUND] };
+        let map =
+            LabelMap { origin, cell_um: 20.0, cols: 2, rows: 1, labels: vec![1, BACKGROUND], unusual: vec![0; 2] };
         let section = RgbImage::from_pixel(8, 4, Rgb([255; 3]));
         let found = density_picture(&section, 5.0, origin, &map, &[1.0, 0.0]);
         assert_eq!(found.get_pixel(3, 3).0, [50, 31, 61], "8 % of white shines through");
@@ -301,7 +304,7 @@ mod tests {
         let fitted = crate::fit::fit(&config, &patches, &surroundings).expect("fits");
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("model.onnx");
-        match crate::export::export(&fitted, &patches, &config, &path) {
+        match crate::export::export(&fitted, &patches, &config, Precision::Fp32, &path) {
             Err(TrainError::Model(tissuemap::infer::ModelError::Library(error))) => {
                 return eprintln!("SKIPPED: {error}");
             }
@@ -316,7 +319,10 @@ mod tests {
         let slide = folder.path().join("a_S1.tif");
         tissuemap::pyramid::write_rgb(&slide, &section, Mpp::new(1.0).expect("plausible"), "test").expect("written");
         let sets = ["a".to_owned(), "gone".to_owned()];
-        let config = Config { sets: vec![SetFolder { folder: ".".into(), manifest: None, mpp: None }], ..config };
+        let config = Config {
+            sets: vec![SetFolder { folder: ".".into(), manifest: None, mpp: None, held_out: false }],
+            ..config
+        };
         let mut model = Model::load(&path).expect("loads");
         let SlideMaps(maps) = SlideMaps::make(&config, folder.path(), &mut model, &sets, &|| false).expect("maps");
         let map = maps[0].as_ref().map_err(|unmapped| unmapped.reason.clone()).expect("there");

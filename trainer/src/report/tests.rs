@@ -43,7 +43,8 @@ impl Small {
             let value = 1.0 / f64::from(epoch);
             let held_out_reconstruction = Some(value + 0.01);
             let reconstruction = Some(value);
-            let row = EpochMetrics { loss: value, reconstruction, held_out_reconstruction, imsat: None };
+            let row =
+                EpochMetrics { loss: value, reconstruction, held_out_reconstruction, invariance: None, imsat: None };
             metrics.push("autoencoder", epoch, &row);
         }
         Self { config, contract, patches, fitted, maps, metrics }
@@ -133,10 +134,18 @@ fn a_sweep_classes_and_other_methods_fill_their_sections() {
             generalised_dunn: value,
             xie_beni: 1.0 - value,
         };
-        Evidence { clusters, latent, plane: Some(latent), stability: Some(value), coherence: None }
+        Evidence {
+            clusters,
+            latent,
+            plane: Some(latent),
+            stability: Some(value),
+            coherence: None,
+            bic: None,
+            bic_error: None,
+        }
     };
     let evidence: Vec<Evidence> = (2..=6).map(evidence).collect();
-    let choice = crate::choose_k::choose(&evidence).expect("candidates");
+    let choice = crate::choose_k::choose(&evidence, 240).expect("candidates");
     // Textures come in turn.
     let classes = Labels::new(&(0..240).map(|i| i % 3).collect::<Vec<_>>());
     let spread = Spread { mean: 0.75, deviation: Some(0.125) };

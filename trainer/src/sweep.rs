@@ -1,0 +1,198 @@
+//! How many clusters there are, from fits with every candidate number on the latent of the autoencoder alone.
+//!
+//! The road: [`fit_autoencoder`] → [`clusterings`] (IMSAT with each number of clusters and each seed) → indices in the latent
+//! space and on its map, agreement between seeds, coherence on the slides → [`choose`]. What is finished is not done again:
+//! the autoencoder goes on from the checkpoint that `fit` uses too, each fit and the sweep as a whole have files in the run
+//! folder. They count only where everything that decides them is equal.
+
+mod clusterings;
+mod command;
+mod range;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::agreement::{Agreement, stability};
+use crate::baselines::mixture::{Mixture, mixture};
+use crate::baselines::pca::Pca;
+use crate::choose_k::{Evidence, choose, choose_by_rank};
+use crate::coherence::{JoinCount, close_pairs};
+use crate::config::Config;
+use crate::dataset::{Origin, PatchSet};
+use crate::distances::Points;
+use crate::error::TrainError;
+use crate::fit::{Surroundings, first_fingerprint, fit_autoencoder};
+use crate::indices::{Indices, indices};
+use crate::labels::Labels;
+use crate::run_folder::RunFolder;
+use crate::umap::umap;
+pub use clusterings::Clustering;
+use clusterings::Fits;
+pub use command::SweepCommand;
+pub use range::ClusterRange;
+pub use table::{Candidate, FitSummary, Sweep};
+
+/// Leading principal components in which mixtures are fitted: a covariance has 55 values there and 2080 in 64 dimensions,
+/// more than a cluster has patches. On planted tissue 5, 8, 10 and 12 counted the same.
+const MIXTURE_DIMS: i64 = 10;
+
+/// Sweeps over the candidates of `config`, or reads what an earlier sweep with the same configuration and patches left in
+/// `run`. Files of the run folder are written as soon as their content is known.
+///
+/// # Errors
+/// [`TrainError`]: as a fit's, and [`TrainError::Collapsed`] where no candidate has two fits that found clusters.
+pub fn sweep(
+    config: &Config,
+    patches: &PatchSet,
+    surroundings: &Surroundings<'_>,
+    run: &RunFolder,
+) -> Result<Sweep, TrainError> {
+    let fits_fingerprint = fits_fingerprint(config, patches)?;
+    let range = String::from(config.sweep.clusters);
+    let fingerprint = digest(&[&fits_fingerprint, &range, &config.sweep.seeds.to_string()]);
+    if let Some(found) = Sweep::read(&run.sweep()).filter(|found| found.fingerprint == fingerprint) {
+        tracing::info!("{}: the sweep is done already", run.sweep().display());
+        return Ok(found);
+    }
+    let latent = fit_autoencoder(config, patches, surroundings)?;
+    let fits = Fits {
+        config,
+        fingerprint: &fits_fingerprint,
+        folder: &run.sweep_fits(),
+        interrupted: surroundings.interrupted,
+    };
+    let found = fits.all(&latent)?;
+    let points = Points::from_tensor(&latent).map_err(|error| TrainError::Torch(error.to_string()))?;
+    let candidates = weigh(&points, patches, config, &found)?;
+    // libtorch shares one number of threads for some of its work, which the fits have set to one.
+    tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
+    let evidence: Vec<Evidence> = candidates.iter().map(|candidate| candidate.evidence).collect();
+    let (Some(choice), Some(by_rank)) = (choose(&evidence, points.count()), choose_by_rank(&evidence)) else {
+        return Err(TrainError::Collapsed("no number of clusters has two fits that found clusters".to_owned()));
+    };
+    write_map(&run.sweep_map(), patches, &found, choice.clusters)?;
+    let sweep = Sweep { fingerprint, patches: points.count(), choice, by_rank, candidates };
+    sweep.write(&run.sweep(), &run.sweep_table())?;
+    Ok(sweep)
+}
+
+/// What is known of each candidate that has two fits with clusters.
+fn weigh(
+    points: &Points,
+    patches: &PatchSet,
+    config: &Config,
+    found: &[Clustering],
+) -> Result<Vec<Candidate>, TrainError> {
+    tracing::info!("comparing {} clusterings of {} patches", found.len(), points.count());
+    let plane = umap(points, config.seed)?;
+    let pairs = close_pairs(patches.train.origins(), i64::from(config.patches.patch_px));
+    let (usable, labelings): (Vec<&Clustering>, Vec<Labels>) = found
+        .iter()
+        .map(|fit| (fit, Labels::new(&fit.labels)))
+        .filter(|(fit, labels)| fit.collapse.is_none() && labels.kinds() > 1)
+        .unzip();
+    let no_points = |error| TrainError::Torch(format!("{error}"));
+    let in_latent = indices(points, &labelings).map_err(no_points)?;
+    let in_plane = indices(&plane, &labelings).map_err(no_points)?;
+    let likelihoods = likelihoods(points, config)?;
+    let mut candidates = Vec::new();
+    for clusters in config.sweep.clusters.all() {
+        let of: Vec<usize> = (0..usable.len()).filter(|&i| usable[i].clusters == clusters).collect();
+        if of.len() < 2 {
+            tracing::warn!("{clusters} clusters: {} of {} fits found clusters; left out", of.len(), config.sweep.seeds);
+            continue;
+        }
+        let own: Vec<Labels> = of.iter().map(|&i| labelings[i].clone()).collect();
+        let over = |all: &[Indices]| Indices::mean(&of.iter().map(|&i| all[i]).collect::<Vec<_>>());
+        let (Some(latent), plane) = (over(&in_latent), over(&in_plane)) else { continue };
+        let coherences: Option<Vec<f64>> =
+            own.iter().map(|labels| JoinCount::of_pairs(&pairs, labels).map(|joins| joins.coherence())).collect();
+        let coherence = coherences.map(|all| all.iter().sum::<f64>() / all.len() as f64);
+        let (bic, bic_error) = likelihoods.get(&clusters).copied().unzip();
+        let evidence = Evidence { clusters, latent, plane, stability: stability(&own), coherence, bic, bic_error };
+        let fits = found.iter().filter(|fit| fit.clusters == clusters).map(FitSummary::new).collect();
+        candidates.push(Candidate { evidence, fits });
+    }
+    Ok(candidates)
+}
+
+/// For each number of components, the lowest BIC over seeds and the standard error of its distance to the lowest of all.
+fn likelihoods(points: &Points, config: &Config) -> Result<BTreeMap<u32, (f64, f64)>, TrainError> {
+    let samples = points.to_tensor();
+    let leading = Pca::fit(&samples, MIXTURE_DIMS, config.seed)?.project(&samples);
+    let leading = Points::from_tensor(&leading).map_err(|error| TrainError::Torch(error.to_string()))?;
+    let (range, seeds) = (config.sweep.clusters, config.sweep.seeds);
+    let wanted: Vec<u32> = range.all().collect();
+    let best_of_seeds = |&components: &u32| {
+        let count = components as usize;
+        let fits = (1..=seeds).map(|seed| mixture(&leading, count, config.seed.wrapping_add(u64::from(seed))));
+        let fits: Vec<Mixture> = fits.collect::<Result<_, _>>()?;
+        let of = |fit: Mixture| (components, fit.bic(&leading, count), fit.log_likelihoods);
+        let best = fits.into_iter().map(of).min_by(|a, b| a.1.total_cmp(&b.1));
+        Ok(best)
+    };
+    let found: Vec<Option<(u32, f64, Vec<f64>)>> = single_threaded(config.cpu_threads)?
+        .install(|| wanted.par_iter().map(best_of_seeds).collect::<Result<_, TrainError>>())?;
+    let lowest = found.iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
+    let error =
+        |own: &[f64]| lowest.map_or(0.0, |(.., best)| 2.0 * error_of_sum(own.iter().zip(best).map(|(a, b)| a - b)));
+    Ok(found.iter().flatten().map(|(components, bic, own)| (*components, (*bic, error(own)))).collect())
+}
+
+/// Standard error of the sum of independent values.
+fn error_of_sum(values: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.clone().sum::<f64>() / count;
+    let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    (count * variance).sqrt()
+}
+
+/// Threads whose libtorch uses no others: what they compute does not depend on how many they are.
+fn single_threaded(threads: u32) -> Result<rayon::ThreadPool, TrainError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
+    let pool = pool.start_handler(|_| tch::set_num_threads(1)).build();
+    pool.map_err(|error| TrainError::Torch(error.to_string()))
+}
+
+/// Where the training patches lie and what the most typical fit with the chosen number, the one that agrees most with the
+/// others, makes of them.
+fn write_map(path: &Path, patches: &PatchSet, found: &[Clustering], clusters: u32) -> Result<(), TrainError> {
+    let fits: Vec<Labels> =
+        found.iter().filter(|fit| fit.clusters == clusters).map(|fit| Labels::new(&fit.labels)).collect();
+    let agreement = |labels: &Labels| fits.iter().map(|other| Agreement::new(other, labels).ari).sum::<f64>();
+    let Some(typical) = fits.iter().max_by(|a, b| agreement(a).total_cmp(&agreement(b))) else { return Ok(()) };
+    let rows = patches.train.origins().iter().zip(typical.of());
+    let row = |(origin, label): (&Origin, &u32)| {
+        format!("{},{},{},{label}\n", patches.sets[origin.set as usize], origin.x, origin.y)
+    };
+    replace(path, &("set,x,y,cluster\n".to_owned() + &rows.map(row).collect::<String>()))
+}
+
+/// Stands for everything that decides a fit with a given number of clusters and seed.
+fn fits_fingerprint(config: &Config, patches: &PatchSet) -> Result<String, TrainError> {
+    let first = first_fingerprint(config, patches);
+    Ok(digest(&[&format!("{first:?}"), &format!("{:?}", clusterings::settings(config))]))
+}
+
+fn digest(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(format!("{part}\n")));
+    hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// Writes a file that appears whole or not at all.
+fn replace(path: &Path, text: &str) -> Result<(), TrainError> {
+    let partial = path.with_extension("partial");
+    let fail = |source| TrainError::File { path: path.to_owned(), source };
+    fs::write(&partial, text).map_err(fail)?;
+    fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(fail)?;
+    fs::rename(&partial, path).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests;

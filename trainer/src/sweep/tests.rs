@@ -1,0 +1,91 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tch::Device;
+
+use super::*;
+use crate::config::SweepConfig;
+use crate::testing::{seeded, texture_config, texture_patches};
+
+const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
+
+fn config() -> Config {
+    let sweep = SweepConfig { clusters: ClusterRange { first: 2, last: 5 }, seeds: 2, hidden: vec![16], epochs: 12 };
+    Config { sweep, ..texture_config(1) }
+}
+
+fn run(
+    config: &Config,
+    patches: &PatchSet,
+    folder: &Path,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Sweep, TrainError> {
+    let run = RunFolder::at(folder);
+    let checkpoint = run.checkpoint();
+    let surroundings = Surroundings { device: Device::Cpu, checkpoint: Some(&checkpoint), metrics: None, interrupted };
+    sweep(config, patches, &surroundings, &run)
+}
+
+#[test]
+fn three_textures_are_counted_and_one_and_two_threads_find_the_same() {
+    let _turn = seeded(1);
+    let patches = texture_patches(1);
+    let found = [1, 3].map(|cpu_threads| {
+        let folder = tempfile::tempdir().expect("folder");
+        let latent_threads = Config { cpu_threads: 1, ..config() };
+        // The autoencoder's sums depend on the number of threads; the sweep's own do not.
+        let latent = fit_autoencoder(
+            &latent_threads,
+            &patches,
+            &Surroundings { device: Device::Cpu, checkpoint: None, metrics: None, interrupted: NEVER },
+        );
+        let config = Config { cpu_threads, ..config() };
+        let fits = Fits { config: &config, fingerprint: "same", folder: folder.path(), interrupted: NEVER };
+        fits.all(&latent.expect("fits")).expect("fits")
+    });
+    assert_eq!(found[0].len(), 8);
+    assert_eq!(found[0], found[1]);
+    let folder = tempfile::tempdir().expect("folder");
+    let found = run(&config(), &patches, folder.path(), NEVER).expect("sweeps");
+    assert_eq!(found.choice.clusters, 3, "{}", found.csv());
+}
+
+#[test]
+fn a_sweep_that_was_interrupted_again_and_again_ends_like_one_that_was_not() {
+    let _turn = seeded(1);
+    let patches = texture_patches(1);
+    let [whole, resumed] = [(); 2].map(|()| tempfile::tempdir().expect("folder"));
+    let expected = run(&config(), &patches, whole.path(), NEVER).expect("sweeps");
+    let mut interruptions = 0;
+    let found = loop {
+        let batches = AtomicU32::new(0);
+        let interrupted = || batches.fetch_add(1, Ordering::Relaxed) == 150;
+        match run(&config(), &patches, resumed.path(), &interrupted) {
+            Ok(found) => break found,
+            Err(TrainError::Interrupted { .. }) => interruptions += 1,
+            Err(other) => panic!("{other}"),
+        }
+        assert!(interruptions < 50, "no progress");
+    };
+    assert!(interruptions >= 2, "{interruptions}");
+    assert_eq!(found, expected);
+    // What is done is not done again, not even the autoencoder.
+    let at_once = || true;
+    assert_eq!(run(&config(), &patches, resumed.path(), &at_once).expect("read"), expected);
+    let other = Config { seed: 9, ..config() };
+    assert!(matches!(run(&other, &patches, resumed.path(), &at_once), Err(TrainError::Interrupted { .. })));
+}
+
+#[test]
+fn a_fit_goes_on_from_the_sweeps_autoencoder_and_ends_in_the_model_of_a_fit_alone() {
+    let _turn = seeded(1);
+    let patches = texture_patches(1);
+    let folder = tempfile::tempdir().expect("folder");
+    run(&config(), &patches, folder.path(), NEVER).expect("sweeps");
+    let checkpoint = RunFolder::at(folder.path()).checkpoint();
+    let fitted = |checkpoint| {
+        let surroundings = Surroundings { device: Device::Cpu, checkpoint, metrics: None, interrupted: NEVER };
+        let fitted = crate::fit::fit(&config(), &patches, &surroundings).expect("fits");
+        crate::fit::evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates").log_probs
+    };
+    assert_eq!(fitted(Some(checkpoint.as_path())), fitted(None));
+}

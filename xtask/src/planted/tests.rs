@@ -1,0 +1,45 @@
+use image::{ImageReader, Luma};
+use tissuemap::slide::{self, OpenOptions};
+
+use super::*;
+
+fn plan(kinds: usize, seed: u64) -> Plan {
+    Plan { kinds, slides: 1, size: (900, 700), seed }
+}
+
+fn truth(folder: &Path) -> GrayImage {
+    ImageReader::open(folder.join("truth/planted1_HE.png")).expect("opens").decode().expect("decodes").into_luma8()
+}
+
+#[test]
+fn every_kind_has_its_region_on_a_slide_that_openslide_opens() {
+    let folder = tempfile::tempdir().expect("folder");
+    let names = plant(&plan(7, 3), folder.path()).expect("planted");
+    assert_eq!(names.len(), 7);
+    let truth = truth(folder.path());
+    let mut counts = [0usize; 8];
+    truth.pixels().for_each(|Luma([kind])| counts[*kind as usize] += 1);
+    let pixels = counts.iter().sum::<usize>();
+    assert!(counts[1..].iter().all(|&count| count * 100 > pixels), "{counts:?}");
+    assert!(counts[0] * 10 > pixels && counts[0] * 2 < pixels, "glass around tissue: {counts:?}");
+    let slide = slide::open(&folder.path().join("planted1_HE.tif"), &OpenOptions::default()).expect("opens");
+    assert_eq!((slide.mpp().get() - 1.0).abs() < 1e-3, true);
+}
+
+#[test]
+fn same_seed_same_bytes_and_another_seed_others() {
+    let bytes = |seed| {
+        let folder = tempfile::tempdir().expect("folder");
+        plant(&plan(3, seed), folder.path()).expect("planted");
+        fs::read(folder.path().join("planted1_HE.tif")).expect("read")
+    };
+    assert!(bytes(1) == bytes(1) && bytes(1) != bytes(2));
+}
+
+#[test]
+fn no_more_kinds_than_there_are() {
+    let folder = tempfile::tempdir().expect("folder");
+    for kinds in [0, MOST_KINDS + 1] {
+        assert!(matches!(plant(&plan(kinds, 1), folder.path()), Err(PlantError::Kinds(_))));
+    }
+}
