@@ -126,8 +126,8 @@ fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), Tr
     Ok(())
 }
 
-/// Goes through the first phase only, and returns the latent vectors `[N, D]` of the training patches. Its checkpoint is the
-/// one from which a fit with any number of clusters goes on.
+/// Goes through the first phase only, and returns the latent vectors `[N, D]` of the training patches and of those held out.
+/// Its checkpoint is the one from which a fit with any number of clusters goes on.
 ///
 /// # Errors
 /// As [`fit`].
@@ -135,14 +135,15 @@ pub fn fit_autoencoder(
     config: &Config,
     patches: &PatchSet,
     surroundings: &Surroundings<'_>,
-) -> Result<Tensor, TrainError> {
+) -> Result<[Tensor; 2], TrainError> {
     // The clusterer is not used, but a network has one.
     let config = Config { clusters: 2, ..config.clone() };
     check(&config, patches, &SCHEDULE[..1])?;
     let mut run = Run::new(&config, patches, surroundings)?;
     let resume = run.resume(&[run.first_fingerprint])?;
     run.phase(0, Phase::Autoencoder, resume.as_ref())?;
-    Ok(run.latents(Phase::Autoencoder, 0)?.values)
+    let held_out = evaluate(&run.networks.autoencoder, &run.networks.clusterer, &patches.held_out)?.latent;
+    Ok([run.latents(Phase::Autoencoder, 0)?.values, held_out])
 }
 
 /// Runs the model over patches.

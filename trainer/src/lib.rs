@@ -13,6 +13,7 @@ pub mod agreement;
 pub mod augment;
 pub mod autoencoder;
 pub mod baselines;
+pub mod benchmark;
 pub mod card;
 pub mod checkpoint;
 pub mod choose_k;

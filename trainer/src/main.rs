@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
+use tissuemap_trainer::benchmark::BenchmarkCommand;
 use tissuemap_trainer::config::DEFAULT_TOML;
 use tissuemap_trainer::error::TrainError;
 use tissuemap_trainer::evaluate::EvaluateCommand;
@@ -27,6 +28,7 @@ Examples:
   tissuemap-train name model.onnx names.toml --out named.onnx
   tissuemap-train report --run model.run --data slides
   tissuemap-train sweep --config train.toml --out model.onnx > evidence.csv
+  tissuemap-train benchmark --images labelled > table.csv     # a folder of images per class
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
 Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
@@ -57,6 +59,8 @@ enum Command {
     Report(ReportCommand),
     /// Find out how many clusters there are: fit with every number, and print the evidence for each.
     Sweep(SweepCommand),
+    /// Cluster labelled images without their labels, by this method and the customary ones, and tell how well each meets them.
+    Benchmark(BenchmarkCommand),
     /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
     Evaluate(EvaluateCommand),
 }
@@ -93,6 +97,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Name(name) => Ok(name.run(&mut stdout, &mut io::stderr().lock())?),
         Command::Report(report) => Ok(report.run(&mut stdout)?),
         Command::Sweep(sweep) => Ok(sweep.run(&mut stdout)?),
+        Command::Benchmark(benchmark) => Ok(benchmark.run(&mut stdout)?),
         Command::Evaluate(evaluate) => Ok(evaluate.run(&mut stdout)?),
     }
 }

@@ -59,7 +59,7 @@ pub fn sweep(
         tracing::info!("{}: the sweep is done already", run.sweep().display());
         return Ok(found);
     }
-    let latent = fit_autoencoder(config, patches, surroundings)?;
+    let [latent, _] = fit_autoencoder(config, patches, surroundings)?;
     let fits = Fits {
         config,
         fingerprint: &fits_fingerprint,

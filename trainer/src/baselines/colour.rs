@@ -15,6 +15,22 @@ const WHITE: f64 = 256.0;
 /// # Errors
 /// [`TrainError`] when patches cannot be read.
 pub fn colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
+    let features = raw_colour_statistics(patches)?;
+    Ok(standardised(&features, &features))
+}
+
+/// `features` `[N, d]` scaled so that the columns of `fitted` `[M, d]` have zero mean and unit variance.
+pub fn standardised(features: &Tensor, fitted: &Tensor) -> Tensor {
+    let (variance, mean) = fitted.var_mean_dim([0i64].as_slice(), false, true);
+    // A column that does not vary stays 0.
+    (features - mean) / variance.sqrt().clamp_min(1e-6)
+}
+
+/// [`colour_statistics`] before scaling.
+///
+/// # Errors
+/// [`TrainError`] when patches cannot be read.
+pub fn raw_colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
     let _frozen = tch::no_grad_guard();
     let statistics = |(from, to)| {
         let grey = patches.range(from, to)?.to_kind(Kind::Float);
@@ -27,10 +43,7 @@ pub fn colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
         Ok(Tensor::cat(&[grey_mean, grey_deviation, density_mean, density_deviation], 1))
     };
     let parts: Vec<Tensor> = chunks(patches.count()).map(statistics).collect::<Result<_, TrainError>>()?;
-    let features = Tensor::cat(&parts, 0);
-    let (variance, mean) = features.var_mean_dim([0i64].as_slice(), false, true);
-    // A column that does not vary stays 0.
-    Ok((features - mean) / variance.sqrt().clamp_min(1e-6))
+    Ok(Tensor::cat(&parts, 0))
 }
 
 #[cfg(test)]

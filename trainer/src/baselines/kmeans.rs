@@ -88,6 +88,13 @@ fn lloyd(points: &Points, mut centres: Vec<Vec<f64>>) -> KMeans {
     }
 }
 
+impl KMeans {
+    /// Cluster of each of other points in the same space.
+    pub fn assign(&self, points: &Points) -> Vec<i64> {
+        assign(points, &self.centres).into_iter().map(|(cluster, _)| cluster as i64).collect()
+    }
+}
+
 /// Nearest centre of each point (the first of equally near ones) and the squared distance to it.
 fn assign(points: &Points, centres: &[Vec<f64>]) -> Vec<(usize, f64)> {
     let nearest = |row: &[f32]| {

@@ -21,6 +21,17 @@ pub struct Mixture {
     pub cluster: Vec<i64>,
     /// Log-likelihood of each point, nats.
     pub log_likelihoods: Vec<f64>,
+    components: Vec<Component>,
+}
+
+/// One Gaussian of a mixture.
+#[derive(Debug)]
+struct Component {
+    /// `[1, d]`.
+    mean: Tensor,
+    /// Lower Cholesky factor of the covariance, `[d, d]`.
+    factor: Tensor,
+    log_weight: Tensor,
 }
 
 impl Mixture {
@@ -32,6 +43,15 @@ impl Mixture {
         // Mean and covariance of each component, and all weights but one.
         let parameters = clusters * (dims + dims * (dims + 1) / 2) + clusters - 1;
         parameters as f64 * count.ln() - 2.0 * self.log_likelihoods.iter().sum::<f64>()
+    }
+
+    /// Most probable component of each of other points in the same space.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn assign(&self, points: &Points) -> Result<Vec<i64>, TchError> {
+        let _frozen = tch::no_grad_guard();
+        Vec::try_from(log_joint(&points.to_tensor().to_kind(Kind::Double), &self.components)?.argmax(1, false))
     }
 }
 
@@ -46,8 +66,10 @@ pub fn mixture(points: &Points, clusters: usize, seed: u64) -> Result<Mixture, T
     let ridge = RIDGE * x.var_dim([0i64].as_slice(), false, false).mean(Kind::Double).double_value(&[]).max(1e-12);
     let mut responsibility = start.one_hot(clusters as i64).to_kind(Kind::Double);
     let mut log_likelihoods = Tensor::full([x.size()[0]], f64::NEG_INFINITY, (Kind::Double, x.device()));
+    let mut components = Vec::new();
     for _ in 0..MOST_ROUNDS {
-        let joint = log_joint(&x, &responsibility, ridge)?;
+        components = maximised(&x, &responsibility, ridge)?;
+        let joint = log_joint(&x, &components)?;
         let evidence = joint.logsumexp([1i64].as_slice(), true);
         responsibility = (joint - &evidence).exp();
         let before = std::mem::replace(&mut log_likelihoods, evidence.squeeze_dim(1));
@@ -56,28 +78,35 @@ pub fn mixture(points: &Points, clusters: usize, seed: u64) -> Result<Mixture, T
         }
     }
     let cluster = Vec::try_from(responsibility.argmax(1, false))?;
-    Ok(Mixture { cluster, log_likelihoods: Vec::try_from(log_likelihoods)? })
+    Ok(Mixture { cluster, log_likelihoods: Vec::try_from(log_likelihoods)?, components })
 }
 
-/// ln p(x, component) `[n, K]` under the components that `responsibility` `[n, K]` leads to (the M step, then the E
-/// step's densities).
-fn log_joint(x: &Tensor, responsibility: &Tensor, ridge: f64) -> Result<Tensor, TchError> {
+/// The components that `responsibility` `[n, K]` leads to: the M step.
+fn maximised(x: &Tensor, responsibility: &Tensor, ridge: f64) -> Result<Vec<Component>, TchError> {
     let (count, dims) = x.size2()?;
     let ridge = Tensor::eye(dims, (Kind::Double, x.device())) * ridge;
-    let of_component = |weight: Tensor| {
+    let of = |weight: Tensor| {
         // A component that nobody belongs to keeps a weight above 0, or its mean would be no number.
         let mass = weight.sum(Kind::Double).clamp_min(f64::EPSILON);
         let mean = weight.unsqueeze(0).matmul(x) / &mass;
-        let centred = x - mean;
+        let centred = x - &mean;
         let covariance = (&centred * weight.unsqueeze(1)).tr().matmul(&centred) / &mass + &ridge;
         let factor = covariance.f_linalg_cholesky(false)?;
-        let standardised = factor.f_linalg_solve_triangular(&centred.tr(), false, true, false)?;
-        let log_volume = factor.diagonal(0, 0, 1).log().sum(Kind::Double);
-        let constant = 0.5 * dims as f64 * std::f64::consts::TAU.ln();
-        let square = standardised.square().sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
-        Ok(square * -0.5 - log_volume - constant + (mass / count as f64).log())
+        Ok(Component { mean, factor, log_weight: (mass / count as f64).log() })
     };
-    let densities = responsibility.unbind(1).into_iter().map(of_component).collect::<Result<Vec<_>, TchError>>()?;
+    responsibility.unbind(1).into_iter().map(of).collect()
+}
+
+/// ln p(x, component) `[n, K]`.
+fn log_joint(x: &Tensor, components: &[Component]) -> Result<Tensor, TchError> {
+    let constant = 0.5 * x.size2()?.1 as f64 * std::f64::consts::TAU.ln();
+    let density = |Component { mean, factor, log_weight }: &Component| {
+        let standardised = factor.f_linalg_solve_triangular(&(x - mean).tr(), false, true, false)?;
+        let log_volume = factor.diagonal(0, 0, 1).log().sum(Kind::Double);
+        let square = standardised.square().sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
+        Ok(square * -0.5 - log_volume - constant + log_weight)
+    };
+    let densities = components.iter().map(density).collect::<Result<Vec<_>, TchError>>()?;
     Ok(Tensor::stack(&densities, 1))
 }
 
@@ -100,6 +129,9 @@ mod tests {
         let [found, by_kmeans] =
             [mixture(&points, 2, 1).expect("fits").cluster, kmeans(&points, 2, 1).cluster].map(|c| ari(&c));
         assert!(found > 0.9 && by_kmeans < 0.7, "{found} {by_kmeans}");
+        let fit = mixture(&points, 2, 1).expect("fits");
+        let again = ari(&fit.assign(&points).expect("assigns"));
+        assert!((again - found).abs() < 0.02, "the same points go where they went: {again} {found}");
     }
 
     #[test]
@@ -119,7 +151,7 @@ mod tests {
         let bic = |clusters| mixture(&points, clusters, 1).expect("fits").bic(&points, clusters);
         let found: Vec<f64> = (2..=8).map(bic).collect();
         assert!(found.iter().all(|&other| other >= found[3]), "{found:?}");
-        let flat = Mixture { cluster: Vec::new(), log_likelihoods: vec![0.0; 500] };
+        let flat = Mixture { cluster: Vec::new(), log_likelihoods: vec![0.0; 500], components: Vec::new() };
         assert!(
             (flat.bic(&points, 3) - 44.0 * 500f64.ln()).abs() < 1e-9,
             "3 means of 4, 3 covariances of 10, 2 weights"

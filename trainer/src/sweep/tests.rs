@@ -40,7 +40,7 @@ fn three_textures_are_counted_and_one_and_two_threads_find_the_same() {
         );
         let config = Config { cpu_threads, ..config() };
         let fits = Fits { config: &config, fingerprint: "same", folder: folder.path(), interrupted: NEVER };
-        fits.all(&latent.expect("fits")).expect("fits")
+        fits.all(&latent.expect("fits")[0]).expect("fits")
     });
     assert_eq!(found[0].len(), 8);
     assert_eq!(found[0], found[1]);

@@ -1,0 +1,277 @@
+//! The `benchmark` command: labelled images are clustered without their labels, by the whole method and by what it has to
+//! beat, on the same patches.
+//!
+//! Images are parted by where they come from; everything is fitted to the patches of one part and judged on those of the
+//! other. Every method is told the number of classes and nothing else of them. Training takes a number of steps that does not
+//! depend on how many images there are.
+
+mod labelled;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use regex::Regex;
+use tch::{Device, Tensor};
+use tissuemap::context;
+use tissuemap::units::Cell;
+
+pub use self::labelled::{LabelledImage, LabelledImages, LabelledPatches, Rules};
+use crate::agreement::Agreement;
+use crate::baselines::colour::{raw_colour_statistics, standardised};
+use crate::baselines::kmeans::kmeans;
+use crate::baselines::mixture::mixture;
+use crate::baselines::pca::Pca;
+use crate::config::{AugmentConfig, AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches as PatchConfig};
+use crate::dataset::{PatchSet, Patches};
+use crate::distances::Points;
+use crate::error::TrainError;
+use crate::fit::{Surroundings, evaluate, fit, fit_autoencoder};
+use crate::labels::Labels;
+use crate::layers::to_vec;
+use crate::{device, interrupt};
+
+/// Steps of the autoencoder alone, of the clusterer, of both: where losses and figures have settled on some thousand patches.
+const STEPS: [u32; 3] = [400, 600, 80];
+/// A quarter of the default's convolutions: as good on so few patches.
+const WIDTHS: [u32; 4] = [16, 32, 64, 64];
+/// Principal components of the pixels.
+const COMPONENTS: i64 = 32;
+/// The method itself, in the table.
+const OURS: &str = "tissuemap";
+
+/// What `tissuemap-train benchmark` is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BenchmarkCommand {
+    /// Folder of labelled images (PNG, JPEG, TIFF), searched with its subfolders.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// Regular expression on paths below the folder; its first group that matches is the class. Without it: the name of the
+    /// folder that holds the image.
+    #[arg(long)]
+    pub class: Option<Regex>,
+    /// Regular expression on paths; its first group that matches names what an image was taken from. Images of the same
+    /// origin are never parted. Without it: each image by itself.
+    #[arg(long)]
+    pub parent: Option<Regex>,
+    /// A class that has two names, as in 0=tumour. May be repeated.
+    #[arg(long, value_name = "NAME=CLASS", value_parser = renaming)]
+    pub same: Vec<(String, String)>,
+    /// Side of a patch in pixels of the images.
+    #[arg(long, default_value_t = 64)]
+    pub patch_px: u32,
+    /// Number of clusters; without it: the number of classes.
+    #[arg(long)]
+    pub clusters: Option<u32>,
+    /// Fits of every method, each with a parting of its own: seeds 1 to this.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+    /// Share of the images that is kept for judging.
+    #[arg(long, default_value_t = 0.3)]
+    pub judged: f64,
+    /// Most patches that are fitted to, and that are judged by.
+    #[arg(long, default_value_t = 6000)]
+    pub most_patches: usize,
+    /// Where to compute: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Threads of libtorch.
+    #[arg(long, default_value_t = 2)]
+    pub cpu_threads: u32,
+}
+
+fn renaming(text: &str) -> Result<(String, String), String> {
+    let (name, class) = text.split_once('=').ok_or_else(|| format!("{text:?} is no NAME=CLASS"))?;
+    Ok((name.to_owned(), class.to_owned()))
+}
+
+/// How something was clustered, in the order of the table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Method {
+    ours: bool,
+    method: &'static str,
+    features: &'static str,
+    /// Whether the patches around have a say.
+    context: bool,
+}
+
+/// What each method reached with each seed.
+type Figures = BTreeMap<Method, Vec<Agreement>>;
+
+impl BenchmarkCommand {
+    /// Clusters and judges; `say` gets the table.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        let device = device::parse(&self.device)?;
+        let told = |source| TrainError::File { path: PathBuf::from("standard output"), source };
+        let interrupt = interrupt::listen()
+            .map_err(|source| TrainError::File { path: PathBuf::from("signal handlers"), source })?;
+        let interrupted = || interrupt.load(Ordering::Relaxed);
+        let rules =
+            Rules { class: self.class.clone(), parent: self.parent.clone(), same: self.same.iter().cloned().collect() };
+        let images = LabelledImages::find(&self.images, &rules)?;
+        let classes = images.classes.len();
+        tracing::info!("{} images of {classes} classes: {}", images.images.len(), images.classes.join(", "));
+        let mut figures = Figures::new();
+        for seed in 1..=self.seeds {
+            for (method, agreement) in self.once(&images, seed, device, &interrupted)? {
+                figures.entry(method).or_default().push(agreement);
+            }
+            if let Some(ours) = figures.iter().find(|(method, _)| method.ours && method.context) {
+                let last = ours.1[ours.1.len() - 1];
+                tracing::info!("seed {seed} of {}: {OURS} NMI {:.3} ARI {:.3}", self.seeds, last.nmi, last.ari);
+            }
+        }
+        write!(say, "{}", table(&figures)).map_err(told)?;
+        for line in verdicts(&figures) {
+            tracing::info!("{line}");
+        }
+        Ok(())
+    }
+
+    /// Every method once.
+    fn once(
+        &self,
+        images: &LabelledImages,
+        seed: u64,
+        device: Device,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<(Method, Agreement)>, TrainError> {
+        let [fitted, judged] = images.part(self.judged, seed);
+        let cut = |images: &[LabelledImage]| LabelledPatches::cut(images, self.patch_px, self.most_patches, seed);
+        let (fitted, judged) = (cut(&fitted)?, cut(&judged)?);
+        let classes = Labels::new(&judged.class);
+        let clusters = self.clusters.unwrap_or(images.classes.len() as u32);
+        let set = PatchSet { train: fitted.patches, held_out: judged.patches, sets: Vec::new() };
+        tracing::info!("seed {seed}: fitting to {} patches, judging by {}", set.train.count(), set.held_out.count());
+        let config = self.settings(clusters, set.train.count() as u32, seed);
+        config.validate().map_err(|reason| TrainError::Config { path: self.images.clone(), reason })?;
+        let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted };
+        let mut found = Vec::new();
+        let mut judge = |ours, method, features, probs: &Tensor| -> Result<(), TrainError> {
+            for context in [false, true] {
+                let sigma = if context { config.context_cells } else { 0.0 };
+                let labels = in_context(&set.held_out, probs, i64::from(self.patch_px), sigma)?;
+                let method = Method { ours, method, features, context };
+                found.push((method, Agreement::new(&classes, &Labels::new(&labels))));
+            }
+            Ok(())
+        };
+
+        let alone = Config {
+            augment: AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, neighbours: 0.0 },
+            ..config.clone()
+        };
+        let raw = [raw_colour_statistics(&set.train)?, raw_colour_statistics(&set.held_out)?];
+        let pixels = [set.train.range(0, set.train.count())?, set.held_out.range(0, set.held_out.count())?];
+        let pca = Pca::fit(&pixels[0], COMPONENTS, seed)?;
+        let spaces: [(&str, [Tensor; 2]); 3] = [
+            ("colour statistics", [standardised(&raw[0], &raw[0]), standardised(&raw[1], &raw[0])]),
+            ("pixels (PCA)", pixels.map(|pixels| pca.project(&pixels))),
+            ("autoencoder latent", fit_autoencoder(&alone, &set, &surroundings)?),
+        ];
+        for (features, [fitted, judged]) in &spaces {
+            let points = |x: &Tensor| Points::from_tensor(x).map_err(|error| TrainError::Torch(error.to_string()));
+            let (fitted, judged) = (points(fitted)?, points(judged)?);
+            let certain = |labels: &[i64]| Tensor::from_slice(labels).one_hot(i64::from(clusters));
+            let by_means = kmeans(&fitted, clusters as usize, seed).assign(&judged);
+            judge(false, "k-means", features, &certain(&by_means))?;
+            let by_mixture = mixture(&fitted, clusters as usize, seed)?.assign(&judged)?;
+            judge(false, "mixture", features, &certain(&by_mixture))?;
+        }
+        let model = fit(&config, &set, &surroundings)?;
+        let probs = evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp();
+        judge(true, OURS, "latent of views", &probs)?;
+        Ok(found)
+    }
+
+    fn settings(&self, clusters: u32, patches: u32, seed: u64) -> Config {
+        // As the default's, smaller where there are fewer patches, and enough for the marginal entropy.
+        let batch = |usual: u32| usual.max(8 * clusters).min(patches);
+        let epochs = |steps: u32, batch: u32| steps.div_ceil((patches / batch).max(1));
+        let defaults = Config::default();
+        let (a, c, j) = (batch(defaults.autoencoder.batch), batch(defaults.imsat.batch), batch(128));
+        Config {
+            seed,
+            clusters,
+            cpu_threads: self.cpu_threads,
+            patches: PatchConfig { patch_px: self.patch_px, stride_px: self.patch_px, ..defaults.patches.clone() },
+            autoencoder: AutoencoderConfig {
+                widths: WIDTHS.to_vec(),
+                batch: a,
+                epochs: epochs(STEPS[0], a),
+                ..defaults.autoencoder.clone()
+            },
+            imsat: ImsatConfig { batch: c, epochs: epochs(STEPS[1], c), ..defaults.imsat.clone() },
+            joint: JointConfig { batch: j, epochs: epochs(STEPS[2], j), ..defaults.joint.clone() },
+            ..defaults
+        }
+    }
+}
+
+/// Most probable cluster of each patch, `probs` `[N, K]` averaged over the patches of its image first as a map's are over
+/// cells.
+fn in_context(patches: &Patches, probs: &Tensor, side: i64, sigma: f64) -> Result<Vec<i64>, TrainError> {
+    let clusters = probs.size()[1] as usize;
+    let probs = to_vec(probs)?;
+    let origins = patches.origins();
+    let sets: BTreeSet<u32> = origins.iter().map(|origin| origin.set).collect();
+    let mut labels = vec![0; origins.len()];
+    for set in sets {
+        let members: Vec<usize> = (0..origins.len()).filter(|&i| origins[i].set == set).collect();
+        let cell = |&i: &usize| Cell { col: (origins[i].x / side) as u32, row: (origins[i].y / side) as u32 };
+        let cells: Vec<Cell> = members.iter().map(cell).collect();
+        let own: Vec<f32> = members.iter().flat_map(|&i| &probs[i * clusters..(i + 1) * clusters]).copied().collect();
+        for (i, row) in members.iter().zip(context::smoothed(&cells, &own, clusters, sigma).chunks(clusters)) {
+            labels[*i] = (0..clusters).fold(0, |best, c| if row[c] > row[best] { c } else { best }) as i64;
+        }
+    }
+    Ok(labels)
+}
+
+/// Mean and standard deviation over seeds of accuracy, NMI and ARI.
+fn moments(all: &[Agreement]) -> [(f64, f64); 3] {
+    let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
+    figures.map(|figure| {
+        let mean = all.iter().map(figure).sum::<f64>() / all.len() as f64;
+        let squares: f64 = all.iter().map(|a| (figure(a) - mean).powi(2)).sum();
+        (mean, (squares / (all.len().max(2) - 1) as f64).sqrt())
+    })
+}
+
+fn table(figures: &Figures) -> String {
+    let mut text = "method,features,context,accuracy,accuracy_sd,nmi,nmi_sd,ari,ari_sd\n".to_owned();
+    for (Method { method, features, context, .. }, all) in figures {
+        let fields = moments(all).map(|(mean, deviation)| format!("{mean:.4},{deviation:.4}"));
+        text += &format!("{method},{features},{},{}\n", if *context { "yes" } else { "no" }, fields.join(","));
+    }
+    text
+}
+
+/// Whether the method lies above every other one by more than a standard deviation (the larger of the two), in NMI and ARI.
+fn verdicts(figures: &Figures) -> Vec<String> {
+    let Some((_, ours)) = figures.iter().find(|(method, _)| method.ours && method.context) else { return Vec::new() };
+    let compare = |context: bool, index: usize, name: &str| {
+        let (own, own_deviation) = moments(ours)[index];
+        let others = figures.iter().filter(|(method, _)| !method.ours && method.context == context);
+        let ahead = |(method, all): (&Method, &Vec<Agreement>)| {
+            let (mean, deviation) = moments(all)[index];
+            (own - mean - deviation.max(own_deviation), mean, deviation, method.method, method.features)
+        };
+        let (ahead, mean, deviation, method, features) = others.map(ahead).min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let word = if ahead > 0.0 { "above" } else { "NOT above" };
+        let same = if context { " with the same context" } else { "" };
+        Some(format!(
+            "{name}: {own:.3} ± {own_deviation:.3} is {word} every baseline{same} by more than a standard deviation; the \
+             strongest is {method} on {features}, {mean:.3} ± {deviation:.3}"
+        ))
+    };
+    let wanted = [(false, 1, "NMI"), (false, 2, "ARI"), (true, 1, "NMI"), (true, 2, "ARI")];
+    wanted.into_iter().filter_map(|(context, index, name)| compare(context, index, name)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+use super::*;
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+
+use crate::testing::seeded;
+
+/// Images of 32 pixels in class folders: flat ones, each class with a colour of its own, `count` each.
+fn images(classes: &[(&str, [u8; 3])], count: u8) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("folder");
+    for (class, colour) in classes {
+        std::fs::create_dir(folder.path().join(class)).expect("made");
+        for i in 0..count {
+            let noise = |x: u32, y: u32| ((x * 7 + y * 13 + u32::from(i) * 5) % 16) as u8;
+            let image = RgbImage::from_fn(33, 32, |x, y| Rgb(colour.map(|v| v.saturating_add(noise(x, y)))));
+            image.save(folder.path().join(class).join(format!("case{}_{i}.png", i / 2))).expect("written");
+        }
+    }
+    folder
+}
+
+fn command(folder: &Path) -> BenchmarkCommand {
+    BenchmarkCommand {
+        images: folder.to_owned(),
+        class: None,
+        parent: None,
+        same: Vec::new(),
+        patch_px: 16,
+        clusters: None,
+        seeds: 2,
+        judged: 0.3,
+        most_patches: 6000,
+        device: "cpu".to_owned(),
+        cpu_threads: 1,
+    }
+}
+
+const THREE: [(&str, [u8; 3]); 3] = [("a", [200, 60, 120]), ("b", [60, 60, 160]), ("c", [210, 200, 220])];
+
+#[test]
+fn classes_come_from_folders_or_names_and_two_names_may_mean_the_same() {
+    let folder = images(&THREE, 4);
+    let none = Rules { class: None, parent: None, same: BTreeMap::new() };
+    let found = LabelledImages::find(folder.path(), &none).expect("found");
+    assert_eq!((found.classes.join(" "), found.images.len()), ("a b c".to_owned(), 12));
+    let same = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    let merged = LabelledImages::find(folder.path(), &Rules { same, ..none.clone() }).expect("found");
+    assert_eq!(merged.classes, ["b", "c"]);
+    let by_case = Rules { class: Some(Regex::new(r"(?:nothing(x))|case(\d)").expect("a rule")), ..none.clone() };
+    assert_eq!(LabelledImages::find(folder.path(), &by_case).expect("found").classes, ["0", "1"]);
+    let error = LabelledImages::find(&folder.path().join("a"), &none).expect_err("no classes");
+    assert!(error.to_string().contains("--class"), "{error}");
+}
+
+#[test]
+fn images_of_one_parent_stay_together_and_every_class_is_on_both_sides() {
+    let folder = images(&THREE, 8);
+    let parent = Some(Regex::new(r"/(case\d)_").expect("a rule"));
+    let found =
+        LabelledImages::find(folder.path(), &Rules { class: None, parent, same: BTreeMap::new() }).expect("found");
+    for seed in 0..20 {
+        let parts = found.part(0.3, seed);
+        let parents = parts.each_ref().map(|part| part.iter().map(|i| i.parent.clone()).collect::<BTreeSet<_>>());
+        assert!(parents[0].is_disjoint(&parents[1]));
+        assert_eq!(parts[0].len() + parts[1].len(), 24);
+        for part in &parts {
+            assert_eq!(part.iter().map(|image| image.class).collect::<BTreeSet<_>>().len(), 3);
+        }
+    }
+}
+
+#[test]
+fn patches_lie_side_by_side_around_the_middle_and_bad_images_are_left_out() {
+    let folder = images(&THREE[..2], 2);
+    std::fs::write(folder.path().join("a").join("broken.png"), b"no image").expect("written");
+    RgbImage::new(8, 8).save(folder.path().join("b").join("small.png")).expect("written");
+    let none = Rules { class: None, parent: None, same: BTreeMap::new() };
+    let found = LabelledImages::find(folder.path(), &none).expect("found");
+    let cut = LabelledPatches::cut(&found.images, 16, 100, 1).expect("cut");
+    assert_eq!((cut.patches.count(), cut.class.len()), (16, 16));
+    let first: Vec<(i64, i64)> = cut.patches.origins()[..4].iter().map(|o| (o.x, o.y)).collect();
+    assert_eq!(first, [(0, 0), (16, 0), (0, 16), (16, 16)]);
+    let sets: BTreeSet<u32> = cut.patches.origins().iter().map(|o| o.set).collect();
+    assert_eq!(sets.len(), 4);
+    assert_eq!(LabelledPatches::cut(&found.images, 16, 5, 1).expect("cut").class.len(), 8, "whole images");
+}
+
+#[test]
+fn plain_colours_are_told_apart_by_every_method_and_the_table_says_so() {
+    let _turn = seeded(1);
+    let folder = images(&THREE, 12);
+    let mut text = Vec::new();
+    command(folder.path()).run(&mut text).expect("runs");
+    let text = String::from_utf8(text).expect("text");
+    assert_eq!(text.lines().count(), 1 + 2 * 7, "{text}");
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let accuracy: f64 = fields[3].parse().expect("a number");
+        assert!(accuracy > 0.6, "{line}");
+        if fields[0] == OURS || fields[1] == "colour statistics" {
+            assert_eq!(accuracy, 1.0, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_lead_within_a_standard_deviation_is_no_lead() {
+    let reached = |nmi: f64| Agreement { accuracy: nmi, nmi, ari: nmi, purity: nmi };
+    let method = |ours, context| Method { ours, method: if ours { OURS } else { "k-means" }, features: "", context };
+    let verdict = |own: [f64; 2], other: [f64; 2]| {
+        let figures = Figures::from([
+            (method(true, true), own.map(reached).to_vec()),
+            (method(false, false), other.map(reached).to_vec()),
+        ]);
+        verdicts(&figures)
+    };
+    assert!(verdict([0.60, 0.62], [0.50, 0.52]).iter().all(|line| line.contains(" is above every")));
+    assert!(verdict([0.50, 0.62], [0.50, 0.52]).iter().all(|line| line.contains(" is NOT above every")));
+}
