@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 use tissuemap::contract::Precision;
 use tissuemap::infer::Model;
 
+use xtask::planted::{Plan, plant};
+
 use crate::support;
 
 fn tissuemap_train(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -135,4 +137,32 @@ fn a_trained_model_is_exported_again_and_named() {
     assert!(
         card.contains("| stroma |") && card.contains("same cluster as in float32") && card.contains(named.sha256())
     );
+}
+
+/// Planted tissue through OpenSlide, a small sweep, and the truth of every patch.
+#[test]
+fn a_sweep_counts_the_kinds_of_planted_tissue_and_is_not_made_twice() {
+    let folder = tempfile::tempdir().expect("folder");
+    let slides = folder.path().join("slides");
+    plant(&Plan { kinds: 4, slides: 1, size: (2000, 1600), seed: 7 }, &slides).expect("planted");
+    let (config, out) = (folder.path().join("train.toml"), folder.path().join("model.onnx"));
+    let text = "cpu_threads = 1\n[patches]\nper_set = 500\n\
+        [autoencoder]\nwidths = [8, 16, 32, 32]\nlatent_dim = 16\nepochs = 12\nbatch = 50\nlearning_rate = 0.003\n\
+        [imsat]\nbatch = 100\n[joint]\nbatch = 100\n\
+        [sweep]\nclusters = \"2-8\"\nseeds = 2\nhidden = [32]\nepochs = 20\n";
+    std::fs::write(&config, text).expect("written");
+    let sweep = || {
+        let arguments = ["sweep", "--config", &config.to_string_lossy(), "--out", &out.to_string_lossy()];
+        let (code, stdout, stderr) = tissuemap_train(&arguments);
+        assert_eq!(code, Some(0), "{stderr}");
+        (stdout, stderr)
+    };
+    let (table, said) = sweep();
+    let chosen = table.lines().find(|line| line.split(',').nth(2) == Some("1")).expect("a choice");
+    let clusters: u32 = chosen.split(',').next().and_then(|field| field.parse().ok()).expect("a number");
+    assert!(clusters.abs_diff(4) <= 1, "{table}");
+    assert!(said.contains(&format!("{clusters} clusters, by a margin of")), "{said}");
+    let (again, said) = sweep();
+    assert_eq!(again, table);
+    assert!(said.contains("the sweep is done already"), "{said}");
 }

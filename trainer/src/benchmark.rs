@@ -27,7 +27,7 @@ use crate::config::{AugmentConfig, AutoencoderConfig, Config, ImsatConfig, Joint
 use crate::dataset::{PatchSet, Patches};
 use crate::distances::Points;
 use crate::error::TrainError;
-use crate::fit::{Surroundings, evaluate, fit, fit_autoencoder};
+use crate::fit::{Surroundings, autoencoder_latents, evaluate, fit};
 use crate::labels::Labels;
 use crate::layers::to_vec;
 use crate::{device, interrupt};
@@ -171,7 +171,7 @@ impl BenchmarkCommand {
         let spaces: [(&str, [Tensor; 2]); 3] = [
             ("colour statistics", [standardised(&raw[0], &raw[0]), standardised(&raw[1], &raw[0])]),
             ("pixels (PCA)", pixels.map(|pixels| pca.project(&pixels))),
-            ("autoencoder latent", fit_autoencoder(&alone, &set, &surroundings)?),
+            ("autoencoder latent", autoencoder_latents(&alone, &set, &surroundings)?),
         ];
         for (features, [fitted, judged]) in &spaces {
             let points = |x: &Tensor| Points::from_tensor(x).map_err(|error| TrainError::Torch(error.to_string()));

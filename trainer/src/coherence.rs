@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use crate::dataset::Origin;
 use crate::labels::Labels;
 
 /// Cliff & Ord's join count of equal labels, over pairs of neighbours.
@@ -49,20 +48,6 @@ impl JoinCount {
     }
 }
 
-/// Pairs of patches of one set whose places differ by less than `reach` model pixels in both directions, each pair once:
-/// the neighbours of patches at random places.
-pub fn close_pairs(origins: &[Origin], reach: i64) -> Vec<(usize, usize)> {
-    let mut order: Vec<usize> = (0..origins.len()).collect();
-    order.sort_by_key(|&i| (origins[i].set, origins[i].x, origins[i].y));
-    let mut pairs = Vec::new();
-    for (place, &a) in order.iter().enumerate() {
-        let near = |b: usize| origins[b].set == origins[a].set && origins[b].x - origins[a].x < reach;
-        let beside = order[place + 1..].iter().copied().take_while(|&b| near(b));
-        pairs.extend(beside.filter(|&b| (origins[b].y - origins[a].y).abs() < reach).map(|b| (a.min(b), a.max(b))));
-    }
-    pairs
-}
-
 #[cfg(test)]
 mod tests {
     use rand::seq::SliceRandom;
@@ -86,19 +71,6 @@ mod tests {
         assert_eq!((found.pairs, found.equal, found.expected), (4, 0.75, 0.4));
         assert!((found.coherence() - 0.35 / 0.6).abs() < 1e-12);
         assert_eq!(JoinCount::new(&places[4..], &Labels::new(&[0, 1])), None);
-    }
-
-    #[test]
-    fn close_pairs_are_those_of_one_set_that_overlap() {
-        let mut generator = ChaCha8Rng::seed_from_u64(2);
-        let mut side = || generator.random_range(0..100);
-        let origins: Vec<Origin> = (0..60).map(|i| Origin { set: i % 2, x: side(), y: side() }).collect();
-        let close = |a: &Origin, b: &Origin| a.set == b.set && (a.x - b.x).abs() < 20 && (a.y - b.y).abs() < 20;
-        let all = (0..60).flat_map(|b| (0..b).map(move |a| (a, b)));
-        let expected: Vec<_> = all.filter(|&(a, b)| close(&origins[a], &origins[b])).collect();
-        let mut found = close_pairs(&origins, 20);
-        found.sort_by_key(|&(a, b)| (b, a));
-        assert!(found.len() > 20 && found == expected, "{found:?}");
     }
 
     #[test]

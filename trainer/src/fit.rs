@@ -16,14 +16,14 @@ use crate::adam::Adam;
 use crate::autoencoder::Autoencoder;
 use crate::checkpoint::{Checkpoint, Position};
 use crate::clusters::Assignment;
-use crate::config::{Config, SweepConfig};
+use crate::config::{Config, ImsatConfig, SweepConfig};
 use crate::dataset::{PatchSet, Patches, chunks};
 use crate::error::TrainError;
 use crate::imsat::Clusterer;
 use crate::layers::Mode;
 use crate::neighbours::Neighbours;
 use crate::progress::{self, MetricsTable};
-use epoch::Latents;
+pub(crate) use epoch::Latents;
 
 /// What surrounds a fit but does not change its result.
 pub struct Surroundings<'a> {
@@ -126,24 +126,49 @@ fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), Tr
     Ok(())
 }
 
-/// Goes through the first phase only, and returns the latent vectors `[N, D]` of the training patches and of those held out.
-/// Its checkpoint is the one from which a fit with any number of clusters goes on.
+/// Goes through the first phase only, and returns what the clusterer's phase would look at. Its checkpoint is the one from
+/// which a fit with any number of clusters goes on.
 ///
 /// # Errors
 /// As [`fit`].
-pub fn fit_autoencoder(
+pub(crate) fn fit_autoencoder(
+    config: &Config,
+    patches: &PatchSet,
+    surroundings: &Surroundings<'_>,
+) -> Result<Latents, TrainError> {
+    autoencoder_alone(&first_phase_of(config), patches, surroundings)?.latents(Phase::Clusterer, 1)
+}
+
+/// The clusterer is not used in the first phase, but a network has one.
+fn first_phase_of(config: &Config) -> Config {
+    Config { clusters: 2, ..config.clone() }
+}
+
+fn autoencoder_alone<'a>(
+    config: &'a Config,
+    patches: &'a PatchSet,
+    surroundings: &'a Surroundings<'a>,
+) -> Result<Run<'a>, TrainError> {
+    check(config, patches, &SCHEDULE[..1])?;
+    let mut run = Run::new(config, patches, surroundings)?;
+    let resume = run.resume(&[run.first_fingerprint])?;
+    run.phase(0, Phase::Autoencoder, resume.as_ref())?;
+    Ok(run)
+}
+
+/// As [`fit_autoencoder`], but returns the latent vectors `[N, D]` of the training patches and of those held out.
+///
+/// # Errors
+/// As [`fit`].
+pub(crate) fn autoencoder_latents(
     config: &Config,
     patches: &PatchSet,
     surroundings: &Surroundings<'_>,
 ) -> Result<[Tensor; 2], TrainError> {
-    // The clusterer is not used, but a network has one.
-    let config = Config { clusters: 2, ..config.clone() };
-    check(&config, patches, &SCHEDULE[..1])?;
-    let mut run = Run::new(&config, patches, surroundings)?;
-    let resume = run.resume(&[run.first_fingerprint])?;
-    run.phase(0, Phase::Autoencoder, resume.as_ref())?;
-    let held_out = evaluate(&run.networks.autoencoder, &run.networks.clusterer, &patches.held_out)?.latent;
-    Ok([run.latents(Phase::Autoencoder, 0)?.values, held_out])
+    let config = first_phase_of(config);
+    let Networks { autoencoder, clusterer, .. } = autoencoder_alone(&config, patches, surroundings)?.networks;
+    let of = |patches| Ok::<_, TrainError>(evaluate(&autoencoder, &clusterer, patches)?.latent);
+    Ok([of(&patches.train)?, of(&patches.held_out)?])
 }
 
 /// Runs the model over patches.
@@ -341,7 +366,9 @@ fn stream(seed: u64, phase: usize, epoch: u32) -> ChaCha8Rng {
 /// Stands for everything that decides the first phase: not the clusterer, whose fresh weights are drawn after the
 /// autoencoder's.
 pub(crate) fn first_fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
-    let Config { clusters, imsat, joint, sweep, .. } = Config::default();
+    let Config { clusters, joint, sweep, imsat, .. } = Config::default();
+    // Which view is compared is drawn in every phase.
+    let imsat = ImsatConfig { views: config.imsat.views, ..imsat };
     fingerprint(&Config { clusters, imsat, joint, sweep, ..config.clone() }, patches)
 }
 

@@ -21,7 +21,7 @@ use crate::agreement::{Agreement, stability};
 use crate::baselines::mixture::{Mixture, mixture};
 use crate::baselines::pca::Pca;
 use crate::choose_k::{Evidence, choose, choose_by_rank};
-use crate::coherence::{JoinCount, close_pairs};
+use crate::coherence::JoinCount;
 use crate::config::Config;
 use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
@@ -29,6 +29,7 @@ use crate::error::TrainError;
 use crate::fit::{Surroundings, first_fingerprint, fit_autoencoder};
 use crate::indices::{Indices, indices};
 use crate::labels::Labels;
+use crate::neighbours::Neighbours;
 use crate::run_folder::RunFolder;
 use crate::umap::umap;
 pub use clusterings::Clustering;
@@ -52,23 +53,25 @@ pub fn sweep(
     surroundings: &Surroundings<'_>,
     run: &RunFolder,
 ) -> Result<Sweep, TrainError> {
-    let fits_fingerprint = fits_fingerprint(config, patches)?;
+    let fits_fingerprint = fits_fingerprint(config, patches);
     let range = String::from(config.sweep.clusters);
     let fingerprint = digest(&[&fits_fingerprint, &range, &config.sweep.seeds.to_string()]);
     if let Some(found) = Sweep::read(&run.sweep()).filter(|found| found.fingerprint == fingerprint) {
         tracing::info!("{}: the sweep is done already", run.sweep().display());
         return Ok(found);
     }
-    let [latent, _] = fit_autoencoder(config, patches, surroundings)?;
+    let latents = fit_autoencoder(config, patches, surroundings)?;
+    let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
     let fits = Fits {
         config,
+        neighbours: &neighbours,
         fingerprint: &fits_fingerprint,
         folder: &run.sweep_fits(),
         interrupted: surroundings.interrupted,
     };
-    let found = fits.all(&latent)?;
-    let points = Points::from_tensor(&latent).map_err(|error| TrainError::Torch(error.to_string()))?;
-    let candidates = weigh(&points, patches, config, &found)?;
+    let found = fits.all(&latents)?;
+    let points = Points::from_tensor(&latents.values).map_err(|error| TrainError::Torch(error.to_string()))?;
+    let candidates = weigh(&points, &neighbours, config, &found)?;
     // libtorch shares one number of threads for some of its work, which the fits have set to one.
     tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
     let evidence: Vec<Evidence> = candidates.iter().map(|candidate| candidate.evidence).collect();
@@ -84,13 +87,14 @@ pub fn sweep(
 /// What is known of each candidate that has two fits with clusters.
 fn weigh(
     points: &Points,
-    patches: &PatchSet,
+    neighbours: &Neighbours,
     config: &Config,
     found: &[Clustering],
 ) -> Result<Vec<Candidate>, TrainError> {
     tracing::info!("comparing {} clusterings of {} patches", found.len(), points.count());
     let plane = umap(points, config.seed)?;
-    let pairs = close_pairs(patches.train.origins(), i64::from(config.patches.patch_px));
+    let beside = |i: usize| neighbours.of(i).iter().map(move |&j| (i, j as usize)).filter(|(i, j)| i < j);
+    let pairs: Vec<(usize, usize)> = (0..points.count()).flat_map(beside).collect();
     let (usable, labelings): (Vec<&Clustering>, Vec<Labels>) = found
         .iter()
         .map(|fit| (fit, Labels::new(&fit.labels)))
@@ -174,9 +178,8 @@ fn write_map(path: &Path, patches: &PatchSet, found: &[Clustering], clusters: u3
 }
 
 /// Stands for everything that decides a fit with a given number of clusters and seed.
-fn fits_fingerprint(config: &Config, patches: &PatchSet) -> Result<String, TrainError> {
-    let first = first_fingerprint(config, patches);
-    Ok(digest(&[&format!("{first:?}"), &format!("{:?}", clusterings::settings(config))]))
+fn fits_fingerprint(config: &Config, patches: &PatchSet) -> String {
+    digest(&[&format!("{:?}", first_fingerprint(config, patches)), &format!("{:?}", clusterings::settings(config))])
 }
 
 fn digest(parts: &[&str]) -> String {

@@ -23,13 +23,13 @@ use crate::progress::EpochMetrics;
 const VIEW_STREAMS: u32 = 1 << 31;
 
 /// The latent vectors of all training patches.
-pub(super) struct Latents {
+pub(crate) struct Latents {
     /// Of the patches as they are, `[N, D]`.
-    pub(super) values: Tensor,
+    pub(crate) values: Tensor,
     /// The perturbation's radius for each, `[N]`.
-    radius: Tensor,
+    pub(crate) radius: Tensor,
     /// Of other views of them; empty where views do not differ, or where the encoder still moves.
-    views: Vec<Tensor>,
+    pub(crate) views: Vec<Tensor>,
 }
 
 /// A batch as pixels, uint8: the patches and, where views differ, another view of each one's partner.

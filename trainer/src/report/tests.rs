@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::AugmentConfig;
 use crate::dataset::{Origin, Patches};
 use crate::export::contract;
 use crate::fit::{Surroundings, fit};
@@ -24,7 +25,9 @@ struct Small {
 
 impl Small {
     fn new() -> Self {
-        let config = texture_config(2);
+        // The textures take turns, so that a neighbour is never of the same kind.
+        let config =
+            Config { augment: AugmentConfig { neighbours: 0.0, ..texture_config(2).augment }, ..texture_config(2) };
         let mut patches = texture_patches(2);
         let pixels = patches.train.range(0, patches.train.count()).expect("read");
         // Every other triple of textures: both sets hold all of them.

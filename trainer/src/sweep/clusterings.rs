@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::iter::{ParallelBridge, ParallelIterator};
@@ -19,8 +19,10 @@ use crate::adam::Adam;
 use crate::clusters::Assignment;
 use crate::config::{Config, ImsatConfig};
 use crate::error::TrainError;
-use crate::imsat::{Clusterer, neighbour_distance, terms};
+use crate::fit::Latents;
+use crate::imsat::{Clusterer, terms};
 use crate::layers::Mode;
+use crate::neighbours::Neighbours;
 use crate::progress;
 use crate::random::normals;
 
@@ -46,31 +48,35 @@ struct Samples {
     latent: Tensor,
     /// Of the perturbation, per vector.
     radius: Tensor,
+    /// Latents of other views of the patches; may be none.
+    views: Vec<Tensor>,
 }
 
 impl Samples {
     fn view(&self) -> Self {
-        Self { latent: self.latent.shallow_clone(), radius: self.radius.shallow_clone() }
+        let views = self.views.iter().map(Tensor::shallow_clone).collect();
+        Self { latent: self.latent.shallow_clone(), radius: self.radius.shallow_clone(), views }
     }
 }
 
 /// What all fits of a sweep share.
 pub(super) struct Fits<'a> {
     pub(super) config: &'a Config,
+    pub(super) neighbours: &'a Neighbours,
     pub(super) fingerprint: &'a str,
     pub(super) folder: &'a Path,
     pub(super) interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Fits<'_> {
-    /// All fits on vectors `[N, D]`, by number of clusters and then by seed; those whose files are there are read.
-    pub(super) fn all(&self, latent: &Tensor) -> Result<Vec<Clustering>, TrainError> {
+    /// All fits on these latents, by number of clusters and then by seed; those whose files are there are read.
+    pub(super) fn all(&self, latents: &Latents) -> Result<Vec<Clustering>, TrainError> {
         fs::create_dir_all(self.folder).map_err(|source| file_error(self.folder, source))?;
         let range = self.config.sweep.clusters;
         let wanted: Vec<(u32, u32)> =
             range.all().flat_map(|clusters| (1..=self.config.sweep.seeds).map(move |seed| (clusters, seed))).collect();
         let missing: Vec<(u32, u32)> = wanted.iter().copied().filter(|&fit| self.stored(fit).is_none()).collect();
-        self.fit(latent, &missing)?;
+        self.fit(latents, &missing)?;
         let stored = |&fit: &(u32, u32)| {
             let gone = || file_error(&self.path(fit), std::io::ErrorKind::NotFound.into());
             self.stored(fit).ok_or_else(gone)
@@ -78,15 +84,16 @@ impl Fits<'_> {
         wanted.iter().map(stored).collect()
     }
 
-    fn fit(&self, latent: &Tensor, missing: &[(u32, u32)]) -> Result<(), TrainError> {
+    fn fit(&self, latents: &Latents, missing: &[(u32, u32)]) -> Result<(), TrainError> {
         if missing.is_empty() {
             return Ok(());
         }
         let settings = &settings(self.config);
-        let radius = neighbour_distance(latent, i64::from(settings.neighbour)) * settings.radius_factor;
-        let samples = Samples { latent: latent.shallow_clone(), radius };
+        let Latents { values, radius, views } = latents;
+        let views = views.iter().map(Tensor::shallow_clone).collect();
+        let samples = Samples { latent: values.shallow_clone(), radius: radius.shallow_clone(), views };
         // One fit a thread on the CPU, one after the other elsewhere.
-        let threads = if latent.device() == Device::Cpu { self.config.cpu_threads } else { 1 };
+        let threads = if values.device() == Device::Cpu { self.config.cpu_threads } else { 1 };
         let threads = super::single_threaded(threads)?;
         let bar = progress::bar(missing.len() as u64);
         bar.set_prefix("sweep");
@@ -161,11 +168,12 @@ impl Fit {
                 if (of.interrupted)() {
                     return Err(TrainError::Interrupted { checkpoint: Some(of.folder.to_owned()) });
                 }
-                let batch = Tensor::from_slice(batch).to_device(device);
-                let latent = self.samples.latent.index_select(0, &batch);
+                let view = self.view(of, batch);
+                let chosen = Tensor::from_slice(batch).to_device(device);
+                let Samples { latent, radius, .. } = &self.samples;
+                let (latent, radius) = (latent.index_select(0, &chosen), radius.index_select(0, &chosen));
                 let noise = self.noise(&latent);
-                let radius = self.samples.radius.index_select(0, &batch);
-                let terms = terms(&self.clusterer, &latent, None, &radius, &weights, &noise);
+                let terms = terms(&self.clusterer, &latent, view.as_ref(), &radius, &weights, &noise);
                 adam.minimise(&terms.loss(&weights));
             }
         }
@@ -180,6 +188,15 @@ impl Fit {
             entropies: [found.conditional_entropy, found.marginal_entropy],
             labels: found.cluster,
         })
+    }
+
+    /// A view of each patch of `batch` or of one beside it; none where views do not differ.
+    fn view(&mut self, of: &Fits<'_>, batch: &[i64]) -> Option<Tensor> {
+        let view = self.samples.views.choose(&mut self.generator)?;
+        let probability = of.config.augment.neighbours;
+        let partner = |&i: &i64| of.neighbours.partner(i, probability, &mut self.generator);
+        let partners: Vec<i64> = batch.iter().map(partner).collect();
+        Some(view.index_select(0, &Tensor::from_slice(&partners).to_device(view.device())))
     }
 
     /// Standard normal numbers in the shape of `latent`.

@@ -26,27 +26,35 @@ fn run(
 }
 
 #[test]
-fn three_textures_are_counted_and_one_and_two_threads_find_the_same() {
+fn three_textures_are_counted() {
+    let _turn = seeded(1);
+    let folder = tempfile::tempdir().expect("folder");
+    let found = run(&config(), &texture_patches(1), folder.path(), NEVER).expect("sweeps");
+    assert_eq!(found.choice.clusters, 3, "{}", found.csv());
+    let map = fs::read_to_string(RunFolder::at(folder.path()).sweep_map()).expect("written");
+    // The kinds take turns.
+    let clusters: Vec<&str> = map.lines().skip(1).filter_map(|line| line.rsplit(',').next()).collect();
+    assert_eq!(clusters.len(), 240);
+    assert!(clusters[..3].iter().zip(&clusters[3..6]).all(|(a, b)| a == b) && clusters[0] != clusters[1], "{map}");
+}
+
+#[test]
+fn fits_side_by_side_are_those_one_after_the_other() {
     let _turn = seeded(1);
     let patches = texture_patches(1);
-    let found = [1, 3].map(|cpu_threads| {
+    let surroundings = Surroundings { device: Device::Cpu, checkpoint: None, metrics: None, interrupted: NEVER };
+    let latents = fit_autoencoder(&config(), &patches, &surroundings).expect("fits");
+    let neighbours = Neighbours::new(patches.train.origins(), config().neighbour_radius());
+    let [one, three] = [1, 3].map(|cpu_threads| {
         let folder = tempfile::tempdir().expect("folder");
-        let latent_threads = Config { cpu_threads: 1, ..config() };
-        // The autoencoder's sums depend on the number of threads; the sweep's own do not.
-        let latent = fit_autoencoder(
-            &latent_threads,
-            &patches,
-            &Surroundings { device: Device::Cpu, checkpoint: None, metrics: None, interrupted: NEVER },
-        );
         let config = Config { cpu_threads, ..config() };
-        let fits = Fits { config: &config, fingerprint: "same", folder: folder.path(), interrupted: NEVER };
-        fits.all(&latent.expect("fits")[0]).expect("fits")
+        let (folder, neighbours) = (folder.path(), &neighbours);
+        Fits { config: &config, neighbours, fingerprint: "same", folder, interrupted: NEVER }
+            .all(&latents)
+            .expect("fits")
     });
-    assert_eq!(found[0].len(), 8);
-    assert_eq!(found[0], found[1]);
-    let folder = tempfile::tempdir().expect("folder");
-    let found = run(&config(), &patches, folder.path(), NEVER).expect("sweeps");
-    assert_eq!(found.choice.clusters, 3, "{}", found.csv());
+    assert_eq!(one.len(), 8);
+    assert_eq!(one, three);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Random fields that depend on the place and the seed only, so that every pixel can be made by itself.
 
-/// Steele, Lea & Flood's SplitMix64 finaliser: neighbouring inputs give unrelated outputs.
+/// Steele, Lea & Flood's `SplitMix64` finaliser: neighbouring inputs give unrelated outputs.
 fn mixed(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
