@@ -3,8 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{GrayImage, Rgb, RgbImage};
-use serde_json::Value;
 use prost::Message;
+use serde_json::Value;
 use tissuemap::contract::{Cluster, ModelContract, Typicality, clusters_default, example};
 use tissuemap::infer::Model;
 use tissuemap::overlay::{self, Record, read_record};
@@ -190,7 +190,8 @@ fn what_is_unusual_is_in_every_output() {
         let picture = image::open(target.join(overlay::OVERLAY_PNG)).expect("overlay").to_rgb8();
         let labels = image::open(target.join(overlay::LABELS_PNG)).expect("label map").to_luma8();
         let bounds = slide.info().bounds;
-        let dots = || (0..bounds.height - 40).step_by(4).flat_map(|y| (0..bounds.width).step_by(4).map(move |x| (x, y)));
+        let dots =
+            || (0..bounds.height - 40).step_by(4).flat_map(|y| (0..bounds.width).step_by(4).map(move |x| (x, y)));
         for (x, y) in dots() {
             let dotted = picture.get_pixel(x, y).0 == [30; 3];
             assert_eq!(dotted, label_at(&record, &labels, bounds.x + x, bounds.y + y) != 0, "at {x},{y}");

@@ -105,7 +105,9 @@ fn a_trained_model_is_exported_again_and_named() {
     let done = |arguments: &[&str]| {
         let paths: Vec<String> = arguments
             .iter()
-            .map(|argument| argument.strip_prefix('@').map_or((*argument).to_owned(), |name| at(name).display().to_string()))
+            .map(|argument| {
+                argument.strip_prefix('@').map_or((*argument).to_owned(), |name| at(name).display().to_string())
+            })
             .collect();
         let (code, stdout, stderr) = tissuemap_train(&paths.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
@@ -129,5 +131,7 @@ fn a_trained_model_is_exported_again_and_named() {
     let typicality = named.contract().typicality.as_ref().expect("what is typical");
     assert!(typicality.bounds.iter().any(Option::is_some), "60 held-out patches in three clusters: {typicality:?}");
     let card = String::from_utf8(read("named.card.md")).expect("text");
-    assert!(card.contains("| stroma |") && card.contains("same cluster as in float32") && card.contains(named.sha256()));
+    assert!(
+        card.contains("| stroma |") && card.contains("same cluster as in float32") && card.contains(named.sha256())
+    );
 }
