@@ -170,7 +170,8 @@ fn stains(contract: &ModelContract) -> String {
 fn shown(contract: &ModelContract, pointer: &str) -> String {
     match contract.training.pointer(pointer) {
         Some(Value::Number(number)) => match number.as_f64() {
-            Some(value) if number.is_f64() => format!("{value:.3e}"),
+            Some(value) if number.is_f64() && value.abs() < 0.01 => format!("{value:.1e}"),
+            Some(value) if number.is_f64() => format!("{value:.4}"),
             _ => number.to_string(),
         },
         _ => text(contract, pointer).unwrap_or_else(|| "unknown".to_owned()),
@@ -212,7 +213,7 @@ mod tests {
             "| patches held out | 400 |",
             "| 2 | a \\| b | #56b4e9 | 3000 | 75.0 % | unknown |",
             "4, as configured",
-            "| 1.250e-1 |",
+            "| 0.1250 |",
             "| precision | fp32 |",
             "\"seed\": 77",
             "above 0.1 are reported as unfamiliar",

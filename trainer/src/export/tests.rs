@@ -111,7 +111,6 @@ fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_compu
                 return;
             }
             let exported = result.expect("exports");
-            eprintln!("{stains} {precision} {} {:?}", exported.golden, exported.agreement);
             assert!(exported.golden.passes(), "{}", exported.golden);
             let mut model = Model::load(&path).expect("loads");
             assert_eq!((model.precision(), exported.precision), (precision, precision));
@@ -131,7 +130,6 @@ fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_compu
                 let theirs = to_vec(theirs).expect("floats");
                 let scale = theirs.iter().fold(1.0f32, |largest, v| largest.max(v.abs()));
                 let off = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
-                eprintln!("   off {off}");
                 ours.len() == theirs.len() && off <= precision.golden_tolerance()
             };
             assert!(close(&outputs.probs, &expected.log_probs.exp()), "{precision}");

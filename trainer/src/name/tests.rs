@@ -19,8 +19,9 @@ use crate::card;
 const CLUSTERS: u8 = 12;
 /// Offsets that are no multiple of anything.
 const BOUNDS: Level0Rect = Level0Rect { x: 101, y: 53, width: 500, height: 337 };
-/// Two tissues side by side, canvas pixels: left, middle and right edge, top and bottom edge.
-const TISSUE: ([u32; 3], [u32; 2]) = ([150, 350, 550], [100, 350]);
+/// Two tissues side by side, canvas pixels: left, middle and right edge, top and bottom edge. All are edges of the map's
+/// cells, which are 16 pixels from the bounds' corner on.
+const TISSUE: ([u32; 3], [u32; 2]) = ([149, 357, 549], [101, 357]);
 
 fn params() -> RoadParams {
     let tissue = TissueParams { um_per_px: 1.0, min_piece_um2: 20.0, ..TissueParams::default() };
@@ -104,8 +105,8 @@ fn planted_annotations_become_names_and_the_named_model_proves_itself() {
     let Some((model, map)) = mapped(&folder) else { return };
     let ([x0, x1, x2], [y0, y1]) = TISSUE;
     let [left, right] = two_clusters();
-    // The left tissue but for a hole in it that is 100 × 150 of 200 × 250 pixels, and the right one in two halves.
-    let hole = ring([x0 + 50, x0 + 150], [y0 + 50, y0 + 200]);
+    // The left tissue but for a hole in it that is 96 × 160 of 208 × 256 pixels, and the right one in two halves.
+    let hole = ring([x0 + 48, x0 + 144], [y0 + 48, y0 + 208]);
     let middle = u32::midpoint(x1, x2);
     let features = [
         feature("gland", "Polygon", &json!([ring([x0, x1], [y0, y1]), hole])),
@@ -127,13 +128,13 @@ fn planted_annotations_become_names_and_the_named_model_proves_itself() {
         (overlap.classes[class][i] / overlap.annotated[i], overlap.annotated[i] / overlap.cluster[i])
     };
     let (purity, coverage) = share("gland", &left);
-    // Cells on the tissue's borders are 8 µm of its 100 × 125; the hole takes 0.3.
-    assert!(purity > 0.97 && (0.6..0.75).contains(&coverage), "{purity} {coverage}");
+    let annotated = 1.0 - (96.0 * 160.0) / (208.0 * 256.0);
+    assert!(purity > 0.99 && (coverage - annotated).abs() < 0.02, "{purity} {coverage}");
     let (purity, coverage) = share("stroma", &right);
-    assert!(purity > 0.97 && coverage > 0.9, "{purity} {coverage}");
-    let gland_um2 = (200.0 * 250.0 - 100.0 * 150.0) * 0.25;
+    assert!(purity > 0.99 && coverage > 0.98, "{purity} {coverage}");
+    let gland_um2 = (208.0 * 256.0 - 96.0 * 160.0) * 0.25;
     let found = overlap.classes["gland"].iter().sum::<f64>();
-    assert!((found / gland_um2 - 1.0).abs() < 0.05, "{found} of {gland_um2} µm²");
+    assert!((found / gland_um2 - 1.0).abs() < 0.01, "{found} of {gland_um2} µm²");
 
     let names = folder.path().join("names.toml");
     fs::write(&names, &toml).expect("written");
