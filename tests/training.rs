@@ -1,6 +1,8 @@
 //! `tissuemap-train` as a user meets it, on a slide so small that a fit takes seconds.
 
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tissuemap::contract::Precision;
 use tissuemap::infer::Model;
@@ -95,15 +97,67 @@ epochs = 3
 batch = 60
 "#;
 
+/// SIGKILL leaves nothing to clean up behind it: the same command goes on from the last checkpoint, and what it ends with, the
+/// curve of losses included, is what a fit that nobody disturbed ends with.
 #[test]
-fn a_trained_model_is_exported_again_and_named() {
+fn a_fit_killed_in_the_middle_goes_on_and_ends_with_the_same_curve_and_model() {
     let folder = tempfile::tempdir().expect("folder");
+    derived(folder.path());
+    let config = folder.path().join("train.toml");
+    // Long enough to be caught in the middle of it.
+    let text = SMALL.replacen("epochs = 4\n", "epochs = 40\n", 1);
+    std::fs::write(&config, format!("checkpoint_every_epochs = 1\n{text}")).expect("written");
+    let fit = |name: &str| {
+        let mut command = Command::new(support::program("tissuemap-train"));
+        command.arg("fit").arg("--config").arg(&config).arg("--out").arg(folder.path().join(name));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let finish = |name: &str| {
+        let Output { status, stderr, .. } = fit(name).output().expect("starts");
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success(), "{said}");
+        said
+    };
+    finish("whole.onnx");
+
+    let rows = || std::fs::read_to_string(folder.path().join("killed.run/metrics.csv")).map_or(0, |t| t.lines().count());
+    let mut kills = 0;
+    for until in [6, 25, 48] {
+        let mut running = fit("killed.onnx").spawn().expect("starts");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while rows() < until && running.try_wait().expect("asked").is_none() {
+            assert!(Instant::now() < deadline, "no epoch in two minutes");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kills += usize::from(running.try_wait().expect("asked").is_none());
+        running.kill().expect("killed");
+        running.wait().expect("ended");
+    }
+    assert!(kills >= 2, "{kills} of 3 caught it at work");
+    assert!(!folder.path().join("killed.onnx").exists(), "no model before the end");
+    let said = finish("killed.onnx");
+    assert!(said.contains("going on from the checkpoint"), "{said}");
+    for (whole, killed) in [("whole.run/metrics.csv", "killed.run/metrics.csv"), ("whole.onnx", "killed.onnx")] {
+        let read = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+        assert!(read(whole) == read(killed), "{killed} differs from {whole}");
+    }
+}
+
+/// One derived section set in `folder`.
+fn derived(folder: &Path) {
     let derive = Command::new(support::program("xtask"))
         .args(["derive", "--seed", "5", "--case", "small", "--out"])
-        .arg(folder.path())
+        .arg(folder)
         .output()
         .expect("xtask runs");
     assert!(derive.status.success(), "{}", String::from_utf8_lossy(&derive.stderr));
+}
+
+#[test]
+fn a_trained_model_is_exported_again_and_named() {
+    let folder = tempfile::tempdir().expect("folder");
+    derived(folder.path());
     let at = |name: &str| folder.path().join(name);
     let done = |arguments: &[&str]| {
         let paths: Vec<String> = arguments

@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn bic_is_lowest_at_the_planted_number_and_grows_by_the_parameters() {
-        let (points, _) = planted_points(4, 5, 500, 4, 5.0);
+        // Seed 4, for one, draws two centres so close that one component for both costs less.
+        let (points, _) = planted_points(2, 5, 500, 4, 5.0);
         let bic = |clusters| mixture(&points, clusters, 1).expect("fits").bic(&points, clusters);
         let found: Vec<f64> = (2..=8).map(bic).collect();
         assert!(found.iter().all(|&other| other >= found[3]), "{found:?}");
