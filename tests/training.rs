@@ -121,7 +121,8 @@ fn a_fit_killed_in_the_middle_goes_on_and_ends_with_the_same_curve_and_model() {
     };
     finish("whole.onnx");
 
-    let rows = || std::fs::read_to_string(folder.path().join("killed.run/metrics.csv")).map_or(0, |t| t.lines().count());
+    let rows =
+        || std::fs::read_to_string(folder.path().join("killed.run/metrics.csv")).map_or(0, |t| t.lines().count());
     let mut kills = 0;
     for until in [6, 25, 48] {
         let mut running = fit("killed.onnx").spawn().expect("starts");

@@ -90,7 +90,7 @@ fn renaming(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Method {
     ours: bool,
-    method: &'static str,
+    name: &'static str,
     features: &'static str,
     /// Whether the patches around have a say.
     context: bool,
@@ -155,7 +155,7 @@ impl BenchmarkCommand {
             for context in [false, true] {
                 let sigma = if context { config.context_cells } else { 0.0 };
                 let labels = in_context(&set.held_out, probs, i64::from(self.patch_px), sigma)?;
-                let method = Method { ours, method, features, context };
+                let method = Method { ours, name: method, features, context };
                 found.push((method, Agreement::new(&classes, &Labels::new(&labels))));
             }
             Ok(())
@@ -244,9 +244,10 @@ fn moments(all: &[Agreement]) -> [(f64, f64); 3] {
 
 fn table(figures: &Figures) -> String {
     let mut text = "method,features,context,accuracy,accuracy_sd,nmi,nmi_sd,ari,ari_sd\n".to_owned();
-    for (Method { method, features, context, .. }, all) in figures {
+    for (Method { name, features, context, .. }, all) in figures {
         let fields = moments(all).map(|(mean, deviation)| format!("{mean:.4},{deviation:.4}"));
-        text += &format!("{method},{features},{},{}\n", if *context { "yes" } else { "no" }, fields.join(","));
+        let context = if *context { "yes" } else { "no" };
+        text.extend([name, ",", features, ",", context, ",", &fields.join(","), "\n"]);
     }
     text
 }
@@ -259,7 +260,7 @@ fn verdicts(figures: &Figures) -> Vec<String> {
         let others = figures.iter().filter(|(method, _)| !method.ours && method.context == context);
         let ahead = |(method, all): (&Method, &Vec<Agreement>)| {
             let (mean, deviation) = moments(all)[index];
-            (own - mean - deviation.max(own_deviation), mean, deviation, method.method, method.features)
+            (own - mean - deviation.max(own_deviation), mean, deviation, method.name, method.features)
         };
         let (ahead, mean, deviation, method, features) = others.map(ahead).min_by(|a, b| a.0.total_cmp(&b.0))?;
         let word = if ahead > 0.0 { "above" } else { "NOT above" };

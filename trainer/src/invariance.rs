@@ -1,6 +1,6 @@
 //! Agreement of the latents of two views of the same tissue, without the latent giving up what tells tissues apart.
 //!
-//! Zbontar, Jing, Misra, LeCun, Deny: "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021. The
+//! "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021 (arXiv 2103.03230). The
 //! latent is standardised already, so that the cross-correlation is one product; both terms are divided by the latent's size,
 //! so that their weights mean the same at any size.
 

@@ -106,7 +106,7 @@ fn plain_colours_are_told_apart_by_every_method_and_the_table_says_so() {
 #[test]
 fn a_lead_within_a_standard_deviation_is_no_lead() {
     let reached = |nmi: f64| Agreement { accuracy: nmi, nmi, ari: nmi, purity: nmi };
-    let method = |ours, context| Method { ours, method: if ours { OURS } else { "k-means" }, features: "", context };
+    let method = |ours, context| Method { ours, name: if ours { OURS } else { "k-means" }, features: "", context };
     let verdict = |own: [f64; 2], other: [f64; 2]| {
         let figures = Figures::from([
             (method(true, true), own.map(reached).to_vec()),

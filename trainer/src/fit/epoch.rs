@@ -173,13 +173,13 @@ impl Run<'_> {
             imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights, &latent.randn_like())
         });
         let joint = &config.joint;
-        let mut loss = if terms.is_some() { &error * joint.reconstruction_weight } else { error.shallow_clone() };
-        if let Some(invariance) = &invariance {
-            loss = loss + invariance * invariance_weight;
-        }
-        if let Some(terms) = &terms {
-            loss = loss + terms.loss(&weights) * joint.imsat_weight;
-        }
+        let own = if terms.is_some() { &error * joint.reconstruction_weight } else { error.shallow_clone() };
+        let others = [
+            invariance.as_ref().map(|invariance| invariance * invariance_weight),
+            terms.as_ref().map(|terms| terms.loss(&weights) * joint.imsat_weight),
+        ];
+        // Not in place: the reconstruction's term is reported by itself, too.
+        let loss = others.into_iter().flatten().fold(own, |sum, term| sum + term);
         Step { loss, reconstruction: Some(error), invariance, terms }
     }
 
