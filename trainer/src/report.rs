@@ -3,6 +3,7 @@
 //! The page refers to nothing outside itself, works without scripts, and prints. The same inputs give the same bytes. Each
 //! module under this one makes one section from the [`View`]: what was found ([`Inputs`]) and what several sections need.
 
+mod baselines;
 mod batch;
 mod chart;
 mod clusters;

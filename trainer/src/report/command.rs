@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use tch::{Device, Tensor};
 use tissuemap::infer::Model;
 
+use super::baselines::baselines;
 use super::{Inputs, SlideMaps, render};
 use crate::choose_k::Evidence;
 use crate::config::Config;
@@ -102,6 +103,8 @@ impl Source<'_> {
         let sweep = Sweep::read(&self.run.sweep());
         let evidence: Vec<Evidence> =
             sweep.iter().flat_map(|sweep| sweep.candidates.iter().map(|candidate| candidate.evidence)).collect();
+        let clusters = self.config.clusters as usize;
+        let comparison = baselines(self.fitted, &self.patches.train, clusters, classes)?;
         let page = render(&Inputs {
             name: &name,
             date: &jiff::Zoned::now().date().to_string(),
@@ -113,7 +116,7 @@ impl Source<'_> {
             metrics: &metrics,
             maps: &maps,
             sweep: sweep.as_ref().map(|sweep| (evidence.as_slice(), &sweep.choice)),
-            comparison: &[],
+            comparison: &comparison,
             classes,
         })?;
         let partial = out.with_extension("partial");

@@ -1,0 +1,105 @@
+//! The customary methods on the patches that the model was fitted to, for the report's table.
+
+use tch::Tensor;
+
+use super::comparison::{Method, Spread};
+use crate::agreement::Agreement;
+use crate::baselines::colour::colour_statistics;
+use crate::baselines::kmeans::kmeans;
+use crate::baselines::mixture::mixture;
+use crate::baselines::pca::Pca;
+use crate::dataset::Patches;
+use crate::distances::Points;
+use crate::error::TrainError;
+use crate::fit::{Fitted, evaluate};
+use crate::indices::{Indices, indices};
+use crate::labels::Labels;
+
+/// Fits of each method: seeds 1 to this.
+const SEEDS: u64 = 3;
+/// Patches that are looked at, evenly spread over all: their pixels are held in memory.
+const MOST_PATCHES: usize = 4000;
+/// Principal components of the pixels.
+const COMPONENTS: i64 = 32;
+
+/// k-means and Gaussian mixtures with `clusters` clusters on colour statistics, on principal components of the pixels, and on
+/// the model's latent. `classes`: of every patch, where known.
+///
+/// # Errors
+/// [`TrainError`] when patches cannot be read, or what libtorch says.
+pub(super) fn baselines(
+    fitted: &Fitted,
+    patches: &Patches,
+    clusters: usize,
+    classes: Option<&Labels>,
+) -> Result<Vec<Method>, TrainError> {
+    let step = (patches.count() as usize).div_ceil(MOST_PATCHES).max(1);
+    let chosen: Vec<i64> = (0..patches.count()).step_by(step).collect();
+    let pixels = patches.gather(&chosen)?;
+    let sample = Patches::new(&pixels, chosen.iter().map(|&i| patches.origins()[i as usize]).collect());
+    let classes =
+        classes.map(|all| Labels::new(&chosen.iter().map(|&i| i64::from(all.of()[i as usize])).collect::<Vec<_>>()));
+    let spaces: [(&str, Tensor); 3] = [
+        ("colour statistics", colour_statistics(&sample)?),
+        ("pixels (PCA)", Pca::fit(&pixels, COMPONENTS, 1)?.project(&pixels)),
+        ("latent", evaluate(&fitted.autoencoder, &fitted.clusterer, &sample)?.latent),
+    ];
+    let mut methods = Vec::new();
+    for (features, space) in &spaces {
+        let points = Points::from_tensor(space).map_err(|error| TrainError::Torch(error.to_string()))?;
+        let by_means = (1..=SEEDS).map(|seed| Ok(kmeans(&points, clusters, seed).cluster));
+        methods.push(method(
+            "k-means",
+            features,
+            &points,
+            &by_means.collect::<Result<Vec<_>, TrainError>>()?,
+            classes.as_ref(),
+        ));
+        let by_mixture = (1..=SEEDS).map(|seed| Ok(mixture(&points, clusters, seed)?.cluster));
+        let by_mixture = by_mixture.collect::<Result<Vec<_>, TrainError>>()?;
+        methods.push(method("Gaussian mixture", features, &points, &by_mixture, classes.as_ref()));
+    }
+    Ok(methods)
+}
+
+fn method(name: &str, features: &str, points: &Points, fits: &[Vec<i64>], classes: Option<&Labels>) -> Method {
+    let labels: Vec<Labels> = fits.iter().map(|fit| Labels::new(fit)).collect();
+    // None where a fit put all patches into one cluster, which has no indices.
+    let indices = indices(points, &labels).ok().and_then(|all| Indices::mean(&all));
+    let agreement = classes.map(|classes| {
+        let all: Vec<Agreement> = labels.iter().map(|labels| Agreement::new(classes, labels)).collect();
+        let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
+        figures.map(|figure| {
+            let mean = all.iter().map(figure).sum::<f64>() / all.len() as f64;
+            let squares: f64 = all.iter().map(|a| (figure(a) - mean).powi(2)).sum();
+            Spread { mean, deviation: Some((squares / (all.len() - 1) as f64).sqrt()) }
+        })
+    });
+    Method { method: name.to_owned(), features: features.to_owned(), indices, agreement }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{Surroundings, fit};
+    use crate::testing::{seeded, texture_config, texture_patches};
+
+    #[test]
+    fn three_textures_are_told_apart_by_all_six_and_the_figures_say_so() {
+        let _turn = seeded(1);
+        let patches = texture_patches(1);
+        let surroundings =
+            Surroundings { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
+        let fitted = fit(&texture_config(1), &patches, &surroundings).expect("fits");
+        let classes = Labels::new(&(0..240).map(|i| i % 3).collect::<Vec<_>>());
+        let found = baselines(&fitted, &patches.train, 3, Some(&classes)).expect("found");
+        assert_eq!(found.len(), 6);
+        let first = &found[0];
+        assert_eq!((first.method.as_str(), first.features.as_str()), ("k-means", "colour statistics"));
+        for method in &found {
+            let [accuracy, ..] = method.agreement.expect("classes are known");
+            assert!(accuracy.mean > 0.99 && accuracy.deviation < Some(0.01), "{method:?}");
+            assert!(method.indices.expect("three clusters").silhouette > 0.3, "{method:?}");
+        }
+    }
+}
