@@ -190,8 +190,9 @@ fn what_is_unusual_is_in_every_output() {
         let picture = image::open(target.join(overlay::OVERLAY_PNG)).expect("overlay").to_rgb8();
         let labels = image::open(target.join(overlay::LABELS_PNG)).expect("label map").to_luma8();
         let bounds = slide.info().bounds;
+        // Above the scale bar.
         let dots =
-            || (0..bounds.height - 40).step_by(4).flat_map(|y| (0..bounds.width).step_by(4).map(move |x| (x, y)));
+            || (0..bounds.height - 60).step_by(4).flat_map(|y| (0..bounds.width).step_by(4).map(move |x| (x, y)));
         for (x, y) in dots() {
             let dotted = picture.get_pixel(x, y).0 == [30; 3];
             assert_eq!(dotted, label_at(&record, &labels, bounds.x + x, bounds.y + y) != 0, "at {x},{y}");
