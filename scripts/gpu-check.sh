@@ -38,7 +38,8 @@ per_set = 800
 [autoencoder]
 epochs = 10
 [imsat]
-epochs = 30
+epochs = 60
+lambda = 0.4
 [joint]
 epochs = 4
 TOML

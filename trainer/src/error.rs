@@ -122,7 +122,9 @@ impl TrainError {
             }
             Self::Device { remedy, .. } | Self::Names { remedy, .. } => Some(remedy),
             Self::Rounded { .. } => Some("use a higher precision; more held-out patches make the figure surer"),
-            Self::Collapsed(_) => Some("try another --seed, fewer --clusters, a larger imsat.mu, or more patches"),
+            Self::Collapsed(_) => Some(
+                "near uniform: more epochs or a larger imsat.lambda; one cluster: another --seed, fewer --clusters or a larger imsat.mu; always: more patches",
+            ),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::Naming(_)
