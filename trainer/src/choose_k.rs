@@ -22,7 +22,7 @@
 //! A candidate's score is the mean over groups of the mean over the group's criteria; the lowest is chosen.
 //!
 //! Why likelihood comes first: on planted tissue the ranks are led astray. Kinds of tissue are alike in pairs, so that few
-//! coarse clusters are compact, far apart, stable and coherent: every group but the likelihood is best near the smallest
+//! coarse clusters are compact, far apart, stable and coherent: their mean rank is best near the smallest
 //! candidate, whatever was planted. Where clusters are round and equally far apart, as in planted mixtures, both rules count
 //! right. The choice by rank stays in the record as a second opinion.
 

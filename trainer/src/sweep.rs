@@ -39,7 +39,7 @@ pub use range::ClusterRange;
 pub use table::{Candidate, FitSummary, Sweep};
 
 /// Leading principal components in which mixtures are fitted: a covariance has 55 values there and 2080 in 64 dimensions,
-/// more than a cluster has patches. On planted tissue 5, 8, 10 and 12 counted the same.
+/// more than a cluster has patches.
 const MIXTURE_DIMS: i64 = 10;
 
 /// Sweeps over the candidates of `config`, or reads what an earlier sweep with the same configuration and patches left in
