@@ -35,6 +35,16 @@ impl Agreement {
             purity: (0..found.kinds()).map(largest).sum::<u64>() as f64 / counts.samples,
         }
     }
+
+    /// Mean and standard deviation (of the sample: over n − 1; 0 for one) of accuracy, NMI and ARI over several fits.
+    pub fn spread(all: &[Self]) -> [(f64, f64); 3] {
+        let figures: [fn(&Self) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
+        figures.map(|figure| {
+            let mean = all.iter().map(figure).sum::<f64>() / all.len() as f64;
+            let squares: f64 = all.iter().map(|a| (figure(a) - mean).powi(2)).sum();
+            (mean, (squares / (all.len().max(2) - 1) as f64).sqrt())
+        })
+    }
 }
 
 /// Mean adjusted Rand index over all pairs of `labelings` of the same samples (fits that differ in their seed): 1 where
@@ -166,6 +176,13 @@ mod tests {
         nmi: f64,
         ari: f64,
         purity: f64,
+    }
+
+    #[test]
+    fn the_spread_of_several_fits_is_that_of_a_sample() {
+        let reached = |value: f64| Agreement { accuracy: value, nmi: 2.0 * value, ari: -value, purity: 0.0 };
+        assert_eq!(Agreement::spread(&[1.0, 2.0, 3.0].map(reached)), [(2.0, 1.0), (4.0, 2.0), (-2.0, 1.0)]);
+        assert_eq!(Agreement::spread(&[reached(4.0)]), [(4.0, 0.0), (8.0, 0.0), (-4.0, 0.0)]);
     }
 
     #[test]

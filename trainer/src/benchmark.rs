@@ -233,20 +233,10 @@ fn in_context(patches: &Patches, probs: &Tensor, side: i64, sigma: f64) -> Resul
     Ok(labels)
 }
 
-/// Mean and standard deviation over seeds of accuracy, NMI and ARI.
-fn moments(all: &[Agreement]) -> [(f64, f64); 3] {
-    let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
-    figures.map(|figure| {
-        let mean = all.iter().map(figure).sum::<f64>() / all.len() as f64;
-        let squares: f64 = all.iter().map(|a| (figure(a) - mean).powi(2)).sum();
-        (mean, (squares / (all.len().max(2) - 1) as f64).sqrt())
-    })
-}
-
 fn table(figures: &Figures) -> String {
     let mut text = "method,features,context,accuracy,accuracy_sd,nmi,nmi_sd,ari,ari_sd\n".to_owned();
     for (Method { name, features, context, .. }, all) in figures {
-        let fields = moments(all).map(|(mean, deviation)| format!("{mean:.4},{deviation:.4}"));
+        let fields = Agreement::spread(all).map(|(mean, deviation)| format!("{mean:.4},{deviation:.4}"));
         let context = if *context { "yes" } else { "no" };
         text.extend([name, ",", features, ",", context, ",", &fields.join(","), "\n"]);
     }
@@ -257,10 +247,10 @@ fn table(figures: &Figures) -> String {
 fn verdicts(figures: &Figures) -> Vec<String> {
     let Some((_, ours)) = figures.iter().find(|(method, _)| method.ours && method.context) else { return Vec::new() };
     let compare = |context: bool, index: usize, name: &str| {
-        let (own, own_deviation) = moments(ours)[index];
+        let (own, own_deviation) = Agreement::spread(ours)[index];
         let others = figures.iter().filter(|(method, _)| !method.ours && method.context == context);
         let ahead = |(method, all): (&Method, &Vec<Agreement>)| {
-            let (mean, deviation) = moments(all)[index];
+            let (mean, deviation) = Agreement::spread(all)[index];
             (own - mean - deviation.max(own_deviation), mean, deviation, method.name, method.features)
         };
         let (ahead, mean, deviation, method, features) = others.map(ahead).min_by(|a, b| a.0.total_cmp(&b.0))?;

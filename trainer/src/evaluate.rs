@@ -204,17 +204,9 @@ fn row(method: Method, clusters: u32, samples: &Samples, found: &[Labels]) -> Op
         Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None, bic_error: None };
     let agreement = samples.classes.as_ref().map(|classes| {
         let all: Vec<Agreement> = found.iter().map(|labels| Agreement::new(classes, labels)).collect();
-        let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
-        figures.map(|figure| moments(&all.iter().map(figure).collect::<Vec<_>>()))
+        Agreement::spread(&all)
     });
     Some(Row { method, evidence, agreement })
-}
-
-/// Mean and standard deviation (of the sample: over n − 1; 0 for one value).
-fn moments(values: &[f64]) -> (f64, f64) {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (mean, (squares / (values.len().max(2) - 1) as f64).sqrt())
 }
 
 /// `7` or `2-20`.
@@ -299,11 +291,5 @@ mod tests {
         for text in ["1", "5-3", "a", "2-", "-3", ""] {
             assert!(range(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn moments_are_those_of_a_sample() {
-        assert_eq!(moments(&[1.0, 2.0, 3.0]), (2.0, 1.0));
-        assert_eq!(moments(&[4.0]), (4.0, 0.0));
     }
 }

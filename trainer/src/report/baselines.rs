@@ -68,12 +68,7 @@ fn method(name: &str, features: &str, points: &Points, fits: &[Vec<i64>], classe
     let indices = indices(points, &labels).ok().and_then(|all| Indices::mean(&all));
     let agreement = classes.map(|classes| {
         let all: Vec<Agreement> = labels.iter().map(|labels| Agreement::new(classes, labels)).collect();
-        let figures: [fn(&Agreement) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];
-        figures.map(|figure| {
-            let mean = all.iter().map(figure).sum::<f64>() / all.len() as f64;
-            let squares: f64 = all.iter().map(|a| (figure(a) - mean).powi(2)).sum();
-            Spread { mean, deviation: Some((squares / (all.len() - 1) as f64).sqrt()) }
-        })
+        Agreement::spread(&all).map(|(mean, deviation)| Spread { mean, deviation: Some(deviation) })
     });
     Method { method: name.to_owned(), features: features.to_owned(), indices, agreement }
 }
