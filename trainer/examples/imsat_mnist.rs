@@ -29,9 +29,9 @@ struct Cli {
     /// Digits, from the first.
     #[arg(long, default_value_t = 60_000)]
     samples: usize,
-    /// Seeds: 1 to this.
-    #[arg(long, default_value_t = 3)]
-    seeds: u64,
+    /// Seeds, one fit each.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    seeds: Vec<u64>,
     /// Epochs; 50 as published.
     #[arg(long, default_value_t = ImsatConfig::default().epochs)]
     epochs: u32,
@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
     ensure!(pixels.size()[0] >= i64::from(config.batch), "--samples: at least one batch of {}", config.batch);
     let mut stdout = io::stdout();
     let mut accuracies = Vec::new();
-    for seed in 1..=cli.seeds {
+    for &seed in &cli.seeds {
         let begun = Instant::now();
         let measure = |clusterer: &_| -> anyhow::Result<Agreement> {
             Ok(Agreement::new(&digits, &Labels::new(&assign(clusterer, &pixels)?)))
