@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     tch::set_num_threads(cli.cpu_threads);
     let (pixels, digits) = digits(&cli.data, cli.samples)?;
     let pixels = pixels.to_device(device);
-    let config = ImsatConfig { epochs: cli.epochs, ..ImsatConfig::default() };
+    let config = ImsatConfig { epochs: cli.epochs, ..ImsatConfig::published() };
     ensure!(pixels.size()[0] >= i64::from(config.batch), "--samples: at least one batch of {}", config.batch);
     let mut stdout = io::stdout();
     let mut accuracies = Vec::new();

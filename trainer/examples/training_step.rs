@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("autoencoder {:.6}", seconds(steps, device, autoencoder_step));
 
     let store = VarStore::new(device);
-    let hidden: Vec<i64> = config.imsat.hidden.iter().copied().map(i64::from).collect();
+    let hidden: Vec<i64> = ImsatConfig::published().hidden.iter().copied().map(i64::from).collect();
     let clusterer = Clusterer::new(&store.root(), latent_dim, &hidden, CLUSTERS);
     let mut adam = Adam::new(&store, "", config.imsat.learning_rate);
     let latent = Tensor::randn([batch, latent_dim], (Kind::Float, device));

@@ -36,6 +36,12 @@ impl Agreement {
         }
     }
 
+    /// Mean of figures of disjoint samples, one set of them for each; `all` is not empty.
+    pub fn mean(all: &[Self]) -> Self {
+        let mean = |figure: fn(&Self) -> f64| all.iter().map(figure).sum::<f64>() / all.len() as f64;
+        Self { accuracy: mean(|a| a.accuracy), nmi: mean(|a| a.nmi), ari: mean(|a| a.ari), purity: mean(|a| a.purity) }
+    }
+
     /// Mean and standard deviation (of the sample: over n − 1; 0 for one) of accuracy, NMI and ARI over several fits.
     pub fn spread(all: &[Self]) -> [(f64, f64); 3] {
         let figures: [fn(&Self) -> f64; 3] = [|a| a.accuracy, |a| a.nmi, |a| a.ari];

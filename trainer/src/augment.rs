@@ -14,8 +14,6 @@ use crate::error::TrainError;
 
 /// Grey values count from 1, so that black has a finite optical density; one above the brightest transmits everything.
 const WHITE: f64 = 256.0;
-/// A section is stained stronger or weaker as a whole; single planes, and so the hue, vary by this share of it.
-const HUE_SHARE: f64 = 0.5;
 /// Planes of one stain: red, green, blue.
 const PLANES_PER_STAIN: usize = 3;
 
@@ -57,7 +55,7 @@ impl View {
         let (turns, mirrored) = (generator.random_range(0..4u8), generator.random::<bool>());
         let shift = (generator.random_range(-most..=most), generator.random_range(-most..=most));
         let stain = (0..planes.div_ceil(PLANES_PER_STAIN))
-            .flat_map(|_| stain_curves(config.stain_jitter, generator))
+            .flat_map(|_| stain_curves(config, generator))
             .take(planes)
             .collect();
         Self { turns: if config.rotations { turns } else { 0 }, mirrored: config.flips && mirrored, shift, stain }
@@ -95,13 +93,16 @@ fn reflected(at: i64, side: i64) -> i64 {
     last - (last - at.abs()).abs()
 }
 
-/// Three curves over grey values: the optical density of one stain's planes is scaled by a common factor and by one of their
-/// own, both normally distributed around 1.
-fn stain_curves(jitter: f64, generator: &mut ChaCha8Rng) -> [[u8; 256]; PLANES_PER_STAIN] {
+/// Three curves over grey values: the optical density of one stain's planes is scaled by a common factor (it is stained stronger
+/// or weaker) and by one of their own (hue, white balance), both normally distributed around 1. The factors of the planes have
+/// mean 1, so that hue does not change strength.
+fn stain_curves(config: &AugmentConfig, generator: &mut ChaCha8Rng) -> [[u8; 256]; PLANES_PER_STAIN] {
     let mut factor = |deviation: f64| 1.0 + deviation * normal(generator);
-    let strength = factor(jitter);
-    [(); PLANES_PER_STAIN].map(|()| {
-        let scale = (strength * factor(jitter * HUE_SHARE)).max(0.0);
+    let strength = factor(config.stain_jitter);
+    let hues = [(); PLANES_PER_STAIN].map(|()| factor(config.hue_jitter));
+    let mean = hues.iter().sum::<f64>() / PLANES_PER_STAIN as f64;
+    hues.map(|hue| {
+        let scale = (strength * (hue + 1.0 - mean)).max(0.0);
         std::array::from_fn(|grey| {
             let density = -((grey as f64 + 1.0) / WHITE).ln();
             (WHITE * (-density * scale).exp() - 1.0).round().clamp(0.0, 255.0) as u8

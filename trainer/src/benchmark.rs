@@ -1,8 +1,8 @@
 //! The `benchmark` command: labelled images are clustered without their labels, by the whole method and by what it has to
 //! beat, on the same patches.
 //!
-//! Images are parted by where they come from; everything is fitted to the patches of one part and judged on those of the
-//! other. Every method is told the number of classes and nothing else of them. Training takes a number of steps that does not
+//! Images are parted into folds by where they come from; everything is fitted to the patches of all folds but one and judged on
+//! those of that one, in turn, so that every image is judged by fits that never saw it. Every method is told the number of classes and nothing else of them. Training takes a number of steps that does not
 //! depend on how many images there are.
 
 mod labelled;
@@ -65,15 +65,19 @@ pub struct BenchmarkCommand {
     /// Number of clusters; without it: the number of classes.
     #[arg(long)]
     pub clusters: Option<u32>,
-    /// Fits of every method, each with a parting of its own: seeds 1 to this.
+    /// Repetitions, each with a parting into folds of its own: seeds 1 to this.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
-    /// Share of the images that is kept for judging.
-    #[arg(long, default_value_t = 0.3)]
-    pub judged: f64,
+    /// Folds of images: each is judged by a fit to the others, so that every image is judged once a seed.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
+    pub folds: u32,
     /// Most patches that are fitted to, and that are judged by.
     #[arg(long, default_value_t = 6000)]
     pub most_patches: usize,
+    /// Configuration of the method (TOML): how views are made, the clusterer, the losses' weights, the context. Slides, patches,
+    /// widths and epochs in it have no say here.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
     /// Where to compute: cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -114,12 +118,19 @@ impl BenchmarkCommand {
         let rules =
             Rules { class: self.class.clone(), parent: self.parent.clone(), same: self.same.iter().cloned().collect() };
         let images = LabelledImages::find(&self.images, &rules)?;
+        let base = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let classes = images.classes.len();
         tracing::info!("{} images of {classes} classes: {}", images.images.len(), images.classes.join(", "));
         let mut figures = Figures::new();
         for seed in 1..=self.seeds {
-            for (method, agreement) in self.once(&images, seed, device, &interrupted)? {
-                figures.entry(method).or_default().push(agreement);
+            let mut of_folds = Figures::new();
+            for parts in images.folds(self.folds as usize, seed) {
+                for (method, agreement) in self.once(&images, parts, &base, seed, device, &interrupted)? {
+                    of_folds.entry(method).or_default().push(agreement);
+                }
+            }
+            for (method, agreements) in of_folds {
+                figures.entry(method).or_default().push(Agreement::mean(&agreements));
             }
             if let Some(ours) = figures.iter().find(|(method, _)| method.ours && method.context) {
                 let last = ours.1[ours.1.len() - 1];
@@ -133,22 +144,23 @@ impl BenchmarkCommand {
         Ok(())
     }
 
-    /// Every method once.
+    /// Every method once, fitted to some images and judged by others.
     fn once(
         &self,
         images: &LabelledImages,
+        [fitted, judged]: [Vec<LabelledImage>; 2],
+        base: &Config,
         seed: u64,
         device: Device,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Vec<(Method, Agreement)>, TrainError> {
-        let [fitted, judged] = images.part(self.judged, seed);
         let cut = |images: &[LabelledImage]| LabelledPatches::cut(images, self.patch_px, self.most_patches, seed);
         let (fitted, judged) = (cut(&fitted)?, cut(&judged)?);
         let classes = Labels::new(&judged.class);
         let clusters = self.clusters.unwrap_or(images.classes.len() as u32);
         let set = PatchSet { train: fitted.patches, held_out: judged.patches, sets: Vec::new() };
         tracing::info!("seed {seed}: fitting to {} patches, judging by {}", set.train.count(), set.held_out.count());
-        let config = self.settings(clusters, set.train.count() as u32, seed);
+        let config = self.settings(base, clusters, set.train.count() as u32, seed);
         config.validate().map_err(|reason| TrainError::Config { path: self.images.clone(), reason })?;
         let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted };
         let mut found = Vec::new();
@@ -163,7 +175,7 @@ impl BenchmarkCommand {
         };
 
         let alone = Config {
-            augment: AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, neighbours: 0.0 },
+            augment: AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, hue_jitter: 0.0, neighbours: 0.0 },
             ..config.clone()
         };
         let raw = [raw_colour_statistics(&set.train)?, raw_colour_statistics(&set.held_out)?];
@@ -189,26 +201,25 @@ impl BenchmarkCommand {
         Ok(found)
     }
 
-    fn settings(&self, clusters: u32, patches: u32, seed: u64) -> Config {
+    fn settings(&self, base: &Config, clusters: u32, patches: u32, seed: u64) -> Config {
         // As the default's, smaller where there are fewer patches, and enough for the marginal entropy.
         let batch = |usual: u32| usual.max(8 * clusters).min(patches);
         let epochs = |steps: u32, batch: u32| steps.div_ceil((patches / batch).max(1));
-        let defaults = Config::default();
-        let (a, c, j) = (batch(defaults.autoencoder.batch), batch(defaults.imsat.batch), batch(128));
+        let (a, c, j) = (batch(base.autoencoder.batch), batch(base.imsat.batch), batch(128));
         Config {
             seed,
             clusters,
             cpu_threads: self.cpu_threads,
-            patches: PatchConfig { patch_px: self.patch_px, stride_px: self.patch_px, ..defaults.patches.clone() },
+            patches: PatchConfig { patch_px: self.patch_px, stride_px: self.patch_px, ..base.patches.clone() },
             autoencoder: AutoencoderConfig {
                 widths: WIDTHS.to_vec(),
                 batch: a,
                 epochs: epochs(STEPS[0], a),
-                ..defaults.autoencoder.clone()
+                ..base.autoencoder.clone()
             },
-            imsat: ImsatConfig { batch: c, epochs: epochs(STEPS[1], c), ..defaults.imsat.clone() },
-            joint: JointConfig { batch: j, epochs: epochs(STEPS[2], j), ..defaults.joint.clone() },
-            ..defaults
+            imsat: ImsatConfig { batch: c, epochs: epochs(STEPS[1], c), ..base.imsat.clone() },
+            joint: JointConfig { batch: j, epochs: epochs(STEPS[2], j), ..base.joint.clone() },
+            ..base.clone()
         }
     }
 }

@@ -85,13 +85,15 @@ pub struct AugmentConfig {
     pub flips: bool,
     pub shift_px: u32,
     pub stain_jitter: f64,
+    pub hue_jitter: f64,
     pub neighbours: f64,
 }
 
 impl AugmentConfig {
     /// Whether another view of a patch can differ from it.
     pub fn changes(&self) -> bool {
-        self.rotations || self.flips || self.shift_px > 0 || self.stain_jitter > 0.0 || self.neighbours > 0.0
+        let amounts = [self.stain_jitter, self.hue_jitter, self.neighbours];
+        self.rotations || self.flips || self.shift_px > 0 || amounts.iter().any(|&amount| amount > 0.0)
     }
 }
 
@@ -124,6 +126,7 @@ pub struct ImsatConfig {
     pub radius_factor: f64,
     pub neighbour: u32,
     pub views: u32,
+    pub view_weight: f64,
 }
 
 /// Fine-tuning of both together.
@@ -186,7 +189,7 @@ impl Default for Patches {
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        Self { rotations: true, flips: true, shift_px: 8, stain_jitter: 0.05, neighbours: 0.5 }
+        Self { rotations: true, flips: true, shift_px: 8, stain_jitter: 0.03, hue_jitter: 0.1, neighbours: 0.0 }
     }
 }
 
@@ -207,7 +210,7 @@ impl Default for AutoencoderConfig {
 impl Default for ImsatConfig {
     fn default() -> Self {
         Self {
-            hidden: vec![1200, 1200],
+            hidden: Vec::new(),
             epochs: 50,
             batch: 250,
             learning_rate: 0.002,
@@ -217,6 +220,7 @@ impl Default for ImsatConfig {
             radius_factor: 0.25,
             neighbour: 10,
             views: 8,
+            view_weight: 0.0,
         }
     }
 }
@@ -229,14 +233,19 @@ impl Default for JointConfig {
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        Self { clusters: ClusterRange { first: 2, last: 20 }, seeds: 3, hidden: vec![128, 128], epochs: 40 }
+        Self { clusters: ClusterRange { first: 2, last: 20 }, seeds: 3, hidden: Vec::new(), epochs: 40 }
     }
 }
 
 impl ImsatConfig {
+    /// As in Hu et al. 2017: two hidden layers.
+    pub fn published() -> Self {
+        Self { hidden: vec![1200, 1200], ..Self::default() }
+    }
+
     /// Of the loss's terms.
     pub fn weights(&self) -> Weights {
-        Weights { lambda: self.lambda, mu: self.mu, xi: self.xi }
+        Weights { lambda: self.lambda, mu: self.mu, xi: self.xi, view: self.view_weight }
     }
 }
 
@@ -275,7 +284,6 @@ impl Config {
         positive("imsat.epochs", self.imsat.epochs)?;
         positive("imsat.neighbour", self.imsat.neighbour)?;
         require(!widths.is_empty(), || "autoencoder.widths is empty".to_owned())?;
-        require(!self.imsat.hidden.is_empty(), || "imsat.hidden is empty".to_owned())?;
         for &width in widths.iter().chain(&self.imsat.hidden) {
             within("a value of autoencoder.widths or imsat.hidden", width, 1, 1 << 14)?;
         }
@@ -285,12 +293,15 @@ impl Config {
             let count = widths.len();
             format!("patches.patch_px = {side} cannot be halved {count} times, once per autoencoder width")
         })?;
-        let AugmentConfig { shift_px, stain_jitter, neighbours, .. } = self.augment;
+        let AugmentConfig { shift_px, stain_jitter, hue_jitter, neighbours, .. } = self.augment;
         require(shift_px < side, || {
             format!("augment.shift_px = {shift_px} must be less than patches.patch_px = {side}")
         })?;
-        for (key, value, most) in [("augment.stain_jitter", stain_jitter, 0.5), ("augment.neighbours", neighbours, 1.0)]
-        {
+        for (key, value, most) in [
+            ("augment.stain_jitter", stain_jitter, 0.5),
+            ("augment.hue_jitter", hue_jitter, 0.5),
+            ("augment.neighbours", neighbours, 1.0),
+        ] {
             require((0.0..=most).contains(&value), || format!("{key} = {value} must lie between 0 and {most}"))?;
         }
         positive("imsat.views", self.imsat.views)?;
@@ -303,6 +314,7 @@ impl Config {
         for (key, value) in [
             ("autoencoder.invariance_weight", self.autoencoder.invariance_weight),
             ("autoencoder.redundancy_weight", self.autoencoder.redundancy_weight),
+            ("imsat.view_weight", self.imsat.view_weight),
         ] {
             require(value.is_finite() && value >= 0.0, || format!("{key} = {value} must be 0 or above"))?;
         }
@@ -332,8 +344,7 @@ impl Config {
         within("the last number of sweep.clusters", clusters.last, 3, MAX_CLUSTERS)?;
         within("sweep.seeds", *seeds, 2, 1000)?;
         positive("sweep.epochs", *epochs)?;
-        require(!hidden.is_empty(), || "sweep.hidden is empty".to_owned())?;
-        hidden.iter().try_for_each(|&width| within("a value of sweep.hidden", width, 1, 1 << 14))
+            hidden.iter().try_for_each(|&width| within("a value of sweep.hidden", width, 1, 1 << 14))
     }
 
     fn validate_inputs(&self) -> Result<(), String> {
@@ -378,6 +389,11 @@ impl Config {
             min_tissue_fraction,
             missing_stain_fill: MISSING_STAIN_FILL,
         }
+    }
+
+    /// Whether clusters, and not only latents, are made to agree between views.
+    pub(crate) fn views_decide(&self) -> bool {
+        self.augment.changes() && self.imsat.view_weight > 0.0
     }
 
     /// How far apart patches are neighbours, in model pixels: those side by side are, and those across a corner.
@@ -488,7 +504,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_key_and_reason() {
         type Spoil = fn(&mut Config);
-        let cases: [(Spoil, &str); 17] = [
+        let cases: [(Spoil, &str); 16] = [
             (|c| c.sets.clear(), "sets is empty"),
             (|c| c.sets[0].held_out = true, "none is left to train on"),
             (|c| c.stains.clear(), "stains is empty"),
@@ -502,7 +518,6 @@ mod tests {
             (|c| (c.clusters, c.imsat.batch) = (8, 60), "less than 8 patches per cluster (64)"),
             (|c| c.imsat.batch = 159, "less than 8 patches per cluster (160)"),
             (|c| c.sweep.seeds = 1, "sweep.seeds = 1"),
-            (|c| c.sweep.hidden.clear(), "sweep.hidden is empty"),
             (|c| c.imsat.mu = -1.0, "imsat.mu"),
             (|c| c.joint.learning_rate = f64::INFINITY, "joint.learning_rate"),
             (|c| c.autoencoder.widths.clear(), "widths is empty"),

@@ -189,7 +189,7 @@ fn cluster(method: Method, samples: &Samples, device: Device, clusters: u32, see
         Method::Mixture => mixture(&samples.points, clusters as usize, seed)?.cluster,
         Method::Imsat => {
             let vectors = samples.vectors.to_device(device);
-            let clusterer = fit_vectors(&vectors, clusters, &ImsatConfig::default(), seed, &mut |_, _| ());
+            let clusterer = fit_vectors(&vectors, clusters, &ImsatConfig::published(), seed, &mut |_, _| ());
             assign(&clusterer, &vectors)?
         }
     };

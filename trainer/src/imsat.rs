@@ -82,6 +82,8 @@ pub struct Weights {
     pub mu: f64,
     /// ξ: length of the probe with which the adversarial direction is found.
     pub xi: f64,
+    /// Weight of the divergence between views against R_VAT; 0: other views have no say.
+    pub view: f64,
 }
 
 /// The terms of one batch's loss, scalars.
@@ -98,9 +100,13 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// `R + λ·[H(Y|X) − μ·H(Y)]`, R being R_VAT or, with another view, the mean of both divergences: λ then means the same.
+    /// `R + λ·[H(Y|X) − μ·H(Y)]`, R being R_VAT or, with another view, the weighted mean of both divergences: λ then means
+    /// the same.
     pub fn loss(&self, weights: &Weights) -> Tensor {
-        let consistency = self.view.as_ref().map_or_else(|| self.vat.shallow_clone(), |view| (&self.vat + view) / 2.0);
+        let consistency = self.view.as_ref().map_or_else(
+            || self.vat.shallow_clone(),
+            |view| (&self.vat + view * weights.view) / (1.0 + weights.view),
+        );
         consistency + (&self.conditional_entropy - &self.marginal_entropy * weights.mu) * weights.lambda
     }
 }

@@ -3,7 +3,7 @@ use rand::SeedableRng;
 use tch::{Device, IndexOp};
 
 const OFF: AugmentConfig =
-    AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, neighbours: 0.0 };
+    AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, hue_jitter: 0.0, neighbours: 0.0 };
 
 fn generator() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(3)
@@ -56,8 +56,9 @@ fn a_shift_moves_the_patch_and_reflects_it_at_the_edge() {
 #[test]
 fn stain_jitter_scales_optical_density_and_leaves_glass_and_order_alone() {
     let mut generator = generator();
+    let config = AugmentConfig { stain_jitter: 0.1, hue_jitter: 0.05, ..OFF };
     for _ in 0..100 {
-        for curve in stain_curves(0.1, &mut generator) {
+        for curve in stain_curves(&config, &mut generator) {
             assert_eq!(curve[255], 255, "glass");
             assert!(curve.windows(2).all(|pair| pair[0] <= pair[1]), "order");
             // One factor on every density: that of grey 127 is ln 2.

@@ -89,10 +89,11 @@ impl LabelledImages {
         Ok(Self { images: images.collect(), classes })
     }
 
-    /// Parts the images by parent, the same share of every class's parents: those to fit on, those to judge by.
-    pub fn part(&self, judged: f64, seed: u64) -> [Vec<LabelledImage>; 2] {
+    /// Parts the images by parent into so many folds, in which every class has the same share of its parents. For each fold:
+    /// the images of the others, to fit on, and its own, to judge by.
+    pub fn folds(&self, count: usize, seed: u64) -> Vec<[Vec<LabelledImage>; 2]> {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        let mut apart = Vec::new();
+        let mut fold_of = BTreeMap::new();
         for class in 0..self.classes.len() {
             let mut parents: Vec<&String> =
                 self.images.iter().filter(|image| image.class == class).map(|image| &image.parent).collect();
@@ -100,11 +101,15 @@ impl LabelledImages {
             parents.sort();
             parents.dedup();
             parents.shuffle(&mut generator);
-            let count = ((parents.len() as f64 * judged).round() as usize).clamp(1, parents.len().max(2) - 1);
-            apart.extend(parents.into_iter().take(count));
+            // Where a class stops in one round of folds, the next goes on.
+            let first = fold_of.len();
+            fold_of.extend(parents.into_iter().enumerate().map(|(i, parent)| (parent, (first + i) % count)));
         }
-        let (judged, fitted) = self.images.iter().cloned().partition(|image| apart.contains(&&image.parent));
-        [fitted, judged]
+        let part = |fold| {
+            let (judged, fitted) = self.images.iter().cloned().partition(|image| fold_of.get(&image.parent) == Some(&fold));
+            [fitted, judged]
+        };
+        (0..count).map(part).collect()
     }
 }
 

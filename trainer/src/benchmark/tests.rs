@@ -28,7 +28,8 @@ fn command(folder: &Path) -> BenchmarkCommand {
         patch_px: 16,
         clusters: None,
         seeds: 2,
-        judged: 0.3,
+        folds: 2,
+        config: None,
         most_patches: 6000,
         device: "cpu".to_owned(),
         cpu_threads: 1,
@@ -58,11 +59,10 @@ fn images_of_one_parent_stay_together_and_every_class_is_on_both_sides() {
     let parent = Some(Regex::new(r"/(case\d)_").expect("a rule"));
     let found =
         LabelledImages::find(folder.path(), &Rules { class: None, parent, same: BTreeMap::new() }).expect("found");
-    for seed in 0..20 {
-        let parts = found.part(0.3, seed);
+    for parts in (0..20).flat_map(|seed| found.folds(2, seed)) {
         let parents = parts.each_ref().map(|part| part.iter().map(|i| i.parent.clone()).collect::<BTreeSet<_>>());
         assert!(parents[0].is_disjoint(&parents[1]));
-        assert_eq!(parts[0].len() + parts[1].len(), 24);
+        assert_eq!(parts.each_ref().map(Vec::len), [12, 12]);
         for part in &parts {
             assert_eq!(part.iter().map(|image| image.class).collect::<BTreeSet<_>>().len(), 3);
         }

@@ -63,7 +63,7 @@ impl Run<'_> {
         let imsat = &self.config.imsat;
         let values = self.encoded(&|patches| Ok(patches))?;
         let radius = neighbour_distance(&values, i64::from(imsat.neighbour)) * imsat.radius_factor;
-        let wanted = if phase == Phase::Clusterer && self.config.augment.changes() { imsat.views } else { 0 };
+        let wanted = if phase == Phase::Clusterer && self.config.views_decide() { imsat.views } else { 0 };
         let view = |view: u32| {
             let generator = std::cell::RefCell::new(stream(self.config.seed, index, VIEW_STREAMS + view));
             self.encoded(&|patches| augment::views(&patches, &self.config.augment, &mut generator.borrow_mut()))
@@ -170,7 +170,8 @@ impl Run<'_> {
         let invariance = view.as_ref().map(|view| invariance_loss(&latent, view, redundancy_weight));
         let terms = latents.map(|all| {
             let radius = all.radius.index_select(0, &on_device(batch.indices));
-            imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights, &latent.randn_like())
+            let view = view.as_ref().filter(|_| config.views_decide());
+            imsat::terms(&self.networks.clusterer, &latent, view, &radius, &weights, &latent.randn_like())
         });
         let joint = &config.joint;
         let own = if terms.is_some() { &error * joint.reconstruction_weight } else { error.shallow_clone() };

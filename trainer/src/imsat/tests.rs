@@ -5,7 +5,7 @@ use tch::{Device, IndexOp};
 use crate::adam::Adam;
 use crate::testing::seeded;
 
-const WEIGHTS: Weights = Weights { lambda: 0.1, mu: 4.0, xi: 10.0 };
+const WEIGHTS: Weights = Weights { lambda: 0.1, mu: 4.0, xi: 10.0, view: 1.0 };
 
 fn matrix(rows: &[&[f64]]) -> Tensor {
     Tensor::from_slice2(rows).to_kind(Kind::Float)
