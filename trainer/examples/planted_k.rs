@@ -46,7 +46,8 @@ fn main() -> anyhow::Result<()> {
         }
         let counts = counts(&truths[fields[0]], fields[1].parse()?, fields[2].parse()?, args.patch_px);
         // Glass is no kind.
-        let (kind, count) = (1..256).map(|kind| (kind, counts[kind])).max_by_key(|&(_, count)| count).unwrap_or((0, 0));
+        let most = (1..256).map(|kind| (kind, counts[kind])).max_by_key(|&(_, count)| count);
+        let Some((kind, count)) = most.filter(|&(_, count)| count > 0) else { continue };
         kinds.push(kind as i64);
         clusters.push(fields[3].parse::<i64>()?);
         pure.push(count * 10 >= args.patch_px * args.patch_px * 9);

@@ -11,7 +11,7 @@ use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
 use tissuemap_trainer::adam::Adam;
 use tissuemap_trainer::autoencoder::{Autoencoder, Shape};
-use tissuemap_trainer::config::Config;
+use tissuemap_trainer::config::{Config, ImsatConfig};
 use tissuemap_trainer::device;
 use tissuemap_trainer::imsat::{Clusterer, neighbour_distance, terms};
 use tissuemap_trainer::layers::Mode;

@@ -4,13 +4,14 @@
 //! Views are made from uint8 to uint8, before normalisation, on the CPU and from a generator of one's own, so that they are
 //! the same on every device and leave libtorch's random numbers alone.
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::config::AugmentConfig;
 use crate::error::TrainError;
+use crate::random::normals;
 
 /// Grey values count from 1, so that black has a finite optical density; one above the brightest transmits everything.
 const WHITE: f64 = 256.0;
@@ -97,23 +98,17 @@ fn reflected(at: i64, side: i64) -> i64 {
 /// or weaker) and by one of their own (hue, white balance), both normally distributed around 1. The factors of the planes have
 /// mean 1, so that hue does not change strength.
 fn stain_curves(config: &AugmentConfig, generator: &mut ChaCha8Rng) -> [[u8; 256]; PLANES_PER_STAIN] {
-    let mut factor = |deviation: f64| 1.0 + deviation * normal(generator);
-    let strength = factor(config.stain_jitter);
-    let hues = [(); PLANES_PER_STAIN].map(|()| factor(config.hue_jitter));
-    let mean = hues.iter().sum::<f64>() / PLANES_PER_STAIN as f64;
-    hues.map(|hue| {
-        let scale = (strength * (hue + 1.0 - mean)).max(0.0);
+    let drawn: Vec<f64> = normals(generator).take(1 + PLANES_PER_STAIN).map(f64::from).collect();
+    let strength = 1.0 + config.stain_jitter * drawn[0];
+    let mean = drawn[1..].iter().sum::<f64>() / PLANES_PER_STAIN as f64;
+    std::array::from_fn(|plane| {
+        let hue = 1.0 + config.hue_jitter * (drawn[1 + plane] - mean);
+        let scale = (strength * hue).max(0.0);
         std::array::from_fn(|grey| {
             let density = -((grey as f64 + 1.0) / WHITE).ln();
             (WHITE * (-density * scale).exp() - 1.0).round().clamp(0.0, 255.0) as u8
         })
     })
-}
-
-/// A standard normal number (Box & Muller 1958).
-fn normal(generator: &mut impl Rng) -> f64 {
-    let (radius, angle): (f64, f64) = (generator.random(), generator.random());
-    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use crate::{device, interrupt};
 
 /// Steps of the autoencoder alone, of the clusterer, of both. Chosen for the time that five partings take on two cores; that
 /// more would not help is not measured.
-const STEPS: [u32; 3] = [400, 600, 80];
+const STEPS: [u32; 3] = [250, 500, 40];
 /// Half the default's widths, a quarter of its work, for the same reason.
 const WIDTHS: [u32; 4] = [16, 32, 64, 64];
 /// Principal components of the pixels.

@@ -1,11 +1,11 @@
 //! The number of clusters, chosen by evidence.
 //!
-//! **By likelihood**, where it is known: Gaussian mixtures with so many components are fitted to the leading principal
+//! **By likelihood**, where it is known. Gaussian mixtures with 2, 3, … components are fitted to the leading principal
 //! components of the latent space and compared by the Bayesian information criterion (Schwarz 1978; Fraley & Raftery 1998):
-//! a component more must raise the likelihood by more than its parameters cost. Of the candidates that are within one
-//! standard error of the lowest (of the sum of differences of their patches' log-likelihoods, as in Vuong 1989), the fewest
-//! clusters are chosen, by the rule of Breiman et al. 1984: what follows are components for patches on borders between
-//! two kinds of tissue.
+//! a component more must raise the likelihood by more than its parameters cost. A component is a kind of tissue only where
+//! it forms regions on the slides ([`crate::coherence::regions`]): patches across a border between two kinds look like
+//! neither, and make a component or two of their own that lie nowhere in one piece. A candidate stands for the mixtures
+//! with so many kinds, and the one with the lowest BIC is chosen.
 //!
 //! **By rank** otherwise. No index of a clustering can be trusted alone: each has shapes of clusters that it likes, and their
 //! scales cannot be compared. So they vote. For each criterion the candidates are ranked from best to worst, and the rank is
@@ -45,15 +45,16 @@ pub struct Evidence {
     pub coherence: Option<f64>,
     /// Lowest BIC of Gaussian mixtures with so many components ([`crate::baselines::mixture::Mixture::bic`]).
     pub bic: Option<f64>,
-    /// Standard error of the distance between this BIC and the lowest of all candidates.
-    pub bic_error: Option<f64>,
+    /// How many components of that mixture form regions ([`crate::coherence::regions`]).
+    pub regions: Option<u32>,
 }
 
 /// What a choice goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// BIC of mixtures. Scores: half of what its distance to the lowest exceeds one standard error by, per sample, in nats.
+    /// BIC of mixtures. Scores: half of the distance to the lowest of all, per sample, in nats; that of the worst mixture
+    /// where no mixture has so many kinds.
     Likelihood,
     /// Mean rank. Scores: 0, best by every criterion, … 1, worst by every criterion.
     Rank,
@@ -104,13 +105,18 @@ fn hundredths(value: f64) -> f64 {
 }
 
 /// Chooses among `candidates`, whose evidence is of so many `samples`: by likelihood where every candidate has its
-/// figure, otherwise by rank. None without candidates.
+/// figures and one of them is met, otherwise by rank. None without candidates.
 pub fn choose(candidates: &[Evidence], samples: usize) -> Option<Choice> {
-    let known = candidates.iter().map(|e| e.bic.zip(e.bic_error)).collect::<Option<Vec<(f64, f64)>>>();
+    let known = candidates.iter().map(|e| e.bic.zip(e.regions)).collect::<Option<Vec<(f64, u32)>>>();
+    let known = known.filter(|known| candidates.iter().any(|e| known.iter().any(|&(_, kinds)| kinds == e.clusters)));
     let Some(known) = known else { return choose_by_rank(candidates) };
-    let lowest = known.iter().map(|(bic, _)| *bic).fold(f64::INFINITY, f64::min);
-    let excess = |(bic, error): &(f64, f64)| 0.5 * (bic - lowest - error).max(0.0) / samples as f64;
-    lowest_of(candidates, known.iter().map(excess).collect(), Rule::Likelihood)
+    let extreme = |pick: fn(f64, f64) -> f64| known.iter().map(|(bic, _)| *bic).reduce(pick).unwrap_or(0.0);
+    let (lowest, highest) = (extreme(f64::min), extreme(f64::max));
+    let score = |e: &Evidence| {
+        let of_so_many = known.iter().filter(|(_, kinds)| *kinds == e.clusters);
+        0.5 * (of_so_many.map(|(bic, _)| *bic).fold(highest, f64::min) - lowest) / samples as f64
+    };
+    lowest_of(candidates, candidates.iter().map(score).collect(), Rule::Likelihood)
 }
 
 /// Chooses by rank alone. A group counts only if every candidate has its figures.
@@ -183,7 +189,7 @@ mod tests {
                 stability: stability(&fits),
                 coherence: None,
                 bic: Some(bic),
-                bic_error: Some(0.0),
+                regions: Some(clusters),
             }
         };
         (2..=20).map(evidence).collect()
@@ -205,20 +211,21 @@ mod tests {
     }
 
     #[test]
-    fn likelihood_goes_before_ranks_where_all_candidates_have_it() {
-        let with = |clusters, good, bic| Evidence { bic, bic_error: Some(4.0), ..evidence(clusters, good, 0.5) };
-        let known = [with(2, 9.0, Some(140.0)), with(3, 1.0, Some(100.0)), with(4, 0.0, Some(110.0))];
+    fn a_candidate_stands_for_the_mixtures_with_so_many_kinds() {
+        let with = |clusters, bic, regions| Evidence {
+            bic: Some(bic),
+            regions,
+            ..evidence(clusters, 9.0 - f64::from(clusters), 0.5)
+        };
+        // Three and four components are three kinds, the fourth lies between them; five are four; none are five.
+        let known =
+            [with(2, 140.0, Some(2)), with(3, 110.0, Some(3)), with(4, 100.0, Some(3)), with(5, 130.0, Some(4))];
         let choice = choose(&known, 10).expect("choice");
-        assert_eq!((choice.rule, choice.clusters, choice.next, choice.margin), (Rule::Likelihood, 3, Some(4), 0.3));
-        assert_eq!(choice.scores, [1.8, 0.0, 0.3]);
-        let close = [with(2, 1.0, Some(103.0)), known[1]];
-        assert_eq!(
-            choose(&close, 10).map(|choice| (choice.clusters, choice.margin)),
-            Some((2, 0.0)),
-            "fewest of equals"
-        );
-        let partly = [known[0], with(3, 1.0, None)];
-        assert_eq!(choose(&partly, 10).map(|choice| (choice.rule, choice.clusters)), Some((Rule::Rank, 2)));
+        assert_eq!((choice.rule, choice.clusters, choice.next, choice.margin), (Rule::Likelihood, 3, Some(4), 1.5));
+        assert_eq!(choice.scores, [2.0, 0.0, 1.5, 2.0]);
+        let chosen = |known: &[Evidence]| choose(known, 10).map(|choice| (choice.rule, choice.clusters));
+        assert_eq!(chosen(&[known[0], with(3, 1.0, None)]), Some((Rule::Rank, 2)), "not known of all");
+        assert_eq!(chosen(&[with(2, 1.0, Some(1)), with(3, 2.0, Some(1))]), Some((Rule::Rank, 2)), "none is met");
     }
 
     fn evidence(clusters: u32, good: f64, stability: f64) -> Evidence {
@@ -237,7 +244,7 @@ mod tests {
             stability: Some(stability),
             coherence: None,
             bic: None,
-            bic_error: None,
+            regions: None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Whether a label map shows regions or noise.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::labels::Labels;
+use crate::neighbours::Neighbours;
 
 /// Cliff & Ord's join count of equal labels, over pairs of neighbours.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +49,18 @@ impl JoinCount {
     }
 }
 
+/// How many of the labels form regions: most of the neighbours of their patches have the same label. A label that lies
+/// along borders, or is strewn over the others, forms none. Labels whose patches have no neighbours count.
+pub fn regions(labels: &[i64], neighbours: &Neighbours) -> u32 {
+    let mut joins: BTreeMap<i64, (usize, usize)> = BTreeMap::new();
+    for (i, label) in labels.iter().enumerate() {
+        let (equal, all) = joins.entry(*label).or_default();
+        *equal += neighbours.of(i).iter().filter(|&&j| labels[j as usize] == *label).count();
+        *all += neighbours.of(i).len();
+    }
+    joins.values().filter(|(equal, all)| 2 * equal >= *all).count() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use rand::seq::SliceRandom;
@@ -55,6 +68,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::dataset::Origin;
 
     fn grid(side: u32, label: impl Fn(u32, u32) -> i64) -> (Vec<(u32, u32)>, Labels) {
         let places: Vec<(u32, u32)> = (0..side * side).map(|i| (i % side, i / side)).collect();
@@ -71,6 +85,23 @@ mod tests {
         assert_eq!((found.pairs, found.equal, found.expected), (4, 0.75, 0.4));
         assert!((found.coherence() - 0.35 / 0.6).abs() < 1e-12);
         assert_eq!(JoinCount::new(&places[4..], &Labels::new(&[0, 1])), None);
+    }
+
+    #[test]
+    fn what_lies_along_borders_forms_no_region() {
+        let origins: Vec<Origin> = (0..900).map(|i| Origin { set: 0, x: i % 30, y: i / 30 }).collect();
+        let neighbours = Neighbours::new(&origins, 1);
+        // Three stripes; the label of the borders between them takes parts of a column; another is strewn.
+        let label = |o: &Origin| match (o.x, o.y) {
+            (x, y) if x % 7 == 3 && y % 5 == 0 => 4,
+            (10 | 20, y) if y % 2 == 0 => 3,
+            (x, _) => x / 11,
+        };
+        let labels: Vec<i64> = origins.iter().map(label).collect();
+        assert_eq!(Labels::new(&labels).kinds(), 5);
+        assert_eq!(regions(&labels, &neighbours), 3);
+        let apart: Vec<Origin> = (0..900).map(|i| Origin { set: i, x: 0, y: 0 }).collect();
+        assert_eq!(regions(&labels, &Neighbours::new(&apart, 1)), 5, "nothing speaks against them");
     }
 
     #[test]

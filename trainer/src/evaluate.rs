@@ -201,7 +201,7 @@ fn row(method: Method, clusters: u32, samples: &Samples, found: &[Labels]) -> Op
     let mean = |points| Indices::mean(&indices(points, found).ok()?);
     let (latent, plane) = (mean(&samples.points)?, mean(&samples.plane));
     let evidence =
-        Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None, bic_error: None };
+        Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None, regions: None };
     let agreement = samples.classes.as_ref().map(|classes| {
         let all: Vec<Agreement> = found.iter().map(|labels| Agreement::new(classes, labels)).collect();
         Agreement::spread(&all)

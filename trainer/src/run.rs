@@ -17,13 +17,13 @@ use crate::run_folder::RunFolder;
 use crate::sweep::sweep;
 use crate::{device, interrupt, sampling};
 
-/// What `tissuemap-train fit` is asked to do.
+/// From what and where `fit` and `sweep` work.
 #[derive(Debug, Clone, clap::Args)]
-pub struct FitCommand {
+pub struct Setup {
     /// Configuration; `tissuemap-train config` prints a template.
     #[arg(long)]
     pub config: PathBuf,
-    /// The model to write; metrics and checkpoint lie beside it.
+    /// The model that a fit writes; metrics, checkpoint and sweep lie in the run folder beside it.
     #[arg(long)]
     pub out: PathBuf,
     /// Where to compute: cpu, cuda or cuda:N.
@@ -36,15 +36,22 @@ pub struct FitCommand {
     /// same patches share them.
     #[arg(long)]
     pub patches: Option<PathBuf>,
+    /// Overrules the configuration's seed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// What `tissuemap-train fit` is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FitCommand {
+    #[command(flatten)]
+    pub setup: Setup,
     /// Also write the model in these lower precisions, beside it: fp16, int8, or both with a comma.
     #[arg(long, value_delimiter = ',')]
     pub precision: Vec<Precision>,
     /// The number of clusters; overrules the configuration and spares the sweep.
     #[arg(long)]
     pub clusters: Option<u32>,
-    /// Overrules the configuration's seed.
-    #[arg(long)]
-    pub seed: Option<u64>,
 }
 
 impl FitCommand {
@@ -53,7 +60,8 @@ impl FitCommand {
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
-        self.prepared(|mut config, patches, surroundings, run| {
+        let out = &self.setup.out;
+        self.setup.prepared(self.clusters, |mut config, patches, surroundings, run| {
             if config.clusters == AUTO {
                 let found = sweep(&config, patches, surroundings, run)?;
                 tracing::info!("{}", found.verdict());
@@ -62,7 +70,7 @@ impl FitCommand {
             }
             let fitted = fit(&config, patches, surroundings)?;
             fitted.write(&run.weights())?;
-            let exported = export(&fitted, patches, &config, Precision::Fp32, &self.out)?;
+            let exported = export(&fitted, patches, &config, Precision::Fp32, out)?;
             // The model is whole; what is left of the way there only takes space.
             let checkpoint = run.checkpoint();
             if let Err(error) = fs::remove_dir_all(&checkpoint) {
@@ -71,10 +79,10 @@ impl FitCommand {
             let said = |e| file_error(Path::new("standard output"), e);
             self.describe(say, &fitted, patches, &exported).map_err(said)?;
             for &precision in self.precision.iter().filter(|&&precision| precision != Precision::Fp32) {
-                let out = self.out.with_extension(format!("{precision}.onnx"));
+                let out = out.with_extension(format!("{precision}.onnx"));
                 export(&fitted, patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
             }
-            let source = Source { run, config: &config, base: self.base(), patches, fitted: &fitted };
+            let source = Source { run, config: &config, base: self.setup.base(), patches, fitted: &fitted };
             match source.write(&run.report(), None, surroundings.interrupted) {
                 Ok(()) => writeln!(say, "report: {}", run.report().display()).map_err(said),
                 // The model is whole without it.
@@ -87,13 +95,34 @@ impl FitCommand {
         })
     }
 
-    /// Reads configuration and slides, and does with them what `then` says.
+    fn describe(
+        &self,
+        say: &mut dyn io::Write,
+        fitted: &Fitted,
+        patches: &PatchSet,
+        exported: &Exported,
+    ) -> io::Result<()> {
+        let (train, held_out) = (patches.train.count(), patches.held_out.count());
+        exported.describe(say, &self.setup.out)?;
+        writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets.len())?;
+        for (i, size) in fitted.assignment.sizes.iter().enumerate() {
+            let share = 100.0 * *size as f64 / train as f64;
+            writeln!(say, "cluster {:3}: {size:6} patches, {share:5.1} %", i + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl Setup {
+    /// Reads configuration and slides, and does with them what `then` says. A number of `clusters` overrules the
+    /// configuration's.
     pub(crate) fn prepared<T>(
         &self,
+        clusters: Option<u32>,
         then: impl FnOnce(Config, &PatchSet, &Surroundings<'_>, &RunFolder) -> Result<T, TrainError>,
     ) -> Result<T, TrainError> {
         let device = device::parse(&self.device)?;
-        let config = self.configuration()?;
+        let config = self.configuration(clusters)?;
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
         let run = RunFolder::beside(&self.out);
@@ -112,29 +141,12 @@ impl FitCommand {
         self.data.as_deref().or(self.config.parent()).unwrap_or(Path::new("."))
     }
 
-    fn configuration(&self) -> Result<Config, TrainError> {
+    fn configuration(&self, clusters: Option<u32>) -> Result<Config, TrainError> {
         let mut config = Config::read(&self.config)?;
-        config.clusters = self.clusters.unwrap_or(config.clusters);
+        config.clusters = clusters.unwrap_or(config.clusters);
         config.seed = self.seed.unwrap_or(config.seed);
         config.validate().map_err(|reason| TrainError::Config { path: self.config.clone(), reason })?;
         Ok(config)
-    }
-
-    fn describe(
-        &self,
-        say: &mut dyn io::Write,
-        fitted: &Fitted,
-        patches: &PatchSet,
-        exported: &Exported,
-    ) -> io::Result<()> {
-        let (train, held_out) = (patches.train.count(), patches.held_out.count());
-        exported.describe(say, &self.out)?;
-        writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets.len())?;
-        for (i, size) in fitted.assignment.sizes.iter().enumerate() {
-            let share = 100.0 * *size as f64 / train as f64;
-            writeln!(say, "cluster {:3}: {size:6} patches, {share:5.1} %", i + 1)?;
-        }
-        Ok(())
     }
 }
 

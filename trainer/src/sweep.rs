@@ -18,10 +18,10 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::agreement::{Agreement, stability};
-use crate::baselines::mixture::{Mixture, mixture};
+use crate::baselines::mixture::mixture;
 use crate::baselines::pca::Pca;
 use crate::choose_k::{Evidence, choose, choose_by_rank};
-use crate::coherence::JoinCount;
+use crate::coherence::{JoinCount, regions};
 use crate::config::Config;
 use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
@@ -103,7 +103,7 @@ fn weigh(
     let no_points = |error| TrainError::Torch(format!("{error}"));
     let in_latent = indices(points, &labelings).map_err(no_points)?;
     let in_plane = indices(&plane, &labelings).map_err(no_points)?;
-    let likelihoods = likelihoods(points, config)?;
+    let mixtures = mixtures(points, neighbours, config)?;
     let mut candidates = Vec::new();
     for clusters in config.sweep.clusters.all() {
         let of: Vec<usize> = (0..usable.len()).filter(|&i| usable[i].clusters == clusters).collect();
@@ -117,43 +117,35 @@ fn weigh(
         let coherences: Option<Vec<f64>> =
             own.iter().map(|labels| JoinCount::of_pairs(&pairs, labels).map(|joins| joins.coherence())).collect();
         let coherence = coherences.map(|all| all.iter().sum::<f64>() / all.len() as f64);
-        let (bic, bic_error) = likelihoods.get(&clusters).copied().unzip();
-        let evidence = Evidence { clusters, latent, plane, stability: stability(&own), coherence, bic, bic_error };
+        let (bic, regions) = mixtures.get(&clusters).copied().unzip();
+        let evidence = Evidence { clusters, latent, plane, stability: stability(&own), coherence, bic, regions };
         let fits = found.iter().filter(|fit| fit.clusters == clusters).map(FitSummary::new).collect();
         candidates.push(Candidate { evidence, fits });
     }
     Ok(candidates)
 }
 
-/// For each number of components, the lowest BIC over seeds and the standard error of its distance to the lowest of all.
-fn likelihoods(points: &Points, config: &Config) -> Result<BTreeMap<u32, (f64, f64)>, TrainError> {
+/// For each number of components the lowest BIC over seeds, and how many components of that mixture form regions.
+fn mixtures(
+    points: &Points,
+    neighbours: &Neighbours,
+    config: &Config,
+) -> Result<BTreeMap<u32, (f64, u32)>, TrainError> {
     let samples = points.to_tensor();
     let leading = Pca::fit(&samples, MIXTURE_DIMS, config.seed)?.project(&samples);
     let leading = Points::from_tensor(&leading).map_err(|error| TrainError::Torch(error.to_string()))?;
-    let (range, seeds) = (config.sweep.clusters, config.sweep.seeds);
-    let wanted: Vec<u32> = range.all().collect();
+    let wanted: Vec<u32> = config.sweep.clusters.all().collect();
     let best_of_seeds = |&components: &u32| {
-        let count = components as usize;
-        let fits = (1..=seeds).map(|seed| mixture(&leading, count, config.seed.wrapping_add(u64::from(seed))));
-        let fits: Vec<Mixture> = fits.collect::<Result<_, _>>()?;
-        let of = |fit: Mixture| (components, fit.bic(&leading, count), fit.log_likelihoods);
-        let best = fits.into_iter().map(of).min_by(|a, b| a.1.total_cmp(&b.1));
-        Ok(best)
+        let fit = |seed: u32| {
+            let found = mixture(&leading, components as usize, config.seed.wrapping_add(u64::from(seed)))?;
+            Ok((found.bic(&leading, components as usize), regions(&found.cluster, neighbours)))
+        };
+        let fits: Vec<(f64, u32)> = (1..=config.sweep.seeds).map(fit).collect::<Result<_, TrainError>>()?;
+        Ok(fits.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|best| (components, best)))
     };
-    let found: Vec<Option<(u32, f64, Vec<f64>)>> = single_threaded(config.cpu_threads)?
+    let found: Vec<Option<(u32, (f64, u32))>> = single_threaded(config.cpu_threads)?
         .install(|| wanted.par_iter().map(best_of_seeds).collect::<Result<_, TrainError>>())?;
-    let lowest = found.iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
-    let error =
-        |own: &[f64]| lowest.map_or(0.0, |(.., best)| 2.0 * error_of_sum(own.iter().zip(best).map(|(a, b)| a - b)));
-    Ok(found.iter().flatten().map(|(components, bic, own)| (*components, (*bic, error(own)))).collect())
-}
-
-/// Standard error of the sum of independent values.
-fn error_of_sum(values: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
-    let count = values.len() as f64;
-    let mean = values.clone().sum::<f64>() / count;
-    let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-    (count * variance).sqrt()
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Threads whose libtorch uses no others: what they compute does not depend on how many they are.

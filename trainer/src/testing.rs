@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::{Rgb, RgbImage};
 use prost::Message;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use tissuemap::contract::{ModelContract, StainSpec, example};
@@ -18,6 +18,7 @@ use crate::dataset;
 use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
 use crate::labels::Labels;
+use crate::random::normals;
 use crate::store::Attributes;
 
 static GENERATOR: Mutex<()> = Mutex::new(());
@@ -137,8 +138,8 @@ pub(crate) fn slides() -> Option<tempfile::TempDir> {
 
 /// `count` points of `dims` independent standard normal coordinates.
 pub(crate) fn gaussian_points(seed: u64, count: usize, dims: usize) -> Points {
-    let mut normal = normals(seed);
-    Points::new((0..count * dims).map(|_| normal() as f32).collect(), dims).expect("whole points")
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    Points::new(normals(&mut generator).take(count * dims).collect(), dims).expect("whole points")
 }
 
 /// Points in turn of `components` unit-variance Gaussians whose centres are drawn with standard deviation `separation`,
@@ -150,19 +151,12 @@ pub(crate) fn planted_points(
     dims: usize,
     separation: f64,
 ) -> (Points, Labels) {
-    let mut normal = normals(seed);
-    let centres: Vec<f64> = (0..components * dims).map(|_| normal() * separation).collect();
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let mut normal = normals(&mut generator);
+    let centres: Vec<f32> = normal.by_ref().take(components * dims).map(|x| x * separation as f32).collect();
     let component = |i: usize| i % components;
-    let values = (0..count * dims).map(|v| (centres[component(v / dims) * dims + v % dims] + normal()) as f32);
+    let noise = normal.take(count * dims).enumerate();
+    let values = noise.map(|(v, x)| centres[component(v / dims) * dims + v % dims] + x);
     let points = Points::new(values.collect(), dims).expect("whole points");
     (points, Labels::new(&(0..count).map(|i| component(i) as i64).collect::<Vec<_>>()))
-}
-
-/// Standard normal numbers (Box–Muller).
-fn normals(seed: u64) -> impl FnMut() -> f64 {
-    let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    move || {
-        let (radius, angle): (f64, f64) = (generator.random(), generator.random());
-        (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
-    }
 }

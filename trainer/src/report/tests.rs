@@ -144,7 +144,7 @@ fn a_sweep_classes_and_other_methods_fill_their_sections() {
             stability: Some(value),
             coherence: None,
             bic: None,
-            bic_error: None,
+            regions: None,
         }
     };
     let evidence: Vec<Evidence> = (2..=6).map(evidence).collect();

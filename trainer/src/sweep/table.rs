@@ -56,7 +56,7 @@ impl FitSummary {
     }
 }
 
-const HEADER: &str = "clusters,score,chosen,bic,bic_error,rank,silhouette,davies_bouldin,calinski_harabasz,dunn,generalised_dunn,xie_beni,\
+const HEADER: &str = "clusters,score,chosen,bic,regions,rank,silhouette,davies_bouldin,calinski_harabasz,dunn,generalised_dunn,xie_beni,\
     map_silhouette,map_davies_bouldin,map_calinski_harabasz,map_dunn,map_generalised_dunn,map_xie_beni,stability,\
     coherence,fits,collapsed,used_clusters,smallest_share,largest_share\n";
 
@@ -88,11 +88,12 @@ impl Sweep {
         let six = |i: Indices| {
             [i.silhouette, i.davies_bouldin, i.calinski_harabasz, i.dunn, i.generalised_dunn, i.xie_beni].map(Some)
         };
-        let Evidence { clusters, latent, plane, stability, coherence, bic, bic_error } = candidate.evidence;
+        let Evidence { clusters, latent, plane, stability, coherence, bic, regions } = candidate.evidence;
         let figures = [&six(latent)[..], &plane.map_or([None; 6], six), &[stability, coherence]].concat();
         let chosen = u8::from(clusters == self.choice.clusters);
-        let [bic, error] = [bic, bic_error].map(|value| value.map(|v| format!("{v:.1}")).unwrap_or_default());
-        let mut row = format!("{clusters},{score:.4},{chosen},{bic},{error},{rank:.4}");
+        let bic = bic.map(|bic| format!("{bic:.1}")).unwrap_or_default();
+        let regions = regions.map(|regions| regions.to_string()).unwrap_or_default();
+        let mut row = format!("{clusters},{score:.4},{chosen},{bic},{regions},{rank:.4}");
         for figure in figures {
             let _ = write!(row, ",{}", figure.map(|f| format!("{f:.6}")).unwrap_or_default());
         }

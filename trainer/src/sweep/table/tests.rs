@@ -21,7 +21,7 @@ fn sweep() -> Sweep {
             stability: Some(0.7),
             coherence: None,
             bic: Some(1.0 / 3.0),
-            bic_error: Some(0.0),
+            regions: Some(3),
         },
         fits: vec![fit(1, None), fit(2, Some("one cluster took all".to_owned()))],
     };
