@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
 use super::JournalError;
 use super::schema;
@@ -33,20 +33,27 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<PathBuf>), Journal
 
 /// Opens the journal and makes sure that it is whole, which takes milliseconds for thousands of jobs.
 fn connect(path: &Path) -> Result<Connection, JournalError> {
+    let damaged = |reason| JournalError::Damaged { path: path.into(), reason };
     let judge = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::InUse { path: path.into() },
-        // No fault of the file: another one in its place would fare no better.
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::DiskFull) => {
+        // Not the content's fault: another file in its place would fare no better.
+        Some(ErrorCode::DiskFull) => JournalError::Sqlite { path: path.into(), source },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) if !is_writable(path) => {
             JournalError::Sqlite { path: path.into(), source }
         }
-        _ => JournalError::Damaged { path: path.into(), reason: source.to_string() },
+        _ => damaged(source.to_string()),
     };
     let mut db = Connection::open(path).map_err(judge)?;
     let problem = prepare(&mut db).map_err(judge)?;
-    match problem {
-        None => Ok(db),
-        Some(reason) => Err(JournalError::Damaged { path: path.into(), reason }),
+    if db.is_readonly("main").map_err(judge)? {
+        // The format has a mark for this, which a single bit sets.
+        return Err(judge(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None)));
     }
+    problem.map_or(Ok(db), |reason| Err(damaged(reason)))
+}
+
+fn is_writable(path: &Path) -> bool {
+    File::options().read(true).write(true).open(path).is_ok()
 }
 
 /// Gives what is wrong with the content, if anything is.

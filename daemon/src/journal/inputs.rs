@@ -107,7 +107,7 @@ fn sample(path: &Path, bytes: u64, hash: &mut Sha256) -> io::Result<()> {
             let at = index * SAMPLE;
             (at, bytes.saturating_sub(at).min(SAMPLE))
         } else {
-            ((bytes - SAMPLE) / (SAMPLES - 1) * index, SAMPLE)
+            ((bytes - SAMPLE) * index / (SAMPLES - 1), SAMPLE)
         };
         let part = &mut buffer[..length as usize];
         file.read_exact_at(part, at)?;

@@ -55,8 +55,8 @@ CREATE TABLE result_inputs (
 CREATE TABLE history (
   job INTEGER NOT NULL REFERENCES jobs (id),
   at_ms INTEGER NOT NULL,
-  from_state TEXT,
-  to_state TEXT NOT NULL,
+  from_state TEXT CHECK (from_state IN ('requested', 'running', 'done', 'failed', 'quarantined', 'cancelled', 'gone')),
+  to_state TEXT NOT NULL CHECK (to_state IN ('requested', 'running', 'done', 'failed', 'quarantined', 'cancelled', 'gone')),
   reason TEXT NOT NULL
 ) STRICT;
 CREATE INDEX history_by_job ON history (job);
