@@ -7,6 +7,7 @@
 mod commands;
 mod examine;
 mod jobs;
+mod outcome;
 mod tell;
 
 use std::collections::{BTreeSet, VecDeque};

@@ -140,7 +140,7 @@ mod tests {
         queue.push(waiting(1, 9, 0));
         queue.push(waiting(1, 9, 60));
         assert_eq!(queue.in_order(Order::InOrder).len(), 1);
-        assert_eq!(queue.remove(JobId(1)).map(|job| job.not_before), Some(Duration::from_secs(60)));
+        assert_eq!(queue.remove(JobId(1)).map(|job| job.not_before), Some(Duration::from_mins(1)));
         assert_eq!(queue.remove(JobId(1)), None);
     }
 }

@@ -104,11 +104,10 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
 /// Renames the journal and what belongs to it, so that it can be looked at later.
 fn move_aside(path: &Path) -> io::Result<PathBuf> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let named = |number: u32| match number {
-        1 => with_suffix(path, &format!(".corrupt-{seconds}")),
-        _ => with_suffix(path, &format!(".corrupt-{seconds}-{number}")),
-    };
-    let aside = (1..).map(named).find(|free| !free.exists()).unwrap_or_else(|| named(1));
+    let mut aside = with_suffix(path, &format!(".corrupt-{seconds}"));
+    while aside.exists() {
+        aside = with_suffix(&aside, "+");
+    }
     for suffix in COMPANIONS.iter().copied().chain([""]) {
         match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

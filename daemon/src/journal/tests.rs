@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -7,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 use tissuemap::section_set::SectionSet;
 
+use super::JobState::{Cancelled, Done, Quarantined, Requested, Running};
 use super::*;
 use crate::arrive::members::fingerprint;
 use crate::job::Job;
@@ -58,7 +60,6 @@ fn h05_a_running_job_reads_back_as_requested_and_its_try_does_not_count() {
     assert_eq!((row.state, row.attempts), (JobState::Requested, 0));
     let history = journal.history(id).expect("readable");
     let steps: Vec<_> = history.iter().map(|entry| (entry.from, entry.to)).collect();
-    use JobState::{Requested, Running};
     assert_eq!(steps, [(None, Requested), (Some(Requested), Running), (Some(Running), Requested)]);
     assert_eq!(history[2].reason, "the daemon ended during the job");
     assert_eq!(journal.open_jobs().expect("readable"), [row]);
@@ -98,7 +99,6 @@ fn slides_that_are_away_for_a_while_change_no_verdict() {
     assert_eq!(journal.withdraw_missing(Path::new("/slides"), &there).expect("written"), 0);
 
     let back = ["asked", "bad", "unwanted", "finished"].map(|case| request(&mut journal, case, "1").state);
-    use JobState::{Cancelled, Done, Quarantined, Requested};
     assert_eq!(back, [Requested, Quarantined, Cancelled, Done]);
     assert_eq!(journal.job(ids[1]).expect("readable").expect("there").reason, "no tissue");
 }

@@ -1,6 +1,5 @@
-//! From a set that is due to its result: journal, queue, examination, work, and what follows from the outcome.
+//! From a set that is due to its work: journal, queue, examination.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,18 +8,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::examine::{Finding, examine};
+use super::outcome::given_up;
 use super::{Daemon, Done, Phase};
-use crate::disk::{self, Shortage};
+use crate::arrive::members::Fingerprint;
+use crate::disk::Shortage;
 use crate::job::{Fault, Job, JobProgress, Processed, Step, blocking};
 use crate::journal::{self, Change, Contents, JobId, JobRow, JobState};
 use crate::schedule::Waiting;
-use crate::status::Product;
 
 /// Time between two looks whether there is room again; a look is one system call.
 const DISK_LOOK: Duration = Duration::from_secs(3);
-
-/// The longest wait after a job has filled the disk although there seemed to be room: a try costs minutes of work.
-const DISK_FULL_WAIT_MAX: Duration = Duration::from_mins(10);
 
 /// Sets that are entered into the journal in one turn of the loop. Each may cost a flush of the disk, and the loop
 /// must stay awake after a burst of thousands.
@@ -38,10 +35,10 @@ pub(super) enum By {
 /// The job that is running or being examined.
 pub(super) struct Running {
     pub(super) waiting: Waiting,
-    job: Arc<Job>,
-    begun: Duration,
+    pub(super) job: Arc<Job>,
+    pub(super) begun: Duration,
     cancel: CancellationToken,
-    cancelled: Option<By>,
+    pub(super) cancelled: Option<By>,
     steps: watch::Receiver<Step>,
     /// What the work reports to; taken when it begins.
     progress: Option<JobProgress>,
@@ -79,7 +76,7 @@ pub(super) struct Full {
     /// When to try again.
     again: Duration,
     /// Jobs in a row that filled it.
-    in_a_row: u32,
+    pub(super) in_a_row: u32,
 }
 
 impl Full {
@@ -221,82 +218,6 @@ impl Daemon {
         self.tasks.spawn(async move { Done::Job { outcome: blocking("job", work).await } });
     }
 
-    pub(super) fn finish_job(&mut self, outcome: Result<Processed, Fault>) {
-        let now = self.now();
-        let Some(running) = self.running.take() else { return };
-        let (id, key, folder) = (running.waiting.job, running.set().clone(), running.waiting.folder);
-        let seconds = now.saturating_sub(running.begun).as_secs_f64();
-        self.untold = true;
-        match (outcome, running.cancelled) {
-            (Ok(processed), _) => {
-                match &processed {
-                    Processed::Before => tracing::info!(set = %key, "Set has its results already"),
-                    Processed::Now(result) => {
-                        tracing::info!(
-                            set = %key, slides = result.outputs.len(), tissue_cells = result.tissue_cells,
-                            warnings = ?result.warnings, seconds, "Set processed"
-                        );
-                        let (outputs, registration) = (result.outputs.clone(), result.registration.clone());
-                        self.view.push_outcome(key.to_string(), Ok(Product { outputs, registration }));
-                        self.full = Full::default();
-                    }
-                }
-                if !running.waiting.done {
-                    let reason = match processed {
-                        Processed::Before => "results were there already",
-                        Processed::Now(_) => "",
-                    };
-                    let contents = running.waiting.contents;
-                    self.record(id, Change::Done { contents, reason: reason.into() }, now);
-                }
-                self.folders[folder].finish(&key, Ok(()));
-            }
-            (Err(_), Some(By::Person)) => {
-                tracing::warn!(set = %key, seconds, "Set cancelled");
-                self.record(id, Change::Cancelled { reason: "on request".into() }, now);
-                self.folders[folder].finish(&key, Ok(()));
-            }
-            (Err(_), Some(By::Daemon)) => {
-                tracing::warn!(set = %key, seconds, "Set cancelled; it starts again with the daemon");
-                self.record(id, Change::PutBack { reason: "the daemon was asked to end".into() }, now);
-                self.folders[folder].put_back(&key, None);
-            }
-            (Err(fault), None) if fault.is_no_space() => self.filled_the_disk(running, &fault, now),
-            (Err(fault), None) => self.failed(running, fault, now),
-        }
-    }
-
-    /// The disk was full: nothing is wrong with the job, and the try does not count.
-    fn filled_the_disk(&mut self, mut running: Running, fault: &Fault, now: Duration) {
-        self.full.in_a_row += 1;
-        let wait = self.config.schedule.retry_wait(self.full.in_a_row).min(DISK_FULL_WAIT_MAX);
-        tracing::warn!(set = %running.set(), reason = %fault, again_seconds = wait.as_secs(), "No room; the set waits");
-        let folder = disk::outputs(&running.job).next().unwrap_or(Path::new("/")).to_path_buf();
-        running.waiting.attempts = running.waiting.attempts.saturating_sub(1);
-        self.record(running.waiting.job, Change::PutBack { reason: fault.to_string() }, now);
-        self.put_back(running);
-        self.wait_for_room(Shortage { path: folder, free: None, needed: self.config.schedule.min_free() }, wait, now);
-    }
-
-    fn failed(&mut self, running: Running, fault: Fault, now: Duration) {
-        let Running { waiting, .. } = running;
-        let attempts = waiting.attempts.max(1);
-        self.view.push_outcome(waiting.key.to_string(), Err(fault.to_string()));
-        if attempts >= self.config.schedule.tries {
-            tracing::error!(set = %waiting.key, reason = %fault, attempts, "Set failed and is quarantined");
-            self.record(waiting.job, Change::Quarantined { attempts, reason: fault.to_string() }, now);
-            self.folders[waiting.folder].finish(&waiting.key, Err(given_up(attempts, &fault.to_string())));
-            return;
-        }
-        let wait = self.config.schedule.retry_wait(attempts);
-        tracing::error!(set = %waiting.key, reason = %fault, attempts, again_seconds = wait.as_secs(), "Set failed");
-        let not_before = SystemTime::now() + wait;
-        self.record(waiting.job, Change::Failed { attempts, not_before, reason: fault.to_string() }, now);
-        if self.folders[waiting.folder].put_back(&waiting.key, Some(fault)) {
-            self.queue.push(Waiting { attempts, not_before: now + wait, done: false, ..waiting });
-        }
-    }
-
     fn put_back_running(&mut self) {
         if let Some(running) = self.running.take() {
             self.put_back(running);
@@ -304,7 +225,7 @@ impl Daemon {
     }
 
     /// The job waits again as if it had not begun.
-    fn put_back(&mut self, running: Running) {
+    pub(super) fn put_back(&mut self, running: Running) {
         self.untold = true;
         let Running { waiting, .. } = running;
         if self.folders[waiting.folder].put_back(&waiting.key, None) {
@@ -313,7 +234,7 @@ impl Daemon {
     }
 
     /// Begins nothing until the next look for room.
-    fn wait_for_room(&mut self, shortage: Shortage, wait: Duration, now: Duration) {
+    pub(super) fn wait_for_room(&mut self, shortage: Shortage, wait: Duration, now: Duration) {
         if self.full.shortage.as_ref().is_none_or(|known| known.path != shortage.path) {
             tracing::warn!(reason = %shortage, "Waiting for room");
         }
@@ -359,11 +280,6 @@ impl Daemon {
 
 /// When the newest file of a set was written.
 fn scanned(job: &Job) -> SystemTime {
-    let members = job.inputs.values().flat_map(|fingerprint| fingerprint.members());
+    let members = job.inputs.values().flat_map(Fingerprint::members);
     members.map(|member| member.modified).max().unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn given_up(attempts: u32, reason: &str) -> Fault {
-    let tries = if attempts == 1 { "1 try".to_owned() } else { format!("{attempts} tries") };
-    Fault::from_text(&format!("given up after {tries}: {reason}"))
 }

@@ -95,7 +95,7 @@ async fn h05_a_daemon_killed_at_random_times_loses_no_set_and_repeats_none() {
     let running = tokio::spawn(daemon.run(stopped, std::future::pending()));
     let all = || (0..SETS).all(|set| incoming.join(format!("c{set}_HE.tissuemap/result.json")).exists());
     while !(all() && status.borrow().jobs.is_empty() && status.borrow().state == State::Idle) {
-        tokio::time::timeout(Duration::from_secs(60), status.changed()).await.expect("it goes on").expect("alive");
+        tokio::time::timeout(Duration::from_mins(1), status.changed()).await.expect("it goes on").expect("alive");
     }
     stop.send("test").await.expect("alive");
     running.await.expect("no panic").expect("a clean end");
