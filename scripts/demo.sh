@@ -108,6 +108,7 @@ start_daemon() {
   export DBUS_SESSION_BUS_ADDRESS
   cat >"$out/tissuemapd.toml" <<TOML
 model = "$model"
+state_folder = "$out/state"
 
 [[watch]]
 folder = "$incoming"

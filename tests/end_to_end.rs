@@ -66,7 +66,7 @@ impl Site {
         // 64 px at 1 µm: some four hundred cells on the demo slide, a second of work.
         let model = example::bytes(&STAINS, 64, Mpp::new(1.0).expect("plausible"), 5);
         fs::write(folder.path().join("model.onnx"), model).expect("write");
-        let config = "model = \"model.onnx\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\nscan_seconds = 1\n\
+        let config = "model = \"model.onnx\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\nscan_seconds = 1\n\
                       [bus]\nkind = \"session\"\n";
         fs::write(folder.path().join("tissuemapd.toml"), config).expect("write");
         let mut bus = Command::new("dbus-daemon")

@@ -1,33 +1,76 @@
 //! What was done already, from the records beside the slides: so that a restart repeats nothing.
 //!
-//! The journal of later versions will know this too; the records stay the truth, because they travel with the slides.
+//! The records are the truth, because they travel with the slides. The journal adds what they cannot tell: which content
+//! a slide had that has another time or another name since.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use tissuemap::overlay::{Input, Record, read_record, result_folder};
 
 use crate::arrive::members::{Fingerprint, Member};
 use crate::job::{Job, ModelInfo};
+use crate::journal::{Contents, Past};
 
 /// True when every slide of the set has a whole result of one and the same run, from the slides as they are now and
 /// with this model. Slides that the run could not register have no result, and need none.
 pub fn is_done(job: &Job, model: &ModelInfo) -> bool {
-    // Slides of stains that the model does not know are no part of its runs.
-    let slides = || job.set.slides.iter().filter(|(stain, _)| model.stains.iter().any(|known| known.name == **stain));
-    let records: Vec<(&String, Option<Record>)> =
-        slides().map(|(stain, slide)| (stain, read_record(&result_folder(slide)))).collect();
-    let Some(run) = records.iter().filter_map(|(_, record)| record.as_ref()).max_by_key(|record| record.times.finished)
-    else {
-        return false;
-    };
-    let same_run = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.run_id == run.run_id);
-    let all_there = records.iter().all(|(stain, record)| was_left_out(run, stain) || same_run(record));
-    let unchanged = slides().all(|(stain, slide)| {
+    let records = slides(job, model).map(|(stain, slide)| (stain, read_record(&result_folder(slide)))).collect();
+    let Some(run) = whole_run(&records, model) else { return false };
+    slides(job, model).all(|(stain, slide)| {
         let input = run.inputs.iter().find(|input| input.stain == *stain);
         input.zip(job.inputs.get(slide)).is_some_and(|(input, now)| is_as_recorded(input, slide, now))
-    });
-    all_there && unchanged && run.inputs.len() == records.len() && run.model.sha256 == model.sha256
+    })
+}
+
+/// True when `past` was work on slides with these contents and its results are whole: the slides of the job were only
+/// touched or renamed since. Results of renamed slides are moved beside them; they keep the names that they were made
+/// under. A slide that still lies where it was is a copy, which has a right to results of its own.
+pub fn take_over(job: &Job, contents: &Contents, past: &Past, model: &ModelInfo) -> bool {
+    let mut moves: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut records = BTreeMap::new();
+    for (stain, slide) in slides(job, model) {
+        let Some((before, content)) = past.slides.get(stain) else { return false };
+        let (old, new) = (result_folder(before), result_folder(slide));
+        if contents.get(stain) != Some(content) || (before != slide && before.exists()) {
+            return false;
+        }
+        let place = if new.exists() { &new } else { &old };
+        let record = read_record(place);
+        if record.is_some() && *place == old && old != new {
+            moves.push((old.clone(), new.clone()));
+        }
+        records.insert(stain, record);
+    }
+    if whole_run(&records, model).is_none() {
+        return false;
+    }
+    moves.iter().all(|(old, new)| match fs::rename(old, new) {
+        Ok(()) => {
+            tracing::info!(from = %old.display(), to = %new.display(), "Slide was renamed; its result follows");
+            true
+        }
+        // Another disk, say: the work is then done again.
+        Err(error) => {
+            tracing::warn!(from = %old.display(), to = %new.display(), %error, "Cannot move the result of a renamed slide");
+            false
+        }
+    })
+}
+
+/// The slides of stains that the model knows: others are no part of its runs.
+fn slides<'a>(job: &'a Job, model: &'a ModelInfo) -> impl Iterator<Item = (&'a String, &'a PathBuf)> {
+    job.set.slides.iter().filter(|(stain, _)| model.stains.iter().any(|known| known.name == **stain))
+}
+
+/// A record of the run that made all these results with this model, if one did.
+fn whole_run<'a>(records: &'a BTreeMap<&String, Option<Record>>, model: &ModelInfo) -> Option<&'a Record> {
+    let run = records.values().flatten().max_by_key(|record| record.times.finished)?;
+    let same_run = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.run_id == run.run_id);
+    let all_there = records.iter().all(|(stain, record)| was_left_out(run, stain) || same_run(record));
+    (all_there && run.inputs.len() == records.len() && run.model.sha256 == model.sha256).then_some(run)
 }
 
 /// True when this slide, as it is now, was read by an earlier run with this model: it need not be tested again.
@@ -56,13 +99,13 @@ fn is_as_recorded(input: &Input, slide: &Path, now: &Fingerprint) -> bool {
 mod tests {
     use std::fs;
 
-    use serde_json::{Value, json};
     use tempfile::TempDir;
     use tissuemap::contract::StainSpec;
     use tissuemap::section_set::{SectionSet, SetKey};
 
     use super::*;
     use crate::arrive::members::fingerprint;
+    use crate::testing;
 
     /// Case c1 in HE and CD31, processed by one run with model `ab`.
     struct Fixture {
@@ -90,35 +133,19 @@ mod tests {
             self.folder.path().join(format!("c1_{stain}.svs"))
         }
 
+        fn slides(&self, stains: &[&str]) -> BTreeMap<String, PathBuf> {
+            stains.iter().map(|stain| ((*stain).to_owned(), self.slide(stain))).collect()
+        }
+
         fn record(&self, stain: &str, placement: &str, run: &str) {
-            let input = |stain: &&str| {
-                let now = fingerprint(&self.slide(stain)).expect("readable");
-                let nanoseconds = now.members()[0].modified.duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
-                json!({ "stain": stain, "file": format!("c1_{stain}.svs"), "bytes": now.members()[0].bytes,
-                        "modified_unix_ns": nanoseconds as u64, "sha256": "" })
-            };
-            let inputs: Vec<Value> = ["HE", "CD31"].iter().map(input).collect();
-            let record = json!({
-                "format": 1, "notice": "", "software": { "name": "", "version": "", "openslide": "" }, "run_id": run,
-                "set": { "case": "c1", "block": null },
-                "slide": { "file": "", "stain": stain, "vendor": "", "mpp": 1.0, "width": 1, "height": 1,
-                           "bounds": { "x": 0, "y": 0, "width": 1, "height": 1 } },
-                "model": { "sha256": "ab", "contract_version": 1, "stains": [], "patch_px": 64, "stride_px": 64, "mpp": 1.0 },
-                "inputs": inputs, "warnings": [],
-                "sections": [{ "stain": "CD31", "placement": placement }], "tissue": null,
-                "map": { "cols": 1, "rows": 1, "cell_um": 64.0, "origin_level0": [0.0, 0.0], "overlay_mpp": 1.0,
-                         "tissue_cells": 1, "median_confidence": null },
-                "clusters": [], "parameters": null,
-                "times": { "started": "2026-11-23T07:00:00Z", "finished": "2026-11-23T07:01:00Z" },
-            });
+            let record = testing::record(&self.slides(&["HE", "CD31"]), stain, placement, run, "ab");
             let folder = result_folder(&self.slide(stain));
             fs::create_dir_all(&folder).expect("create");
             fs::write(folder.join("result.json"), record.to_string()).expect("write");
         }
 
         fn is_done(&self, stains: &[&str]) -> bool {
-            let slides = stains.iter().map(|stain| ((*stain).to_owned(), self.slide(stain))).collect();
-            let set = SectionSet { key: SetKey { case: "c1".into(), block: None }, slides };
+            let set = SectionSet { key: SetKey { case: "c1".into(), block: None }, slides: self.slides(stains) };
             let now = |slide: &std::path::PathBuf| (slide.clone(), fingerprint(slide).expect("readable"));
             let inputs = set.slides.values().map(now).collect();
             is_done(&Job { set, inputs, mpp: None }, &self.model)

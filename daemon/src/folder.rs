@@ -2,7 +2,7 @@
 //! [`look`] and the job runner do, and report here.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const HINT_SPACING: Duration = Duration::from_secs(1);
 /// What one look at a watch folder found.
 #[derive(Debug)]
 pub struct Look {
-    snapshot: Snapshot,
+    pub snapshot: Snapshot,
     manifest: Option<Manifest>,
 }
 
@@ -150,6 +150,12 @@ impl Folder {
         self.sets.update(now, grouped.sets, ready)
     }
 
+    /// What a queued set's job would be; `None` when it is no longer as it was when it was queued.
+    pub fn queued(&self, key: &SetKey) -> Option<Job> {
+        let (set, inputs) = self.sets.queued(key)?;
+        Some(Job { set: set.clone(), inputs: inputs.clone(), mpp: self.watch.mpp })
+    }
+
     /// Begins a queued set's job; `None` when it is no longer as it was when it was queued.
     pub fn start(&mut self, key: &SetKey) -> Option<Job> {
         let (set, inputs) = self.sets.start(key)?;
@@ -159,6 +165,60 @@ impl Folder {
     /// Takes in what became of a job.
     pub fn finish(&mut self, key: &SetKey, outcome: Result<(), Fault>) {
         self.sets.finish(key, outcome);
+        self.changed = true;
+    }
+
+    /// A job that did not come to an end waits again; false when its slides changed meanwhile.
+    pub fn put_back(&mut self, key: &SetKey, last: Option<Fault>) -> bool {
+        self.changed = true;
+        self.sets.put_back(key, last)
+    }
+
+    /// Leaves a queued set alone, for this reason if it needs a person.
+    pub fn leave(&mut self, key: &SetKey, fault: Option<Fault>) {
+        self.sets.leave(key, fault);
+    }
+
+    /// Queues a set as its slides are now; false when it is not there, or runs.
+    pub fn queue(&mut self, key: &SetKey) -> bool {
+        self.sets.queue(key)
+    }
+
+    /// The set that a slide belongs to.
+    pub fn set_of(&self, slide: &Path) -> Option<&SetKey> {
+        self.sets.set_of(slide)
+    }
+
+    /// The stains that a set still waits for.
+    pub fn waits_for(&self, key: &SetKey) -> Vec<&str> {
+        self.sets.waits_for(key)
+    }
+
+    /// Where a slide is between the scanner and its set, in plain words.
+    pub fn explain(&self, slide: &Path) -> Vec<String> {
+        let named = slide.display().to_string();
+        let mut lines: Vec<String> = self.fault.iter().map(ToString::to_string).collect();
+        if let Some(key) = self.set_of(slide) {
+            lines.push(format!("it belongs to set {key}"));
+            let missing = self.waits_for(key);
+            if !missing.is_empty() {
+                lines.push(format!("the set waits for {}", missing.join(", ")));
+            }
+        } else if self.arrivals.pending().any(|pending| pending == slide) {
+            lines.push("it is being copied, or about to be tested".into());
+        } else {
+            let reasons = self.arrivals.rejected().chain(self.misfits.iter().cloned());
+            lines.extend(reasons.filter(|reason| reason.contains(&named)));
+            if lines.is_empty() {
+                lines.push("no slide of this name has been seen".into());
+            }
+        }
+        lines
+    }
+
+    /// Takes over what may change while the daemon runs.
+    pub fn reconfigure(&mut self, group: &Group) {
+        self.sets.reconfigure(Duration::from_secs(group.wait_seconds), group.incomplete);
         self.changed = true;
     }
 

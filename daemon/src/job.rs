@@ -43,6 +43,21 @@ impl Fault {
         Self { hint: self.hint.or_else(|| Some(hint.into())), ..self }
     }
 
+    /// The fault that was told in this text.
+    pub fn from_text(text: &str) -> Self {
+        match text.split_once("; hint: ") {
+            Some((reason, hint)) => Self::new(reason, hint),
+            None => Self { reason: text.into(), hint: None },
+        }
+    }
+
+    /// Whether the disk or a quota was full: nothing is wrong with the job, it can be repeated when there is room.
+    pub fn is_no_space(&self) -> bool {
+        // Libraries and processes on the way hand an error on as text only; the system's number is always part of it.
+        let full = |number: rustix::io::Errno| self.reason.contains(&format!("(os error {})", number.raw_os_error()));
+        full(rustix::io::Errno::NOSPC) || full(rustix::io::Errno::DQUOT)
+    }
+
     /// What is wrong, and with what.
     pub fn reason(&self) -> &str {
         &self.reason
@@ -65,10 +80,7 @@ impl Fault {
             }
             source = cause.source();
         }
-        match reason.split_once("; hint: ") {
-            Some((reason, hint)) => Self::new(reason, hint),
-            None => Self { reason, hint: None },
-        }
+        Self::from_text(&reason)
     }
 }
 

@@ -2,18 +2,25 @@
 //!
 //! ```text
 //! arrive (watch, scan, settle) ─► folder ─► sets ─► run (the one select!) ─► job ─► in_process
-//!                                                    └─► status ─► dbus
+//!                                    journal, schedule ─┘  └─► status ─► dbus
 //! ```
 
 pub mod arrive;
+pub mod command;
 pub mod config;
 pub mod ctl;
+pub mod disk;
 pub mod done;
 pub mod exit;
 pub mod folder;
 pub mod in_process;
 pub mod job;
+pub mod journal;
+pub mod priority;
 pub mod run;
+pub mod schedule;
 pub mod sets;
 pub mod signals;
 pub mod status;
+#[cfg(test)]
+mod testing;

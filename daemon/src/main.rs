@@ -11,6 +11,7 @@ use tissuemap_daemon::config::{self, Config};
 use tissuemap_daemon::exit::{self, Exit, Failure};
 use tissuemap_daemon::in_process::InProcess;
 use tissuemap_daemon::job::{Fault, blocking};
+use tissuemap_daemon::journal::Journal;
 use tissuemap_daemon::run::Daemon;
 use tissuemap_daemon::signals;
 use tissuemap_daemon::status::{Status, dbus};
@@ -72,8 +73,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         blocking("model", move || InProcess::load(&config.model, &config.road).map(|runner| (config, runner)))
             .await
             .map_err(|fault| Exit::Unavailable.with(fault))?;
-    let daemon = Daemon::new(&config, Arc::new(runner), status).map_err(|error| Exit::Usage.because(&error))?;
-    tracing::info!(folders = config.watch.len(), model = %config.model.display(), "Ready");
+    let (folders, model) = (config.watch.len(), config.model.clone());
+    let journal = Journal::open(&config.state_folder()).map_err(|error| Exit::Unavailable.because(&error))?;
+    let daemon = Daemon::new(config, Arc::new(runner), journal, status).map_err(|error| Exit::Usage.because(&error))?;
+    tracing::info!(folders, model = %model.display(), "Ready");
     let outcome = daemon.run(stop, announcer.lost()).await;
     announcer.finish().await;
     outcome.map_err(|fault| Exit::Unavailable.with(fault))

@@ -1,9 +1,16 @@
 //! The daemon's one loop. Everything slow (looks at folders, probes, jobs) happens on blocking threads and comes back as
-//! a [`Done`]; all state is changed here and nowhere else.
+//! a [`Done`]; all state is changed here and nowhere else. Only the journal is written in between: a change must be on the
+//! disk before what follows from it begins.
 //!
 //! At most one job and one probe run at a time: a job fills the machine, and a probe must not wait for a job.
 
-use std::collections::VecDeque;
+mod commands;
+mod examine;
+mod jobs;
+mod outcome;
+mod tell;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +19,19 @@ use tissuemap::section_set::{NamingError, SetKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
+use self::examine::Finding;
+use self::jobs::{Full, Running};
 use crate::arrive::Settled;
 use crate::arrive::watch::Hints;
+use crate::command::{Command, Commander};
 use crate::config::Config;
 use crate::done;
 use crate::folder::{Folder, Look, look};
-use crate::job::{Fault, Job, JobProgress, JobRunner, Processed, Step, blocking};
-use crate::status::{CurrentJob, Product, State, Status, stage_name};
+use crate::job::{Fault, JobRunner, Processed, Step, blocking};
+use crate::journal::{Change, JobId, Journal, JournalError};
+use crate::schedule::Queue;
+use crate::status::Status;
 
 /// How long a cancelled job may take to notice. It looks between batches, which take seconds on a slow machine.
 const CANCEL_GRACE: Duration = Duration::from_secs(20);
@@ -29,16 +40,8 @@ const CANCEL_GRACE: Duration = Duration::from_secs(20);
 enum Done {
     Look { folder: usize, begun: Duration, look: Result<Look, Fault> },
     Probe { folder: usize, settled: Settled, outcome: Result<(), Fault> },
+    Examined { finding: Result<Finding, Fault> },
     Job { outcome: Result<Processed, Fault> },
-}
-
-/// The job that is running.
-struct Running {
-    folder: usize,
-    key: SetKey,
-    begun: Duration,
-    cancel: CancellationToken,
-    steps: watch::Receiver<Step>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -52,28 +55,42 @@ enum Phase {
 
 /// The daemon: all its state.
 pub struct Daemon {
+    config: Config,
     runner: Arc<dyn JobRunner>,
     folders: Vec<Folder>,
     hints: Hints,
     tasks: JoinSet<Done>,
     probing: bool,
+    journal: Journal,
+    /// Sets to be processed that the journal has not been asked about.
+    due: VecDeque<(usize, SetKey)>,
+    queue: Queue,
     running: Option<Running>,
-    queue: VecDeque<(usize, SetKey)>,
+    /// Changes that the journal has had no room for.
+    unwritten: VecDeque<(JobId, Change)>,
+    full: Full,
+    paused: bool,
+    /// Without a journal, serving makes no sense.
+    journal_lost: Option<Fault>,
+    commander: Commander,
+    commands: mpsc::Receiver<Command>,
     phase: Phase,
-    drain: Duration,
     started: Instant,
     view: Status,
+    /// Jobs or queue changed since they were last told.
+    untold: bool,
     status: watch::Sender<Status>,
 }
 
 impl Daemon {
-    /// A daemon that will serve `config` with `runner` and tell its state through `status`.
+    /// A daemon that will serve `config` with `runner`, remember in `journal` and tell its state through `status`.
     ///
     /// # Errors
     /// A stain spelling of the configuration means something else in the model.
     pub fn new(
-        config: &Config,
+        config: Config,
         runner: Arc<dyn JobRunner>,
+        journal: Journal,
         status: watch::Sender<Status>,
     ) -> Result<Self, NamingError> {
         let model = runner.model();
@@ -82,21 +99,49 @@ impl Daemon {
         let folder = |watch: &_| Folder::new(Clone::clone(watch), Arc::clone(&namer), stains.clone(), &config.group);
         let folders: Vec<Folder> = config.watch.iter().map(folder).collect();
         let paths: Vec<PathBuf> = config.watch.iter().map(|watch| watch.folder.clone()).collect();
-        let view = Status { model: format!("{} sha256:{}", model.path.display(), model.sha256), ..Status::default() };
-        Ok(Self {
+        let damage = journal.moved_aside().map(|aside| {
+            format!("journal: damaged, moved to {}, and made anew; hint: check the disk", aside.display())
+        });
+        let view = Status {
+            last_error: damage.unwrap_or_default(),
+            model: format!("{} sha256:{}", model.path.display(), model.sha256),
+            ..Status::default()
+        };
+        let (commander, commands) = Commander::new();
+        let mut daemon = Self {
+            config,
             runner,
             folders,
             hints: Hints::new(&paths),
             tasks: JoinSet::new(),
             probing: false,
+            paused: false,
+            journal,
+            due: VecDeque::new(),
+            queue: Queue::default(),
             running: None,
-            queue: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            full: Full::default(),
+            journal_lost: None,
+            commander,
+            commands,
             phase: Phase::Serving,
-            drain: Duration::from_secs(config.drain_seconds),
             started: Instant::now(),
             view,
+            untold: true,
             status,
-        })
+        };
+        let paused = daemon.journal.paused();
+        daemon.paused = daemon.checked(paused).unwrap_or_default();
+        if daemon.paused {
+            tracing::warn!("Paused since before the start: nothing is processed until it is resumed");
+        }
+        Ok(daemon)
+    }
+
+    /// A way to give commands to this daemon.
+    pub fn commander(&self) -> Commander {
+        self.commander.clone()
     }
 
     /// Serves until a message on `stop` (the name of a signal, say) or until `lost` ends, then drains: the running job may
@@ -114,6 +159,11 @@ impl Daemon {
         loop {
             self.begin();
             self.tell();
+            if let Some(fault) = self.journal_lost.take().filter(|_| outcome.is_ok()) {
+                tracing::error!(reason = %fault, "Lost the journal");
+                outcome = Err(fault);
+                self.stop("loss");
+            }
             if self.phase != Phase::Serving && self.running.is_none() {
                 return outcome;
             }
@@ -131,7 +181,8 @@ impl Daemon {
                     Ok(done) => self.take_in(done),
                     Err(error) => tracing::error!(%error, "Task ended without a result"),
                 },
-                () = next_step(self.running.as_mut()) => {}
+                Some(command) = self.commands.recv() => self.obey(command),
+                () = next_step(self.running.as_mut().map(Running::steps)) => {}
                 () = sleep_until(wake) => self.overdue(),
             }
         }
@@ -143,29 +194,31 @@ impl Daemon {
 
     /// When the loop must turn even if nothing happens.
     fn wake(&self) -> Instant {
+        let now = self.now();
         // Any far moment: a folder that is neither being looked at nor due is due within its scan interval.
-        let idle = self.now() + Duration::from_hours(1);
+        let idle = now + Duration::from_hours(1);
         match self.phase {
-            Phase::Serving => self.started + self.folders.iter().filter_map(Folder::next_due).min().unwrap_or(idle),
+            Phase::Serving => {
+                let folders = self.folders.iter().filter_map(Folder::next_due).min();
+                let jobs = self.next_job_due(now);
+                self.started + [folders, jobs].into_iter().flatten().min().unwrap_or(idle)
+            }
             Phase::Draining(end) | Phase::Cancelling(end) => end,
         }
     }
 
     /// Begins whatever is due.
     fn begin(&mut self) {
+        let now = self.now();
+        self.write_down(now);
         if self.phase != Phase::Serving {
             return;
         }
-        let now = self.now();
         for index in 0..self.folders.len() {
             if self.folders[index].begin_look(now) {
                 self.begin_look(index, now);
             }
-            for key in self.folders[index].group(now) {
-                if !self.queue.contains(&(index, key.clone())) {
-                    self.queue.push_back((index, key));
-                }
-            }
+            self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key)));
         }
         if !self.probing {
             let mut settled = self.folders.iter_mut().enumerate().filter_map(|(i, f)| f.next_probe().map(|s| (i, s)));
@@ -173,13 +226,8 @@ impl Daemon {
                 self.begin_probe(folder, settled);
             }
         }
-        while self.running.is_none()
-            && let Some((folder, key)) = self.queue.pop_front()
-        {
-            if let Some(job) = self.folders[folder].start(&key) {
-                self.begin_job(folder, key, job);
-            }
-        }
+        self.enqueue(now);
+        self.begin_next(now);
     }
 
     fn begin_look(&mut self, folder: usize, begun: Duration) {
@@ -204,23 +252,13 @@ impl Daemon {
         });
     }
 
-    fn begin_job(&mut self, folder: usize, key: SetKey, job: Job) {
-        let (progress, steps, cancel) = JobProgress::new();
-        let runner = Arc::clone(&self.runner);
-        let work = move || {
-            if done::is_done(&job, runner.model()) {
-                return Ok(Processed::Before);
-            }
-            runner.process(&job, &progress).map(Processed::Now)
-        };
-        self.tasks.spawn(async move { Done::Job { outcome: blocking("job", work).await } });
-        self.running = Some(Running { folder, key, begun: self.now(), cancel, steps });
-    }
-
     fn take_in(&mut self, done: Done) {
         match done {
             Done::Look { folder, begun, look } => {
                 let reached = look.is_ok();
+                if let Ok(look) = &look {
+                    self.withdraw_missing(folder, look);
+                }
                 let time = begun..self.now();
                 self.folders[folder].looked(time, look);
                 if reached && !self.folders[folder].watch().poll {
@@ -236,39 +274,37 @@ impl Daemon {
                 }
                 self.folders[folder].probed(settled, outcome);
             }
+            Done::Examined { finding } => self.examined(finding),
             Done::Job { outcome } => self.finish_job(outcome),
         }
     }
 
-    fn finish_job(&mut self, outcome: Result<Processed, Fault>) {
-        let Some(Running { folder, key, begun, cancel, .. }) = self.running.take() else { return };
-        let seconds = self.now().saturating_sub(begun).as_secs_f64();
-        match &outcome {
-            Ok(Processed::Before) => tracing::info!(set = %key, "Set has its results already"),
-            Ok(Processed::Now(result)) => {
-                tracing::info!(
-                    set = %key, slides = result.outputs.len(), tissue_cells = result.tissue_cells,
-                    warnings = ?result.warnings, seconds, "Set processed"
-                );
-                let product = Product { outputs: result.outputs.clone(), registration: result.registration.clone() };
-                self.view.push_outcome(key.to_string(), Ok(product));
-            }
-            Err(_) if cancel.is_cancelled() => {
-                tracing::warn!(set = %key, seconds, "Set cancelled; it starts again with the daemon");
-            }
-            Err(fault) => {
-                tracing::error!(set = %key, reason = %fault, seconds, "Set failed");
-                self.view.push_outcome(key.to_string(), Err(fault.to_string()));
-            }
+    /// Jobs of which slides are gone are no open jobs.
+    fn withdraw_missing(&mut self, folder: usize, look: &Look) {
+        let there: BTreeSet<String> =
+            look.snapshot.slides.keys().map(|slide| slide.to_string_lossy().into_owned()).collect();
+        let withdrawn = self.journal.withdraw_missing(&self.folders[folder].watch().folder, &there);
+        // Without room, the next look tries again.
+        if !matches!(&withdrawn, Err(error) if error.is_no_space()) {
+            self.untold |= self.checked(withdrawn).is_some_and(|jobs| jobs > 0);
         }
-        self.folders[folder].finish(&key, outcome.map(drop));
+    }
+
+    /// What the journal says; without an answer, the daemon ends.
+    fn checked<T>(&mut self, outcome: Result<T, JournalError>) -> Option<T> {
+        outcome
+            .map_err(|error| {
+                let hint = "check the disk; a damaged journal is moved aside at the next start";
+                self.journal_lost = Some(Fault::from_error(&error).or_hint(hint));
+            })
+            .ok()
     }
 
     fn stop(&mut self, reason: &str) {
         match (self.phase, &self.running) {
             (Phase::Serving, running) => {
                 tracing::info!(reason, job = running.is_some(), "Draining");
-                self.phase = Phase::Draining(Instant::now() + self.drain);
+                self.phase = Phase::Draining(Instant::now() + Duration::from_secs(self.config.drain_seconds));
             }
             _ => self.cancel(),
         }
@@ -281,54 +317,25 @@ impl Daemon {
             Phase::Draining(_) => self.cancel(),
             Phase::Cancelling(_) => {
                 if let Some(running) = self.running.take() {
-                    tracing::warn!(set = %running.key, "Job does not end; leaving it behind");
+                    tracing::warn!(set = %running.set(), "Job does not end; leaving it behind");
                 }
             }
         }
     }
 
     fn cancel(&mut self) {
-        if let Some(running) = &self.running
-            && !running.cancel.is_cancelled()
+        if let Some(running) = &mut self.running
+            && running.cancel(jobs::By::Daemon)
         {
-            tracing::warn!(set = %running.key, "Job cancelled");
-            running.cancel.cancel();
             self.phase = Phase::Cancelling(Instant::now() + CANCEL_GRACE);
         }
-    }
-
-    /// Publishes the status if it has changed.
-    fn tell(&mut self) {
-        let view = &mut self.view;
-        view.state = match (self.phase, &self.running) {
-            (Phase::Draining(_) | Phase::Cancelling(_), _) => State::Draining,
-            (Phase::Serving, Some(_)) => State::Busy,
-            (Phase::Serving, None) => State::Idle,
-        };
-        view.job = self.running.as_ref().map(|running| {
-            let step = *running.steps.borrow();
-            CurrentJob { set: running.key.to_string(), stage: stage_name(step.stage), progress: step.progress() }
-        });
-        view.queue = self.queue.iter().map(|(_, key)| key.to_string()).collect();
-        view.waiting = self.folders.iter().flat_map(Folder::waiting).collect();
-        view.arriving = self.folders.iter().flat_map(Folder::arriving).collect();
-        let problems: Vec<String> = self.folders.iter().flat_map(Folder::problems).collect();
-        for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {
-            view.last_error.clone_from(problem);
-        }
-        view.problems = problems;
-        self.status.send_if_modified(|told| {
-            let changed = told != view;
-            told.clone_from(view);
-            changed
-        });
     }
 }
 
 /// Waits for the running job's next step; for ever when none runs or the job has said its last.
-async fn next_step(running: Option<&mut Running>) {
-    if let Some(running) = running
-        && running.steps.changed().await.is_ok()
+async fn next_step(steps: Option<&mut watch::Receiver<Step>>) {
+    if let Some(steps) = steps
+        && steps.changed().await.is_ok()
     {
         return;
     }

@@ -5,14 +5,15 @@
 //! ```text
 //!             all stains there, or deadline and policy `run`
 //!   Waiting ───────────────────────────────────────────────► Queued ──start──► Running ──finish──► Finished | Failed
-//!      └────── deadline and policy `skip` ──► Skipped
+//!      └────── deadline and policy `skip` ──► Skipped          ▲                  │
+//!                                                              └────put back──────┘
 //! ```
 //!
 //! Whenever the slides of a set change (one more stain, one rewritten), the set begins again at `Waiting`. So a set that
 //! was processed without a late stain is processed once more when that stain arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,10 @@ pub enum Incomplete {
 #[derive(Debug, Clone, PartialEq)]
 enum State {
     Waiting,
-    Queued,
+    Queued {
+        /// Why the last try failed, if one did.
+        last: Option<Fault>,
+    },
     Running {
         /// The slides changed under the job; its result will not be the last word.
         outdated: bool,
@@ -97,7 +101,7 @@ impl Sets {
             let complete = missing(&self.stains, &entry.set).next().is_none();
             let overdue = now.saturating_sub(entry.changed) >= self.wait;
             if complete || (overdue && self.incomplete == Incomplete::Run) {
-                entry.state = State::Queued;
+                entry.state = State::Queued { last: None };
                 due.push(key.clone());
             } else if overdue && self.incomplete == Incomplete::Skip {
                 entry.state = State::Skipped;
@@ -107,12 +111,62 @@ impl Sets {
         due
     }
 
+    /// A set that waits to be started, and in which state its slides are; `None` when it has changed since it was queued.
+    pub fn queued(&self, key: &SetKey) -> Option<(&SectionSet, &BTreeMap<PathBuf, Fingerprint>)> {
+        let entry = self.table.get(key).filter(|entry| matches!(entry.state, State::Queued { .. }))?;
+        Some((&entry.set, &entry.inputs))
+    }
+
     /// Begins the job of a queued set: what to process, and in which state its slides are. `None` when the set has
     /// changed since it was queued.
     pub fn start(&mut self, key: &SetKey) -> Option<(SectionSet, BTreeMap<PathBuf, Fingerprint>)> {
-        let entry = self.table.get_mut(key).filter(|entry| entry.state == State::Queued)?;
-        entry.state = State::Running { outdated: false };
-        Some((entry.set.clone(), entry.inputs.clone()))
+        let (set, inputs) = self.queued(key).map(|(set, inputs)| (set.clone(), inputs.clone()))?;
+        self.table.get_mut(key)?.state = State::Running { outdated: false };
+        Some((set, inputs))
+    }
+
+    /// The job of a set was not brought to an end: it waits again, with the reason if it failed. False when the slides
+    /// changed meanwhile; the set is then forgotten, as in [`Sets::finish`].
+    pub fn put_back(&mut self, key: &SetKey, last: Option<Fault>) -> bool {
+        let Some(entry) = self.table.get_mut(key) else { return false };
+        let unchanged = entry.state == State::Running { outdated: false };
+        if unchanged {
+            entry.state = State::Queued { last };
+        } else {
+            self.table.remove(key);
+        }
+        unchanged
+    }
+
+    /// Leaves a queued set alone until its slides change, for this reason if it needs a person.
+    pub fn leave(&mut self, key: &SetKey, fault: Option<Fault>) {
+        if let Some(entry) = self.table.get_mut(key).filter(|entry| matches!(entry.state, State::Queued { .. })) {
+            entry.state = fault.map_or(State::Finished, State::Failed);
+        }
+    }
+
+    /// Queues a set as its slides are now, stains missing or not, whatever became of it before. False when it is not
+    /// there, or runs.
+    pub fn queue(&mut self, key: &SetKey) -> bool {
+        let entry = self.table.get_mut(key).filter(|entry| !matches!(entry.state, State::Running { .. }));
+        entry.map(|entry| entry.state = State::Queued { last: None }).is_some()
+    }
+
+    /// The set that a slide belongs to.
+    pub fn set_of(&self, slide: &Path) -> Option<&SetKey> {
+        let holds = |entry: &Entry| entry.set.slides.values().any(|path| path == slide);
+        self.table.iter().find(|(_, entry)| holds(entry)).map(|(key, _)| key)
+    }
+
+    /// The stains that a set still waits for; empty when it does not wait.
+    pub fn waits_for(&self, key: &SetKey) -> Vec<&str> {
+        let entry = self.table.get(key).filter(|entry| entry.state == State::Waiting);
+        entry.map(|entry| missing(&self.stains, &entry.set).collect()).unwrap_or_default()
+    }
+
+    /// Deadline and policy from now on.
+    pub fn reconfigure(&mut self, wait: Duration, incomplete: Incomplete) {
+        (self.wait, self.incomplete) = (wait, incomplete);
     }
 
     /// Takes in what became of a job. A set whose slides changed meanwhile is forgotten, so that the next
@@ -134,10 +188,11 @@ impl Sets {
         waiting.map(|(key, entry)| format!("{key} ({} missing)", list(&self.stains, &entry.set)))
     }
 
-    /// Sets that failed or were skipped, each with the reason. A set leaves this list only when its slides change.
+    /// Sets that failed or were skipped, each with the reason. A set leaves this list when it is tried again or its slides
+    /// change.
     pub fn problems(&self) -> impl Iterator<Item = (String, String)> {
         self.table.iter().filter_map(|(key, entry)| match &entry.state {
-            State::Failed(fault) => Some((key.to_string(), fault.to_string())),
+            State::Failed(fault) | State::Queued { last: Some(fault) } => Some((key.to_string(), fault.to_string())),
             State::Skipped => Some((
                 key.to_string(),
                 format!(
@@ -279,6 +334,36 @@ mod tests {
         );
         assert_eq!(update(&mut sets, 2, &[("HE", 2), ALL[1], ALL[2]]), [key("c1")]);
         assert_eq!(sets.problems().count(), 0);
+    }
+
+    #[test]
+    fn a_set_that_is_put_back_waits_again_and_shows_why_until_it_starts() {
+        let mut sets = sets(Incomplete::Wait);
+        update(&mut sets, 0, &ALL);
+        sets.start(&key("c1"));
+        assert!(sets.put_back(&key("c1"), Some(Fault::new("share away", "wait"))));
+        assert_eq!(update(&mut sets, 1, &ALL), [], "it is queued already");
+        assert_eq!(sets.problems().count(), 1);
+        assert!(sets.start(&key("c1")).is_some());
+        assert_eq!(sets.problems().count(), 0);
+
+        assert_eq!(update(&mut sets, 2, &ALL[..2]), []);
+        assert!(!sets.put_back(&key("c1"), None), "a slide went");
+        assert_eq!(update(&mut sets, 3, &ALL), [key("c1")]);
+    }
+
+    #[test]
+    fn a_person_can_have_an_incomplete_or_failed_set_processed() {
+        let mut sets = sets(Incomplete::Wait);
+        update(&mut sets, 0, &ALL[..1]);
+        assert_eq!(sets.waits_for(&key("c1")), ["CD31", "CC10"]);
+        assert_eq!(sets.set_of(Path::new("c1_HE.svs")), Some(&key("c1")));
+        assert!(sets.queue(&key("c1")));
+        assert_eq!(sets.start(&key("c1")).map(|(set, _)| set.slides.len()), Some(1));
+        assert!(!sets.queue(&key("c1")), "it runs");
+        sets.finish(&key("c1"), Err(Fault::new("c1: no tissue", "scan again")));
+        assert!(sets.queue(&key("c1")));
+        assert!(!sets.queue(&key("c2")), "not there");
     }
 
     #[test]

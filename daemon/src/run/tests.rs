@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -15,13 +16,23 @@ use tissuemap::units::Mpp;
 use zbus::connection;
 
 use super::*;
-use crate::job::ModelInfo;
+use crate::job::{Job, ModelInfo};
+use crate::status::State;
 use crate::status::dbus::{self, Daemon1Proxy};
+use crate::testing;
 
-/// Pretends: what a slide's file says is what becomes of it.
+mod crash;
+mod disk;
+mod jobs;
+
+/// Pretends: what a slide's file says is what becomes of it. Results are real folders with real records.
 #[derive(Default)]
 struct Pretender {
     jobs: Mutex<Vec<BTreeMap<String, PathBuf>>>,
+    /// Jobs whose slides say `needs room` find the disk full.
+    full: AtomicBool,
+    /// How large a slide's result is, beside its record.
+    bytes: AtomicUsize,
     /// Jobs whose slides say `hold` go on until this is true or they are cancelled.
     release: watch::Sender<bool>,
 }
@@ -55,6 +66,9 @@ impl JobRunner for Pretender {
         for slide in job.set.slides.values() {
             match fs::read_to_string(slide).expect("readable").as_str() {
                 "fails" => return Err(Fault::new(format!("{}: no tissue", slide.display()), "scan again")),
+                "needs room" if self.full.load(Ordering::Relaxed) => {
+                    return Err(Fault::from_error(&std::io::Error::from_raw_os_error(28)));
+                }
                 "panics" => panic!("index out of bounds"),
                 "hold" => {
                     while !*self.release.borrow() {
@@ -67,7 +81,10 @@ impl JobRunner for Pretender {
                 _ => {}
             }
         }
-        let outputs = job.set.slides.values().map(|slide| slide.with_extension("tissuemap")).collect();
+        let run = format!("{:?}", std::time::SystemTime::now());
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let outputs = testing::publish(&job.set.slides, &run, &model().sha256, bytes)
+            .map_err(|error| Fault::from_error(error.as_ref()))?;
         Ok(set_result(&job.set.key, outputs))
     }
 }
@@ -75,7 +92,10 @@ impl JobRunner for Pretender {
 /// A running daemon over a folder of its own.
 struct Fixture {
     folder: TempDir,
+    /// What outlives the daemon, besides the slides.
+    state: TempDir,
     runner: Arc<Pretender>,
+    commander: Commander,
     status: watch::Receiver<Status>,
     stop: mpsc::Sender<&'static str>,
     daemon: tokio::task::JoinHandle<Result<(), Fault>>,
@@ -83,19 +103,35 @@ struct Fixture {
 
 impl Fixture {
     fn start(settings: &str) -> Self {
-        let folder = tempfile::tempdir().expect("tempdir");
+        let [folder, state] = [(); 2].map(|()| tempfile::tempdir().expect("tempdir"));
+        Self::start_in(folder, state, settings)
+    }
+
+    fn start_in(folder: TempDir, state: TempDir, settings: &str) -> Self {
         let runner = Arc::new(Pretender::default());
         let (sender, status) = watch::channel(Status::default());
         let file = folder.path().join(".tissuemapd.toml");
-        let head =
-            "model = \"m.onnx\"\ndrain_seconds = 1\n[[watch]]\nfolder = \".\"\nsettle_seconds = 1\nscan_seconds = 1\n";
+        let head = format!(
+            "model = \"m.onnx\"\ndrain_seconds = 1\nstate_folder = \"{}\"\n\
+             [[watch]]\nfolder = \".\"\nsettle_seconds = 1\nscan_seconds = 1\n",
+            state.path().display()
+        );
         fs::write(&file, format!("{head}{settings}")).expect("write");
         let config = Config::read(&file).expect("valid");
+        let journal = Journal::open(&config.state_folder()).expect("a journal");
         let shared: Arc<dyn JobRunner> = Arc::<Pretender>::clone(&runner);
-        let daemon = Daemon::new(&config, shared, sender).expect("no clash of stains");
+        let daemon = Daemon::new(config, shared, journal, sender).expect("no clash of stains");
+        let commander = daemon.commander();
         let (stop, stopped) = mpsc::channel(2);
         let daemon = tokio::spawn(daemon.run(stopped, std::future::pending()));
-        Self { folder, runner, status, stop, daemon }
+        Self { folder, state, runner, commander, status, stop, daemon }
+    }
+
+    /// Ends the daemon as SIGTERM does and starts another one on what it left.
+    async fn restart(self, settings: &str) -> Self {
+        self.stop.send("test").await.expect("alive");
+        self.daemon.await.expect("no panic").expect("a clean end");
+        Self::start_in(self.folder, self.state, settings)
     }
 
     /// A slide as rsync brings it: written under a hidden name, then renamed.
@@ -199,7 +235,7 @@ struct PrivateBus {
 
 impl PrivateBus {
     fn start() -> Self {
-        let mut process = Command::new("dbus-daemon")
+        let mut process = std::process::Command::new("dbus-daemon")
             .args(["--session", "--print-address", "--nofork", "--nopidfile"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -7,9 +7,13 @@ pub mod dbus;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::road::{Stage, StainVerdict};
+
+use crate::disk::Shortage;
+use crate::journal::{JobId, JobRow};
 
 /// The daemon as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,7 @@ impl State {
 /// The set that is being processed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CurrentJob {
+    pub id: JobId,
     pub set: String,
     pub stage: &'static str,
     /// 0 to 1, of this stage.
@@ -73,6 +78,12 @@ pub struct Status {
     /// Path and hash of the model; empty while starting.
     pub model: String,
     pub job: Option<CurrentJob>,
+    /// A person wants nothing new to be begun.
+    pub paused: bool,
+    /// Why nothing is begun for want of room; none while there is enough.
+    pub disk: Option<Shortage>,
+    /// All jobs that are neither done nor gone, by id. Shared, because it is long after a burst and seldom changes.
+    pub jobs: Arc<Vec<JobRow>>,
     /// Sets that will be processed, next first.
     pub queue: Vec<String>,
     /// Sets that lack stains, with the stains.

@@ -1,0 +1,127 @@
+//! Opening a journal that may be damaged (hazard h08).
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+
+use super::JournalError;
+use super::schema;
+
+/// How long another daemon that is just ending may still hold the journal.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What SQLite keeps beside the file.
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Opens or makes the journal; also gives where a damaged one was moved to.
+pub(super) fn open(path: &Path) -> Result<(Connection, Option<PathBuf>), JournalError> {
+    let reason = match connect(path) {
+        Err(JournalError::Damaged { reason, .. }) => reason,
+        outcome => return outcome.map(|db| (db, None)),
+    };
+    let aside = move_aside(path).map_err(|source| JournalError::Folder { path: path.into(), source })?;
+    tracing::error!(
+        journal = %path.display(), reason, moved_to = %aside.display(),
+        "JOURNAL DAMAGED and moved aside; a new one is made from what lies beside the slides. Failures, quarantine, \
+         cancelled jobs and a pause are forgotten; hint: check the disk (`dmesg`, `smartctl`)"
+    );
+    connect(path).map(|db| (db, Some(aside)))
+}
+
+/// Opens the journal and makes sure that it is whole, which takes milliseconds for thousands of jobs.
+fn connect(path: &Path) -> Result<Connection, JournalError> {
+    let damaged = |reason| JournalError::Damaged { path: path.into(), reason };
+    let judge = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::InUse { path: path.into() },
+        // Not the content's fault: another file in its place would fare no better.
+        Some(ErrorCode::DiskFull) => JournalError::Sqlite { path: path.into(), source },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) if !is_writable(path) => {
+            JournalError::Sqlite { path: path.into(), source }
+        }
+        _ => damaged(source.to_string()),
+    };
+    let mut db = Connection::open(path).map_err(judge)?;
+    let problem = prepare(&mut db).map_err(judge)?;
+    if db.is_readonly("main").map_err(judge)? {
+        // The format has a mark for this, which a single bit sets.
+        return Err(judge(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None)));
+    }
+    problem.map_or(Ok(db), |reason| Err(damaged(reason)))
+}
+
+fn is_writable(path: &Path) -> bool {
+    File::options().read(true).write(true).open(path).is_ok()
+}
+
+/// Gives what is wrong with the content, if anything is.
+fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
+    db.busy_timeout(PATIENCE)?;
+    // One daemon, one journal: the lock is taken with the first read and kept, and no shared memory is needed.
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    let tx = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    let version: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let empty: bool = tx.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
+    if version == 0 && empty {
+        schema::create(&tx)?;
+        tx.commit()?;
+        return Ok(None);
+    }
+    if version != schema::VERSION {
+        return Ok(Some(format!("version {version} of the tables, this program knows {}", schema::VERSION)));
+    }
+    if schema::written(&tx)? != schema::expected()? {
+        return Ok(Some("the tables are not those of this version".into()));
+    }
+    let check: String = tx.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
+    if check != "ok" {
+        return Ok(Some(check.replace('\n', ", ")));
+    }
+    let strangers: i64 = tx.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0))?;
+    if strangers > 0 {
+        return Ok(Some(format!("{strangers} rows belong to no job")));
+    }
+    // Text that is no UTF-8 passes the checks above, and would be met only when it is read.
+    for table in ["daemon", "jobs", "inputs", "results", "result_inputs", "history"] {
+        let mut query = tx.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = query.column_count();
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            for column in 0..columns {
+                row.get::<_, rusqlite::types::Value>(column)?;
+            }
+        }
+    }
+    let paused_known: bool = tx.query_row("SELECT count(*) = 1 FROM daemon", [], |row| row.get(0))?;
+    Ok((!paused_known).then(|| "the daemon's own row is missing".into()))
+}
+
+/// Renames the journal and what belongs to it, so that it can be looked at later.
+fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut aside = with_suffix(path, &format!(".corrupt-{seconds}"));
+    while aside.exists() {
+        aside = with_suffix(&aside, "+");
+    }
+    for suffix in COMPANIONS.iter().copied().chain([""]) {
+        match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

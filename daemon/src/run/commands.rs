@@ -1,0 +1,177 @@
+//! What people ask for ([`Command`]), and the answers.
+
+use std::path::Path;
+
+use tissuemap::section_set::SetKey;
+
+use super::Daemon;
+use super::jobs::By;
+use crate::command::{Command, Reply};
+use crate::config::Config;
+use crate::job::Fault;
+use crate::journal::{Change, JobId, JobRow, JobState, JournalError};
+
+impl Daemon {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit { slide, reply } => answer(reply, self.submit(&slide)),
+            Command::Cancel { job, reply } => answer(reply, self.cancel_job(job)),
+            Command::Retry { job, reply } => answer(reply, self.retry(job)),
+            Command::Pause { reply } => answer(reply, self.pause(true)),
+            Command::Resume { reply } => answer(reply, self.pause(false)),
+            Command::Explain { slide, reply } => answer(reply, self.explain(&slide)),
+            Command::Reload { config, reply } => answer(reply, self.reload(*config)),
+        }
+    }
+
+    fn submit(&mut self, slide: &Path) -> Result<JobId, Fault> {
+        let folder = self.folder_of(slide)?;
+        self.folders[folder].hint();
+        let Some(key) = self.folders[folder].set_of(slide).cloned() else {
+            let why = self.folders[folder].explain(slide).join("; ");
+            return Err(Fault::new(format!("{}: {why}", slide.display()), "submit it when it is ready"));
+        };
+        let runs = self.running.as_ref().filter(|running| (running.waiting.folder, running.set()) == (folder, &key));
+        if let Some(running) = runs {
+            return Ok(running.waiting.job);
+        }
+        self.demand(folder, &key)
+    }
+
+    fn retry(&mut self, id: JobId) -> Result<(), Fault> {
+        let row = self.job(id)?;
+        match row.state {
+            JobState::Failed | JobState::Quarantined | JobState::Cancelled => {}
+            JobState::Done => {
+                return Err(Fault::new(
+                    format!("job {id} ({}) is done", row.set),
+                    "delete the result folders beside its slides and submit one of them to have it done again",
+                ));
+            }
+            JobState::Requested | JobState::Running | JobState::Gone => {
+                let state = row.state;
+                return Err(Fault::new(format!("job {id} ({}) is {state}", row.set), "`tissuemapctl status` shows it"));
+            }
+        }
+        let folder = self.folders.iter().position(|folder| folder.watch().folder.to_string_lossy() == row.folder);
+        let folder = folder.ok_or_else(|| Fault::new(format!("{}: not watched any more", row.folder), "watch it"))?;
+        self.demand(folder, &row.set).map(drop)
+    }
+
+    /// Queues a set as its slides are now, whatever became of it before.
+    fn demand(&mut self, folder: usize, key: &SetKey) -> Result<JobId, Fault> {
+        let not_there = || Fault::new(format!("set {key}: its slides are not there, or not ready"), "bring them back");
+        if !self.folders[folder].queue(key) {
+            return Err(not_there());
+        }
+        let job = self.folders[folder].queued(key).ok_or_else(not_there)?;
+        let (watch, model) = (&self.folders[folder].watch().folder, &self.runner.model().sha256);
+        let requested = self.journal.request(watch, key, model, &crate::journal::inputs(&job));
+        let (row, contents) = requested.map_err(|error| refused(&error))?;
+        let id = row.id;
+        let row = if matches!(row.state, JobState::Failed | JobState::Quarantined | JobState::Cancelled) {
+            self.journal.apply(id, &Change::Retried).map_err(|error| refused(&error))?;
+            self.job(id)?
+        } else {
+            row
+        };
+        let now = self.now();
+        self.admit(folder, &job, &row, contents, now);
+        Ok(id)
+    }
+
+    fn cancel_job(&mut self, id: JobId) -> Result<(), Fault> {
+        if let Some(running) = self.running.as_mut().filter(|running| running.waiting.job == id) {
+            running.cancel(By::Person);
+            return Ok(());
+        }
+        let row = self.job(id)?;
+        if !matches!(row.state, JobState::Requested | JobState::Failed | JobState::Quarantined) {
+            let state = row.state;
+            return Err(Fault::new(format!("job {id} ({}) is {state}", row.set), "there is nothing to cancel"));
+        }
+        self.journal.apply(id, &Change::Cancelled { reason: "on request".into() }).map_err(|error| refused(&error))?;
+        self.untold = true;
+        if let Some(waiting) = self.queue.remove(id) {
+            self.folders[waiting.folder].leave(&waiting.key, None);
+        } else if let Some(folder) =
+            self.folders.iter_mut().find(|folder| folder.watch().folder.to_string_lossy() == row.folder)
+            && folder.queue(&row.set)
+        {
+            // Given up: it is no problem any more.
+            folder.leave(&row.set, None);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, paused: bool) -> Result<(), Fault> {
+        self.journal.set_paused(paused).map_err(|error| refused(&error))?;
+        if self.paused != paused {
+            tracing::warn!("{}", if paused { "Paused on request" } else { "Resumed on request" });
+        }
+        self.paused = paused;
+        Ok(())
+    }
+
+    fn explain(&self, slide: &Path) -> Result<Vec<String>, Fault> {
+        let folder = self.folder_of(slide)?;
+        let mut lines = self.folders[folder].explain(slide);
+        let Some(key) = self.folders[folder].set_of(slide) else { return Ok(lines) };
+        let row = self.journal.job_of(&self.folders[folder].watch().folder, key).map_err(|error| refused(&error))?;
+        if let Some(row) = row {
+            let reason = if row.reason.is_empty() { String::new() } else { format!(": {}", row.reason) };
+            lines.push(format!("job {} is {}{reason}", row.id, row.state));
+            let queue = self.queue.in_order(self.config.schedule.order);
+            if let Some(place) = queue.iter().position(|waiting| waiting.job == row.id) {
+                lines.push(format!("it is number {} of {} in the queue", place + 1, queue.len()));
+                lines.extend(self.paused.then(|| "tissuemapd is paused".to_owned()));
+                lines.extend(self.full.shortage().map(ToString::to_string));
+            }
+        }
+        Ok(lines)
+    }
+
+    fn reload(&mut self, config: Config) -> Result<(), Fault> {
+        let old = &self.config;
+        let fixed = [
+            ("model", old.model != config.model),
+            ("state_folder", old.state_folder != config.state_folder),
+            ("[[watch]]", old.watch != config.watch),
+            ("[naming]", old.naming != config.naming),
+            ("[bus]", old.bus != config.bus),
+            ("[road]", old.road != config.road),
+        ];
+        let changed: Vec<&str> = fixed.iter().filter(|(_, changed)| *changed).map(|(key, _)| *key).collect();
+        if !changed.is_empty() {
+            return Err(Fault::new(
+                format!("changes of {} are not taken over while running, and nothing was", changed.join(", ")),
+                "restart tissuemapd",
+            ));
+        }
+        self.folders.iter_mut().for_each(|folder| folder.reconfigure(&config.group));
+        self.config = config;
+        self.untold = true;
+        tracing::info!("Configuration read again");
+        Ok(())
+    }
+
+    fn folder_of(&self, slide: &Path) -> Result<usize, Fault> {
+        self.folders.iter().position(|folder| slide.starts_with(&folder.watch().folder)).ok_or_else(|| {
+            Fault::new(format!("{}: in none of the watched folders", slide.display()), "give its full path")
+        })
+    }
+
+    fn job(&self, id: JobId) -> Result<JobRow, Fault> {
+        let row = self.journal.job(id).map_err(|error| refused(&error))?;
+        row.ok_or_else(|| Fault::new(format!("there is no job {id}"), "`tissuemapctl status` lists them"))
+    }
+}
+
+fn refused(error: &JournalError) -> Fault {
+    Fault::from_error(error).or_hint("check the disk of the state folder")
+}
+
+/// Whoever asked may have gone.
+fn answer<T>(reply: Reply<T>, outcome: Result<T, Fault>) {
+    let _ = reply.send(outcome);
+}

@@ -1,0 +1,99 @@
+//! What follows from the outcome of a job.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::Daemon;
+use super::jobs::{By, Full, Running};
+use crate::disk::{self, Shortage};
+use crate::job::{Fault, Processed};
+use crate::journal::Change;
+use crate::schedule::Waiting;
+use crate::status::Product;
+
+/// The longest wait after a job has filled the disk although there seemed to be room: a try costs minutes of work.
+const DISK_FULL_WAIT_MAX: Duration = Duration::from_mins(10);
+
+impl Daemon {
+    pub(super) fn finish_job(&mut self, outcome: Result<Processed, Fault>) {
+        let now = self.now();
+        let Some(running) = self.running.take() else { return };
+        let (id, key, folder) = (running.waiting.job, running.set().clone(), running.waiting.folder);
+        let seconds = now.saturating_sub(running.begun).as_secs_f64();
+        self.untold = true;
+        match (outcome, running.cancelled) {
+            (Ok(processed), _) => {
+                match &processed {
+                    Processed::Before => tracing::info!(set = %key, "Set has its results already"),
+                    Processed::Now(result) => {
+                        tracing::info!(
+                            set = %key, slides = result.outputs.len(), tissue_cells = result.tissue_cells,
+                            warnings = ?result.warnings, seconds, "Set processed"
+                        );
+                        let (outputs, registration) = (result.outputs.clone(), result.registration.clone());
+                        self.view.push_outcome(key.to_string(), Ok(Product { outputs, registration }));
+                        self.full = Full::default();
+                    }
+                }
+                if !running.waiting.done {
+                    let reason = match processed {
+                        Processed::Before => "results were there already",
+                        Processed::Now(_) => "",
+                    };
+                    let contents = running.waiting.contents;
+                    self.record(id, Change::Done { contents, reason: reason.into() }, now);
+                }
+                self.folders[folder].finish(&key, Ok(()));
+            }
+            (Err(_), Some(By::Person)) => {
+                tracing::warn!(set = %key, seconds, "Set cancelled");
+                self.record(id, Change::Cancelled { reason: "on request".into() }, now);
+                self.folders[folder].finish(&key, Ok(()));
+            }
+            (Err(_), Some(By::Daemon)) => {
+                tracing::warn!(set = %key, seconds, "Set cancelled; it starts again with the daemon");
+                self.record(id, Change::PutBack { reason: "the daemon was asked to end".into() }, now);
+                self.folders[folder].put_back(&key, None);
+            }
+            (Err(fault), None) if fault.is_no_space() => self.filled_the_disk(running, &fault, now),
+            (Err(fault), None) => self.failed(running, fault, now),
+        }
+    }
+
+    /// The disk was full: nothing is wrong with the job, and the try does not count.
+    fn filled_the_disk(&mut self, mut running: Running, fault: &Fault, now: Duration) {
+        self.full.in_a_row += 1;
+        let wait = self.config.schedule.retry_wait(self.full.in_a_row).min(DISK_FULL_WAIT_MAX);
+        tracing::warn!(set = %running.set(), reason = %fault, again_seconds = wait.as_secs(), "No room; the set waits");
+        let folder = disk::outputs(&running.job).next().unwrap_or(Path::new("/")).to_path_buf();
+        running.waiting.attempts = running.waiting.attempts.saturating_sub(1);
+        self.record(running.waiting.job, Change::PutBack { reason: fault.to_string() }, now);
+        self.put_back(running);
+        self.wait_for_room(Shortage { path: folder, free: None, needed: self.config.schedule.min_free() }, wait, now);
+    }
+
+    fn failed(&mut self, running: Running, fault: Fault, now: Duration) {
+        let Running { waiting, .. } = running;
+        let attempts = waiting.attempts.max(1);
+        self.view.push_outcome(waiting.key.to_string(), Err(fault.to_string()));
+        if attempts >= self.config.schedule.tries {
+            tracing::error!(set = %waiting.key, reason = %fault, attempts, "Set failed and is quarantined");
+            self.record(waiting.job, Change::Quarantined { attempts, reason: fault.to_string() }, now);
+            self.folders[waiting.folder].finish(&waiting.key, Err(given_up(attempts, &fault.to_string())));
+            return;
+        }
+        let wait = self.config.schedule.retry_wait(attempts);
+        tracing::error!(set = %waiting.key, reason = %fault, attempts, again_seconds = wait.as_secs(), "Set failed");
+        let not_before = SystemTime::now() + wait;
+        self.record(waiting.job, Change::Failed { attempts, not_before, reason: fault.to_string() }, now);
+        if self.folders[waiting.folder].put_back(&waiting.key, Some(fault)) {
+            self.queue.push(Waiting { attempts, not_before: now + wait, done: false, ..waiting });
+        }
+    }
+}
+
+/// What is told of a set that is left alone.
+pub(super) fn given_up(attempts: u32, reason: &str) -> Fault {
+    let tries = if attempts == 1 { "1 try".to_owned() } else { format!("{attempts} tries") };
+    Fault::from_text(&format!("given up after {tries}: {reason}"))
+}

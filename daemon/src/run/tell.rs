@@ -1,0 +1,54 @@
+//! The status value, as it follows from the daemon's state.
+
+use std::sync::Arc;
+
+use super::{Daemon, Phase};
+use crate::folder::Folder;
+use crate::status::{CurrentJob, State, stage_name};
+
+impl Daemon {
+    /// Publishes the status if it has changed.
+    pub(super) fn tell(&mut self) {
+        if std::mem::take(&mut self.untold) {
+            self.tell_jobs();
+        }
+        let view = &mut self.view;
+        view.state = match (self.phase, &self.running) {
+            (Phase::Draining(_) | Phase::Cancelling(_), _) => State::Draining,
+            (Phase::Serving, Some(_)) => State::Busy,
+            (Phase::Serving, None) => State::Idle,
+        };
+        view.job = self.running.as_ref().map(|running| {
+            let step = running.step();
+            let (id, set) = (running.waiting.job, running.set().to_string());
+            CurrentJob { id, set, stage: stage_name(step.stage), progress: step.progress() }
+        });
+        view.paused = self.paused;
+        view.disk = self.full.shortage().cloned();
+        view.waiting = self.folders.iter().flat_map(Folder::waiting).collect();
+        view.arriving = self.folders.iter().flat_map(Folder::arriving).collect();
+        let mut problems: Vec<String> = self.folders.iter().flat_map(Folder::problems).collect();
+        problems.extend(view.disk.as_ref().map(ToString::to_string));
+        for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {
+            view.last_error.clone_from(problem);
+        }
+        view.problems = problems;
+        self.status.send_if_modified(|told| {
+            let changed = told != view;
+            if changed {
+                told.clone_from(view);
+            }
+            changed
+        });
+    }
+
+    /// What is long and seldom changes.
+    fn tell_jobs(&mut self) {
+        let jobs = self.journal.open_jobs();
+        if let Some(jobs) = self.checked(jobs) {
+            self.view.jobs = Arc::new(jobs);
+        }
+        let queue = self.queue.in_order(self.config.schedule.order);
+        self.view.queue = queue.into_iter().map(|waiting| waiting.key.to_string()).collect();
+    }
+}

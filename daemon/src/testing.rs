@@ -1,0 +1,65 @@
+//! What several tests need: results as a run leaves them, without a run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use serde_json::{Value, json};
+use tissuemap::durable::{DurableError, Staging};
+use tissuemap::overlay::result_folder;
+
+use crate::arrive::members::fingerprint;
+
+/// A `result.json` for the slide of `stain` in a set of these slides as they are now, of which CD31 was placed so.
+pub(crate) fn record(slides: &BTreeMap<String, PathBuf>, stain: &str, cd31: &str, run: &str, model: &str) -> Value {
+    let input = |(stain, slide): (&String, &PathBuf)| {
+        let now = fingerprint(slide).expect("readable");
+        let naming = now.members().iter().find(|member| member.path == *slide).expect("itself");
+        let nanoseconds = naming.modified.duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+        json!({ "stain": stain, "file": slide.file_name().expect("a file").to_string_lossy(), "bytes": naming.bytes,
+                "modified_unix_ns": nanoseconds as u64, "sha256": "" })
+    };
+    json!({
+        "format": 1, "notice": "", "software": { "name": "", "version": "", "openslide": "" }, "run_id": run,
+        "set": { "case": "c1", "block": null },
+        "slide": { "file": "", "stain": stain, "vendor": "", "mpp": 1.0, "width": 1, "height": 1,
+                   "bounds": { "x": 0, "y": 0, "width": 1, "height": 1 } },
+        "model": { "sha256": model, "contract_version": 1, "stains": [], "patch_px": 64, "stride_px": 64, "mpp": 1.0 },
+        "inputs": slides.iter().map(input).collect::<Vec<Value>>(), "warnings": [],
+        "sections": [{ "stain": "CD31", "placement": cd31 }], "tissue": null,
+        "map": { "cols": 1, "rows": 1, "cell_um": 64.0, "origin_level0": [0.0, 0.0], "overlay_mpp": 1.0,
+                 "tissue_cells": 1, "median_confidence": null },
+        "clusters": [], "parameters": null,
+        "times": { "started": "2026-11-23T07:00:00Z", "finished": "2026-11-23T07:01:00Z" },
+    })
+}
+
+/// Publishes a result beside every slide as the road does, each with so many bytes beside its record.
+pub(crate) fn publish(
+    slides: &BTreeMap<String, PathBuf>,
+    run: &str,
+    model: &str,
+    bytes: usize,
+) -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
+    let stage = |(stain, slide): (&String, &PathBuf)| -> Result<(Staging, PathBuf), Box<dyn std::error::Error>> {
+        let target = result_folder(slide);
+        let staging = Staging::beside(&target)?;
+        fs::write(staging.path().join("overlay.png"), vec![7; bytes])?;
+        let record = record(slides, stain, "registered", run, model).to_string();
+        fs::write(staging.path().join("result.json"), record)?;
+        Ok((staging, target))
+    };
+    let staged: Vec<(Staging, PathBuf)> = slides.iter().map(stage).collect::<Result<_, _>>()?;
+    let publish = |(staging, target): (Staging, PathBuf)| -> Result<PathBuf, DurableError> {
+        staging.publish()?;
+        Ok(target)
+    };
+    Ok(staged.into_iter().map(publish).collect::<Result<_, _>>()?)
+}
+
+/// Sets when a file was written, as copying programs and `touch` do.
+pub(crate) fn touch(file: &Path, seconds_after_1970: u64) {
+    let time = UNIX_EPOCH + std::time::Duration::from_secs(seconds_after_1970);
+    fs::File::options().write(true).open(file).and_then(|file| file.set_modified(time)).expect("touched");
+}
