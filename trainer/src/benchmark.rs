@@ -69,7 +69,7 @@ pub struct BenchmarkCommand {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Folds of images: each is judged by a fit to the others, so that every image is judged once a seed.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
     pub folds: u32,
     /// Most patches that are fitted to, and that are judged by.
     #[arg(long, default_value_t = 6000)]
