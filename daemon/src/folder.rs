@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tissuemap::section_set::{Manifest, Namer, SetKey, group};
@@ -30,7 +29,7 @@ pub struct Look {
 /// # Errors
 /// The folder or its manifest cannot be read.
 pub fn look(watch: &Watch) -> Result<Look, Fault> {
-    let snapshot = scan(&watch.folder).map_err(|error| {
+    let snapshot = scan(&watch.folder, &watch.ignore, watch.marker.as_ref()).map_err(|error| {
         Fault::new(
             format!("watch folder {}: {error}", watch.folder.display()),
             "create or mount it, or correct `watch.folder`",
@@ -44,7 +43,7 @@ pub fn look(watch: &Watch) -> Result<Look, Fault> {
 #[derive(Debug)]
 pub struct Folder {
     watch: Watch,
-    namer: Arc<Namer>,
+    namer: Namer,
     arrivals: Arrivals,
     sets: Sets,
     manifest: Option<Manifest>,
@@ -60,7 +59,7 @@ pub struct Folder {
 
 impl Folder {
     /// A folder not yet looked at. `stains` are those that make a set complete.
-    pub fn new(watch: Watch, namer: Arc<Namer>, stains: Vec<String>, group: &Group) -> Self {
+    pub fn new(watch: Watch, namer: Namer, stains: Vec<String>, group: &Group) -> Self {
         Self {
             arrivals: Arrivals::new(watch.settle()),
             sets: Sets::new(stains, Duration::from_secs(group.wait_seconds), group.incomplete),

@@ -4,7 +4,6 @@
 //! At most one job and one probe run at a time: a job fills the machine, and a probe must not wait for a job.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrive::Settled;
 use crate::arrive::watch::Hints;
-use crate::config::Config;
+use crate::config::{Config, Watch};
 use crate::done;
 use crate::folder::{Folder, Look, look};
 use crate::job::{Fault, Job, JobProgress, JobRunner, Processed, Step, blocking};
@@ -77,16 +76,17 @@ impl Daemon {
         status: watch::Sender<Status>,
     ) -> Result<Self, NamingError> {
         let model = runner.model();
-        let namer = Arc::new(model.namer(&config.naming)?);
         let stains: Vec<String> = model.stains.iter().map(|stain| stain.name.clone()).collect();
-        let folder = |watch: &_| Folder::new(Clone::clone(watch), Arc::clone(&namer), stains.clone(), &config.group);
-        let folders: Vec<Folder> = config.watch.iter().map(folder).collect();
-        let paths: Vec<PathBuf> = config.watch.iter().map(|watch| watch.folder.clone()).collect();
+        let folder = |watch: &Watch| {
+            let namer = model.namer(&watch.naming.over(&config.naming))?;
+            Ok(Folder::new(watch.clone(), namer, stains.clone(), &config.group))
+        };
+        let folders = config.watch.iter().map(folder).collect::<Result<_, NamingError>>()?;
         let view = Status { model: format!("{} sha256:{}", model.path.display(), model.sha256), ..Status::default() };
         Ok(Self {
             runner,
             folders,
-            hints: Hints::new(&paths),
+            hints: Hints::new(&config.watch),
             tasks: JoinSet::new(),
             probing: false,
             running: None,
@@ -223,8 +223,10 @@ impl Daemon {
                 let reached = look.is_ok();
                 let time = begun..self.now();
                 self.folders[folder].looked(time, look);
-                if reached && !self.folders[folder].watch().poll {
-                    self.hints.ensure(folder);
+                match reached {
+                    true if !self.folders[folder].watch().poll => self.hints.ensure(folder),
+                    true => {}
+                    false => self.hints.forget(folder),
                 }
             }
             Done::Probe { folder, settled, outcome } => {

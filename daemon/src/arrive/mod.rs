@@ -2,8 +2,12 @@
 //!
 //! **Invariant:** the scan is the truth, events are hints. [`watch`] only makes the next [`scan`] come sooner; with
 //! every event lost, every slide is still found, at most one scan interval later.
+//!
+//! A watch folder is looked at with all its subfolders: scanners make one per day, rack or case, and no list of them could
+//! be kept up to date.
 
 pub mod members;
+pub mod names;
 pub mod scan;
 pub mod settle;
 pub mod watch;
@@ -120,7 +124,8 @@ mod tests {
     fn folder(bytes: u64) -> Snapshot {
         let slide = PathBuf::from("case1_HE.svs");
         let member = members::Member { path: slide.clone(), bytes, modified: std::time::SystemTime::UNIX_EPOCH };
-        Snapshot { slides: [(slide, Fingerprint::new(vec![member]))].into(), ..Snapshot::default() }
+        let seen = members::Seen { fingerprint: Fingerprint::new(vec![member]), touched: (0, 0), awaits: None };
+        Snapshot { slides: [(slide, seen)].into(), ..Snapshot::default() }
     }
 
     fn fault() -> Fault {
