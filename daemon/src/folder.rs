@@ -2,14 +2,15 @@
 //! [`look`] and the job runner do, and report here.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tissuemap::section_set::{Manifest, Namer, SetKey, group};
+use tissuemap::section_set::{Manifest, Namer, NamingError, SetKey, group};
 
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
 use crate::config::{Group, Watch};
+use crate::explain::{Arriving, Situation, arrival};
 use crate::job::{Fault, Job};
 use crate::sets::Sets;
 
@@ -48,7 +49,7 @@ pub struct Folder {
     sets: Sets,
     manifest: Option<Manifest>,
     /// Slides that no set can take, with the reason.
-    misfits: Vec<String>,
+    misfits: Vec<NamingError>,
     /// Why the last look failed.
     fault: Option<Fault>,
     last_look: Option<Duration>,
@@ -145,7 +146,7 @@ impl Folder {
         let ready = self.arrivals.ready();
         let slides: Vec<PathBuf> = ready.keys().cloned().collect();
         let grouped = group(&slides, &self.namer, self.manifest.as_ref());
-        self.misfits = grouped.errors.iter().map(ToString::to_string).collect();
+        self.misfits = grouped.errors;
         self.sets.update(now, grouped.sets, ready)
     }
 
@@ -159,6 +160,15 @@ impl Folder {
     pub fn finish(&mut self, key: &SetKey, outcome: Result<(), Fault>) {
         self.sets.finish(key, outcome);
         self.changed = true;
+    }
+
+    /// Where a slide of this folder stands until it is part of a set; `None` once it is.
+    pub fn situation(&self, slide: &Path, now: Duration) -> Option<Situation> {
+        if let Some(fault) = &self.fault {
+            return Some(Situation::Arriving(Arriving::FolderFault(fault.clone())));
+        }
+        let next_look = self.next_look().unwrap_or(now).saturating_sub(now);
+        arrival(slide, &self.watch, &self.arrivals, (&self.namer, &self.misfits), now, next_look)
     }
 
     /// Slides that are being copied or tested.
@@ -176,6 +186,6 @@ impl Folder {
         let folder = self.fault.iter().map(ToString::to_string);
         let slides = self.arrivals.rejected();
         let sets = self.sets.problems().map(|(set, reason)| format!("set {set}: {reason}"));
-        folder.chain(slides).chain(self.misfits.iter().cloned()).chain(sets)
+        folder.chain(slides).chain(self.misfits.iter().map(ToString::to_string)).chain(sets)
     }
 }

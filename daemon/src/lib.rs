@@ -10,6 +10,7 @@ pub mod config;
 pub mod ctl;
 pub mod done;
 pub mod exit;
+pub mod explain;
 pub mod folder;
 pub mod in_process;
 pub mod job;

@@ -139,6 +139,11 @@ impl TryFrom<String> for Marker {
 }
 
 impl Marker {
+    /// As it is configured.
+    pub fn pattern(&self) -> &str {
+        &self.0
+    }
+
     /// Where the marker of this slide is expected: beside its file, and for a DICOM series beside its directory. `root`
     /// is the watch folder; directly in it, a DICOM file is a slide of its own.
     pub fn of(&self, slide: &Path, root: &Path) -> PathBuf {

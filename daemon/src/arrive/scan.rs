@@ -1,23 +1,27 @@
 //! The truth: what is in a watch folder right now.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::members::{Seen, see};
 use super::names::{Ignore, Marker, is_dicom, names_a_slide};
+use crate::job::Fault;
 
 /// Scanners make a folder per day, rack, case and slide, which is four. What is deeper than this is no scanner's work, and
 /// a file system that shows a folder inside itself must not keep a look from ending.
 const MAX_DEPTH: usize = 16;
+
+const NEEDS_TO_READ: &str = "let the daemon's user read it, and check the file system";
 
 /// All slides of a folder and its subfolders at one moment, each with the state of all its members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Naming file of each slide.
     pub slides: BTreeMap<PathBuf, Seen>,
-    /// Subfolders and files that could not be looked at, with the reason and what to do.
-    pub unreadable: BTreeMap<PathBuf, String>,
+    /// Subfolders and files that could not be looked at.
+    pub unreadable: BTreeMap<PathBuf, Fault>,
 }
 
 impl Snapshot {
@@ -38,7 +42,7 @@ pub fn scan(root: &Path, ignore: &Ignore, marker: Option<&Marker>) -> io::Result
         match look.list(&folder, depth) {
             Err(error) if depth == 0 => return Err(error),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                look.unreadable(folder, format!("{error}; hint: the daemon's user needs to read it"));
+                look.unreadable(folder, error, NEEDS_TO_READ);
             }
             _ => {}
         }
@@ -56,8 +60,9 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn unreadable(&mut self, path: PathBuf, reason: String) {
-        self.snapshot.unreadable.insert(path, reason);
+    fn unreadable(&mut self, path: PathBuf, reason: impl Display, hint: &str) {
+        let fault = Fault::new(format!("{}: {reason}", path.display()), hint);
+        self.snapshot.unreadable.insert(path, fault);
     }
 
     fn list(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
@@ -88,10 +93,8 @@ impl Look<'_> {
         if depth <= MAX_DEPTH {
             self.folders.push((folder, depth));
         } else {
-            self.unreadable(
-                folder,
-                format!("is more than {MAX_DEPTH} folders deep; hint: watch a folder nearer to it, or move it up"),
-            );
+            let reason = format!("more than {MAX_DEPTH} folders deep");
+            self.unreadable(folder, reason, "watch a folder nearer to it, or move it up");
         }
     }
 
@@ -99,8 +102,8 @@ impl Look<'_> {
         let inside = |target: &Path| fs::canonicalize(self.root).is_ok_and(|root| target.starts_with(root));
         match fs::canonicalize(&link) {
             Ok(target) if !inside(&target) => {
-                let reason = format!("is a link to {}, outside the watch folder", target.display());
-                self.unreadable(link, format!("{reason}; hint: add a [[watch]] section for that folder"));
+                let reason = format!("a link to {}, outside the watch folder", target.display());
+                self.unreadable(link, reason, "add a [[watch]] section for that folder");
             }
             // Inside, it is looked at by its own name. Broken links lead to no slide.
             _ => {}
@@ -116,7 +119,7 @@ impl Look<'_> {
                 let awaits = marker.filter(|marker| !marker.exists());
                 self.snapshot.slides.insert(slide, Seen { awaits, ..seen });
             }
-            Err(error) => self.unreadable(slide, format!("{error}; hint: the daemon's user needs to read it")),
+            Err(error) => self.unreadable(slide, error, NEEDS_TO_READ),
         }
     }
 }

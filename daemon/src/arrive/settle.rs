@@ -94,11 +94,22 @@ impl Settle {
         self.tracks.get(slide).is_some_and(|track| track.reported && track.seen.fingerprint == *fingerprint)
     }
 
+    /// True while `slide` is settled, in whatever state.
+    pub fn has_settled(&self, slide: &Path) -> bool {
+        self.tracks.get(slide).is_some_and(|track| track.reported)
+    }
+
     /// When a look must begin to settle the next slide; `None` while nothing is settling. Nobody knows when a marker
     /// comes: it is found like any other file.
     pub fn next_due(&self) -> Option<Duration> {
         let due = self.unsettled().filter(|(_, track)| track.seen.awaits.is_none());
         due.map(|(_, track)| track.since + self.quiet).min()
+    }
+
+    /// The slide that this file is a member of, its naming file excepted.
+    pub fn slide_of(&self, member: &Path) -> Option<&PathBuf> {
+        let has = |track: &Track| track.seen.fingerprint.members().iter().any(|m| m.path == member);
+        self.tracks.iter().find(|(slide, track)| *slide != member && has(track)).map(|(slide, _)| slide)
     }
 
     /// Slides seen but not yet settled.
@@ -131,6 +142,7 @@ mod tests {
 
     use super::super::members::Member;
     use super::*;
+    use crate::job::Fault;
 
     const QUIET: u64 = 10;
 
@@ -327,7 +339,8 @@ mod tests {
     fn a_slide_in_a_folder_that_cannot_be_read_for_a_while_is_not_gone() {
         let mut settle = Settle::new(Duration::from_secs(QUIET));
         let there = folder(&glance(0), &[vec![0]]);
-        let hidden = Snapshot { unreadable: [(slide(0), "stale file handle".into())].into(), ..Snapshot::default() };
+        let stale = Fault::new("Stale file handle", "mount it again");
+        let hidden = Snapshot { unreadable: [(slide(0), stale)].into(), ..Snapshot::default() };
         let mut look = |now, snapshot: &Snapshot| settle.observe(seconds(&(now..now)), snapshot);
         look(0, &there);
         assert_eq!(look(QUIET, &there).len(), 1);
