@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tissuemap::section_set::{Manifest, Namer, NamingError, SetKey, group};
+use tissuemap::section_set::{Manifest, Namer, NamingError, SectionSet, SetKey, group};
 
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
@@ -17,6 +17,10 @@ use crate::sets::Sets;
 /// Looks that hints ask for are at least so far apart: a slide being copied raises thousands of events, and no look
 /// before the settle time is over can change the verdict.
 const HINT_SPACING: Duration = Duration::from_secs(1);
+
+/// While slides are being tested, they are grouped at most so often: thousands may be waiting, and every grouping reads
+/// the names of all.
+const GROUP_SPACING: Duration = Duration::from_secs(1);
 
 /// What one look at a watch folder found.
 #[derive(Debug)]
@@ -55,6 +59,12 @@ pub struct Folder {
     last_look: Option<Duration>,
     looking: bool,
     hinted: bool,
+    /// The ready slides as they were grouped last, and when that was.
+    grouped: Vec<SectionSet>,
+    grouped_at: Option<Duration>,
+    /// Slides became ready, or are not any more.
+    ready_changed: bool,
+    /// The sets have to hear of the slides again.
     changed: bool,
 }
 
@@ -72,6 +82,9 @@ impl Folder {
             last_look: None,
             looking: false,
             hinted: false,
+            grouped: Vec::new(),
+            grouped_at: None,
+            ready_changed: false,
             changed: false,
         }
     }
@@ -88,7 +101,8 @@ impl Folder {
 
     /// When something is to be done here if nothing happens before: a look, or the end of a set's deadline.
     pub fn next_due(&self) -> Option<Duration> {
-        [self.next_look(), self.sets.next_due()].into_iter().flatten().min()
+        let group = self.changed.then(|| self.next_group());
+        [self.next_look(), self.sets.next_due(), group].into_iter().flatten().min()
     }
 
     fn next_look(&self) -> Option<Duration> {
@@ -99,6 +113,11 @@ impl Folder {
         let hint = self.hinted.then_some(last + HINT_SPACING);
         let settle = self.arrivals.next_due().map(|due| due.max(last + HINT_SPACING));
         [Some(last + self.watch.scan_interval()), hint, settle].into_iter().flatten().min()
+    }
+
+    fn next_group(&self) -> Duration {
+        let spacing = if self.arrivals.has_probes() { GROUP_SPACING } else { Duration::ZERO };
+        self.grouped_at.map_or(Duration::ZERO, |last| last + spacing)
     }
 
     /// True when a look is due; the caller then takes it and reports with [`Folder::looked`].
@@ -120,7 +139,7 @@ impl Folder {
                 self.arrivals.observe(time, snapshot);
                 self.manifest = manifest;
                 self.fault = None;
-                self.changed = true;
+                (self.ready_changed, self.changed) = (true, true);
             }
             Err(fault) => self.fault = Some(fault),
         }
@@ -134,20 +153,24 @@ impl Folder {
     /// Takes in the outcome of a probe.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
         self.arrivals.probed(settled, outcome);
-        self.changed = true;
+        (self.ready_changed, self.changed) = (true, true);
     }
 
     /// Groups the ready slides where anything has changed, and gives the sets that are to be processed from now on.
     pub fn group(&mut self, now: Duration) -> Vec<SetKey> {
-        if !self.changed && self.sets.next_due().is_none_or(|due| due > now) {
+        let due = (self.changed && self.next_group() <= now) || self.sets.next_due().is_some_and(|due| due <= now);
+        if !due {
             return Vec::new();
         }
         self.changed = false;
         let ready = self.arrivals.ready();
-        let slides: Vec<PathBuf> = ready.keys().cloned().collect();
-        let grouped = group(&slides, &self.namer, self.manifest.as_ref());
-        self.misfits = grouped.errors;
-        self.sets.update(now, grouped.sets, ready)
+        if std::mem::take(&mut self.ready_changed) {
+            self.grouped_at = Some(now);
+            let slides: Vec<PathBuf> = ready.keys().cloned().collect();
+            let grouped = group(&slides, &self.namer, self.manifest.as_ref());
+            (self.grouped, self.misfits) = (grouped.sets, grouped.errors);
+        }
+        self.sets.update(now, self.grouped.clone(), ready)
     }
 
     /// Begins a queued set's job; `None` when it is no longer as it was when it was queued.

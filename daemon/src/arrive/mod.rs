@@ -88,6 +88,11 @@ impl Arrivals {
         self.to_probe.pop_front()
     }
 
+    /// True while slides wait for their probe.
+    pub fn has_probes(&self) -> bool {
+        !self.to_probe.is_empty()
+    }
+
     /// Takes in the outcome of a probe. Ignored when the slide has changed meanwhile: it will settle and be probed anew.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
         let Settled { slide, fingerprint } = settled;

@@ -169,6 +169,15 @@ async fn slides_that_fit_no_set_and_a_missing_folder_are_labelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_a_naming_of_its_own_forms_its_sets_by_it() {
+    let mut daemon = Fixture::start("[watch.naming]\npatterns = ['^(?<stain>[^@]+)@(?<case>.+)$']\n");
+    daemon.bring("HE@c1.svs", "fine");
+    daemon.bring("CD31@c1.svs", "fine");
+    let status = daemon.until(|s| s.last_result().is_some()).await;
+    assert_eq!(status.last_result().expect("there").set, "c1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn draining_lets_a_job_finish_and_begins_nothing_new() {
     let mut daemon = Fixture::start("[group]\nwait_seconds = 0\nincomplete = \"run\"");
     daemon.bring("c1_HE.svs", "hold");
