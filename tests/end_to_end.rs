@@ -1,13 +1,12 @@
 //! Slides arrive, overlays appear, originals stay as they were: the two programs as processes of their own, real files, a
 //! real bus, a real ONNX model (the contract's example, so that nothing needs to be trained).
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -176,17 +175,6 @@ impl Drop for Daemon {
     }
 }
 
-/// Name, content and modification time of every file directly in `folder`.
-fn originals(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
-    let entries = fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").path());
-    let state = |path: PathBuf| {
-        let modified = path.metadata().and_then(|m| m.modified()).expect("readable");
-        let content = fs::read(&path).expect("readable");
-        (path, (content, modified))
-    };
-    entries.filter(|path| path.is_file()).map(state).collect()
-}
-
 fn result(folder: &Path, case: &str, stain: &str) -> PathBuf {
     folder.join(slide(case, stain)).with_extension("tissuemap")
 }
@@ -216,7 +204,7 @@ fn h16_arriving_slides_become_overlays_and_stay_as_they_were_and_a_restart_repea
     let waiting = site.ctl(&["wait", "--timeout", "300"]).stdout(Stdio::piped()).spawn().expect("it runs");
     let torn = site.bring_torn("torn_HE.tif");
     site.bring("case7");
-    let before = originals(&site.incoming());
+    let before = support::tree(&site.incoming());
 
     let waited = waiting.wait_with_output().expect("it ends");
     assert!(waited.status.success(), "{waited:?}");
@@ -245,7 +233,7 @@ fn h16_arriving_slides_become_overlays_and_stay_as_they_were_and_a_restart_repea
     assert_eq!(again.end(), Some(0));
     assert_eq!(written().expect("there"), first);
 
-    assert!(originals(&site.incoming()) == before, "originals have changed");
+    assert!(support::tree(&site.incoming()) == before, "originals have changed");
 }
 
 /// Puts a section of the same colours and none of the structure in the place of a case's slide: 48 pieces of the derived
@@ -384,7 +372,14 @@ fn every_bad_slide_is_a_problem_with_its_own_reason_and_the_daemon_goes_on() {
     let vms = data.join("slides/corrupt/complex_tiff/Hamamatsu-VMS");
     copy_all(&vms, &site.incoming().join("Hamamatsu-VMS"));
     fs::copy(data.join("slides/notanimage.txt"), site.incoming().join("notanimage.txt")).expect("copy");
+    // A good one among them, of several files that are named by their folder.
+    let series = site.incoming().join("boxes_HE");
+    fs::create_dir(&series).expect("create");
+    for file in ["boxes_0.dcm", "boxes_1.dcm"] {
+        fs::copy(data.join("slides/openslide-fixtures").join(file), series.join(file)).expect("copy");
+    }
     site.bring("case7");
+    let before = support::tree(&site.incoming());
 
     let line = daemon.until("Set processed");
     assert!(line.contains("set=case7"), "{line}");
@@ -397,6 +392,9 @@ fn every_bad_slide_is_a_problem_with_its_own_reason_and_the_daemon_goes_on() {
         assert!(problems.iter().any(|p| said(&p)), "{file}: {reason:?} is not among {problems:#?}");
     }
     assert!(!problems.iter().any(|p| p.contains("notanimage.txt")), "a text file is no slide");
+    let status: Value = serde_json::from_str(stdout(&succeed(site.ctl(&["status", "--json"])))).expect("JSON");
+    assert_eq!(status["waiting"], serde_json::json!(["boxes (CD31, KI67 missing)"]));
+    assert!(support::tree(&site.incoming()) == before, "originals have changed");
     assert_eq!(daemon.end(), Some(0));
 }
 

@@ -16,6 +16,9 @@ mod tidy;
 /// Slides arrive, overlays appear, originals stay as they were: both programs as processes, a bus of their own.
 mod end_to_end;
 
+/// A simulated scanner at the daemon's own loop: every style of copying, bursts, lost events, markers.
+mod arrive;
+
 /// Trainer and daemon see the same bits, and the shipped model computes here what it computed when it was trained.
 mod skew;
 

@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
@@ -21,4 +24,32 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let path = test.ancestors().nth(2).expect("target/release").join(name);
     assert!(path.is_file(), "{} is missing: run cargo build --release --workspace", path.display());
     path
+}
+
+/// What must not change of a file.
+#[derive(PartialEq)]
+pub(crate) struct State {
+    pub(crate) content: Vec<u8>,
+    modified: SystemTime,
+    readonly: bool,
+}
+
+/// Every file below `folder`, our own results excepted.
+pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, State> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("readable").path();
+        let metadata = fs::symlink_metadata(&path).expect("readable");
+        if path.extension().is_some_and(|ending| ending == "tissuemap") {
+            continue;
+        }
+        if metadata.is_dir() {
+            files.extend(tree(&path));
+        } else {
+            let content = fs::read(&path).expect("readable");
+            let modified = metadata.modified().expect("known");
+            files.insert(path, State { content, modified, readonly: metadata.permissions().readonly() });
+        }
+    }
+    files
 }

@@ -1,17 +1,17 @@
 //! The daemon's configuration file.
 
 mod schedule;
+mod watch;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{fs, io};
 
 use serde::Deserialize;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
-use tissuemap::units::Mpp;
 
 pub use self::schedule::{Order, Schedule};
+pub use self::watch::{FolderNaming, Watch};
 use crate::sets::Incomplete;
 
 /// The commented configuration that `tissuemapd config` prints; equal to the built-in defaults.
@@ -41,34 +41,6 @@ pub struct Config {
     /// How a set is processed.
     #[serde(default)]
     pub road: RoadParams,
-}
-
-/// One folder in which slides arrive.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Watch {
-    pub folder: PathBuf,
-    /// Resolution of slides that state none.
-    pub mpp: Option<Mpp>,
-    /// CSV that overrules file names.
-    pub manifest: Option<PathBuf>,
-    #[serde(default = "settle_seconds")]
-    pub settle_seconds: u64,
-    #[serde(default = "scan_seconds")]
-    pub scan_seconds: u64,
-    /// Ask for no file system events.
-    #[serde(default)]
-    pub poll: bool,
-}
-
-/// Scanners and SMB copies pause for a few seconds between tiles or retries; half a minute is ten times that.
-fn settle_seconds() -> u64 {
-    30
-}
-
-/// A scan is one `stat` a file; once a minute is no load even for a network share with ten thousand slides.
-fn scan_seconds() -> u64 {
-    60
 }
 
 /// Leaves a third of systemd's default 90 s for the cancelled job to end.
@@ -121,8 +93,8 @@ pub enum ConfigError {
     Parse { path: PathBuf, place: String, reason: String },
     #[error("configuration {}: `{key}` {reason}", path.display())]
     Value { path: PathBuf, key: String, reason: String },
-    #[error("configuration {}: [naming]: {source}", path.display())]
-    Naming { path: PathBuf, source: Box<NamingError> },
+    #[error("configuration {}: {section}: {source}", path.display())]
+    Naming { path: PathBuf, section: String, source: Box<NamingError> },
 }
 
 impl Config {
@@ -178,8 +150,14 @@ impl Config {
         if let Some((key, reason)) = self.schedule.problem() {
             return wrong(key.into(), reason.into());
         }
-        Namer::new(&self.naming)
-            .map_err(|source| ConfigError::Naming { path: path.into(), source: Box::new(source) })?;
+        let valid = |rules: &NamingRules, section: String| {
+            let wrong = |source| ConfigError::Naming { path: path.into(), section, source: Box::new(source) };
+            Namer::new(rules).map(drop).map_err(wrong)
+        };
+        valid(&self.naming, "[naming]".into())?;
+        for watch in &self.watch {
+            valid(&watch.naming.over(&self.naming), format!("[watch.naming] of {}", watch.folder.display()))?;
+        }
         Ok(self)
     }
 }
@@ -201,18 +179,6 @@ impl Config {
         };
         let chosen = self.state_folder.clone().or_else(by_systemd).or_else(of_user);
         chosen.unwrap_or_else(|| Path::new("/var/lib").join(NAME))
-    }
-}
-
-impl Watch {
-    /// [`Watch::settle_seconds`] as a duration.
-    pub fn settle(&self) -> Duration {
-        Duration::from_secs(self.settle_seconds)
-    }
-
-    /// [`Watch::scan_seconds`] as a duration.
-    pub fn scan_interval(&self) -> Duration {
-        Duration::from_secs(self.scan_seconds)
     }
 }
 
@@ -259,6 +225,8 @@ mod tests {
         assert!(
             config.watch[0].mpp.is_some() && config.watch[0].manifest.is_some() && !config.naming.stains.is_empty()
         );
+        assert!(config.watch[0].marker.is_some() && config.watch[0].naming != FolderNaming::default());
+        assert_eq!(config.watch[0].ignore, parse(MINIMAL).expect("minimal").watch[0].ignore);
         assert_eq!(config.road, RoadParams::default());
         let keys = |table: &toml::Value, section: &str| -> Vec<String> {
             let section = table.get(section).and_then(toml::Value::as_table);
@@ -306,6 +274,18 @@ mod tests {
                 vec!["[naming]", "regular expression"],
             ),
             (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[watch.naming]\npatterns = [\"(\"]\n",
+                vec!["[watch.naming] of /etc/tissuemap/a", "regular expression"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\nmarker = \"{case}.done\"\n",
+                vec!["line 4, `marker`", "{stem}.done"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\nignore = [\"*.tmp\", \"*\"]\n",
+                vec!["line 4, `ignore`", "at most one `*`"],
+            ),
+            (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[[watch]]\nfolder = \"a/b\"\n",
                 vec!["`watch.folder`", "overlap"],
             ),
@@ -325,6 +305,24 @@ mod tests {
                 assert!(error.contains(part), "{part:?} missing in {error:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_folder_may_have_a_naming_of_its_own() {
+        let text = "model = \"m\"\n[naming]\npatterns = ['^(?<case>.+)_(?<stain>.+)$']\n[naming.stains]\nCD31 = [\"PECAM\"]\n\
+                    [[watch]]\nfolder = \"a\"\n[watch.naming]\npatterns = ['^(?<stain>.+)@(?<case>.+)$']\n\
+                    [watch.naming.stains]\nHE = [\"eosin\"]\n[[watch]]\nfolder = \"b\"\n";
+        let config = parse(text).expect("fine");
+        let read = |watch: usize, name: &str| {
+            let namer = Namer::new(&config.watch[watch].naming.over(&config.naming)).expect("checked");
+            namer.parse(Path::new(name)).ok().map(|name| (name.case, name.stain))
+        };
+        let read_as = |case: &str, stain: &str| Some((case.to_owned(), stain.to_owned()));
+        assert_eq!(read(0, "Eosin@c1.svs"), read_as("c1", "HE"));
+        assert_eq!(read(0, "pecam@c1.svs"), read_as("c1", "CD31"));
+        assert_eq!(read(0, "c1_HE.svs"), None);
+        assert_eq!(read(1, "c1_pecam.svs"), read_as("c1", "CD31"));
+        assert_eq!(read(1, "c1_eosin.svs"), read_as("c1", "eosin"));
     }
 
     #[test]

@@ -3,20 +3,24 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tissuemap::section_set::{Manifest, Namer, SetKey, group};
+use tissuemap::section_set::{Manifest, Namer, NamingError, SectionSet, SetKey, group};
 
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
 use crate::config::{Group, Watch};
+use crate::explain::{Arriving, Situation, arrival, explain};
 use crate::job::{Fault, Job};
 use crate::sets::Sets;
 
 /// Looks that hints ask for are at least so far apart: a slide being copied raises thousands of events, and no look
 /// before the settle time is over can change the verdict.
 const HINT_SPACING: Duration = Duration::from_secs(1);
+
+/// While slides are being tested, they are grouped at most so often: thousands may be waiting, and every grouping reads
+/// the names of all.
+const GROUP_SPACING: Duration = Duration::from_secs(1);
 
 /// What one look at a watch folder found.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub struct Look {
 /// # Errors
 /// The folder or its manifest cannot be read.
 pub fn look(watch: &Watch) -> Result<Look, Fault> {
-    let snapshot = scan(&watch.folder).map_err(|error| {
+    let snapshot = scan(&watch.folder, &watch.ignore, watch.marker.as_ref()).map_err(|error| {
         Fault::new(
             format!("watch folder {}: {error}", watch.folder.display()),
             "create or mount it, or correct `watch.folder`",
@@ -44,23 +48,29 @@ pub fn look(watch: &Watch) -> Result<Look, Fault> {
 #[derive(Debug)]
 pub struct Folder {
     watch: Watch,
-    namer: Arc<Namer>,
+    namer: Namer,
     arrivals: Arrivals,
     sets: Sets,
     manifest: Option<Manifest>,
     /// Slides that no set can take, with the reason.
-    misfits: Vec<String>,
+    misfits: Vec<NamingError>,
     /// Why the last look failed.
     fault: Option<Fault>,
     last_look: Option<Duration>,
     looking: bool,
     hinted: bool,
+    /// The ready slides as they were grouped last, and when that was.
+    grouped: Vec<SectionSet>,
+    grouped_at: Option<Duration>,
+    /// Slides became ready, or are not any more.
+    ready_changed: bool,
+    /// The sets have to hear of the slides again.
     changed: bool,
 }
 
 impl Folder {
     /// A folder not yet looked at. `stains` are those that make a set complete.
-    pub fn new(watch: Watch, namer: Arc<Namer>, stains: Vec<String>, group: &Group) -> Self {
+    pub fn new(watch: Watch, namer: Namer, stains: Vec<String>, group: &Group) -> Self {
         Self {
             arrivals: Arrivals::new(watch.settle()),
             sets: Sets::new(stains, Duration::from_secs(group.wait_seconds), group.incomplete),
@@ -72,6 +82,9 @@ impl Folder {
             last_look: None,
             looking: false,
             hinted: false,
+            grouped: Vec::new(),
+            grouped_at: None,
+            ready_changed: false,
             changed: false,
         }
     }
@@ -88,7 +101,8 @@ impl Folder {
 
     /// When something is to be done here if nothing happens before: a look, or the end of a set's deadline.
     pub fn next_due(&self) -> Option<Duration> {
-        [self.next_look(), self.sets.next_due()].into_iter().flatten().min()
+        let group = self.changed.then(|| self.next_group());
+        [self.next_look(), self.sets.next_due(), group].into_iter().flatten().min()
     }
 
     fn next_look(&self) -> Option<Duration> {
@@ -99,6 +113,11 @@ impl Folder {
         let hint = self.hinted.then_some(last + HINT_SPACING);
         let settle = self.arrivals.next_due().map(|due| due.max(last + HINT_SPACING));
         [Some(last + self.watch.scan_interval()), hint, settle].into_iter().flatten().min()
+    }
+
+    fn next_group(&self) -> Duration {
+        let spacing = if self.arrivals.has_probes() { GROUP_SPACING } else { Duration::ZERO };
+        self.grouped_at.map_or(Duration::ZERO, |last| last + spacing)
     }
 
     /// True when a look is due; the caller then takes it and reports with [`Folder::looked`].
@@ -120,7 +139,7 @@ impl Folder {
                 self.arrivals.observe(time, snapshot);
                 self.manifest = manifest;
                 self.fault = None;
-                self.changed = true;
+                (self.ready_changed, self.changed) = (true, true);
             }
             Err(fault) => self.fault = Some(fault),
         }
@@ -134,20 +153,24 @@ impl Folder {
     /// Takes in the outcome of a probe.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
         self.arrivals.probed(settled, outcome);
-        self.changed = true;
+        (self.ready_changed, self.changed) = (true, true);
     }
 
     /// Groups the ready slides where anything has changed, and gives the sets that are to be processed from now on.
     pub fn group(&mut self, now: Duration) -> Vec<SetKey> {
-        if !self.changed && self.sets.next_due().is_none_or(|due| due > now) {
+        let due = (self.changed && self.next_group() <= now) || self.sets.next_due().is_some_and(|due| due <= now);
+        if !due {
             return Vec::new();
         }
         self.changed = false;
         let ready = self.arrivals.ready();
-        let slides: Vec<PathBuf> = ready.keys().cloned().collect();
-        let grouped = group(&slides, &self.namer, self.manifest.as_ref());
-        self.misfits = grouped.errors.iter().map(ToString::to_string).collect();
-        self.sets.update(now, grouped.sets, ready)
+        if std::mem::take(&mut self.ready_changed) {
+            self.grouped_at = Some(now);
+            let slides: Vec<PathBuf> = ready.keys().cloned().collect();
+            let grouped = group(&slides, &self.namer, self.manifest.as_ref());
+            (self.grouped, self.misfits) = (grouped.sets, grouped.errors);
+        }
+        self.sets.update(now, self.grouped.clone(), ready)
     }
 
     /// What a queued set's job would be; `None` when it is no longer as it was when it was queued.
@@ -195,31 +218,30 @@ impl Folder {
     }
 
     /// Where a slide is between the scanner and its set, in plain words.
-    pub fn explain(&self, slide: &Path) -> Vec<String> {
-        let named = slide.display().to_string();
-        let mut lines: Vec<String> = self.fault.iter().map(ToString::to_string).collect();
-        if let Some(key) = self.set_of(slide) {
-            lines.push(format!("it belongs to set {key}"));
-            let missing = self.waits_for(key);
-            if !missing.is_empty() {
-                lines.push(format!("the set waits for {}", missing.join(", ")));
-            }
-        } else if self.arrivals.pending().any(|pending| pending == slide) {
-            lines.push("it is being copied, or about to be tested".into());
-        } else {
-            let reasons = self.arrivals.rejected().chain(self.misfits.iter().cloned());
-            lines.extend(reasons.filter(|reason| reason.contains(&named)));
-            if lines.is_empty() {
-                lines.push("no slide of this name has been seen".into());
-            }
+    pub fn explain(&self, slide: &Path, now: Duration) -> Vec<String> {
+        if let Some(situation) = self.situation(slide, now) {
+            let said = explain(slide, &situation);
+            return std::iter::once(said.sentence).chain(said.hint).collect();
         }
-        lines
+        let Some(key) = self.set_of(slide) else { return Vec::new() };
+        let missing = self.waits_for(key);
+        let waits = (!missing.is_empty()).then(|| format!("the set waits for {}", missing.join(", ")));
+        std::iter::once(format!("it belongs to set {key}")).chain(waits).collect()
     }
 
     /// Takes over what may change while the daemon runs.
     pub fn reconfigure(&mut self, group: &Group) {
         self.sets.reconfigure(Duration::from_secs(group.wait_seconds), group.incomplete);
         self.changed = true;
+    }
+
+    /// Where a slide of this folder stands until it is part of a set; `None` once it is.
+    pub fn situation(&self, slide: &Path, now: Duration) -> Option<Situation> {
+        if let Some(fault) = &self.fault {
+            return Some(Situation::Arriving(Arriving::FolderFault(fault.clone())));
+        }
+        let next_look = self.next_look().unwrap_or(now).saturating_sub(now);
+        arrival(slide, &self.watch, &self.arrivals, (&self.namer, &self.misfits), now, next_look)
     }
 
     /// Slides that are being copied or tested.
@@ -237,6 +259,6 @@ impl Folder {
         let folder = self.fault.iter().map(ToString::to_string);
         let slides = self.arrivals.rejected();
         let sets = self.sets.problems().map(|(set, reason)| format!("set {set}: {reason}"));
-        folder.chain(slides).chain(self.misfits.iter().cloned()).chain(sets)
+        folder.chain(slides).chain(self.misfits.iter().map(ToString::to_string)).chain(sets)
     }
 }

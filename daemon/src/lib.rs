@@ -12,6 +12,7 @@ pub mod ctl;
 pub mod disk;
 pub mod done;
 pub mod exit;
+pub mod explain;
 pub mod folder;
 pub mod in_process;
 pub mod job;

@@ -11,7 +11,6 @@ mod outcome;
 mod tell;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use self::jobs::{Full, Running};
 use crate::arrive::Settled;
 use crate::arrive::watch::Hints;
 use crate::command::{Command, Commander};
-use crate::config::Config;
+use crate::config::{Config, Watch};
 use crate::done;
 use crate::folder::{Folder, Look, look};
 use crate::job::{Fault, JobRunner, Processed, Step, blocking};
@@ -94,11 +93,13 @@ impl Daemon {
         status: watch::Sender<Status>,
     ) -> Result<Self, NamingError> {
         let model = runner.model();
-        let namer = Arc::new(model.namer(&config.naming)?);
         let stains: Vec<String> = model.stains.iter().map(|stain| stain.name.clone()).collect();
-        let folder = |watch: &_| Folder::new(Clone::clone(watch), Arc::clone(&namer), stains.clone(), &config.group);
-        let folders: Vec<Folder> = config.watch.iter().map(folder).collect();
-        let paths: Vec<PathBuf> = config.watch.iter().map(|watch| watch.folder.clone()).collect();
+        let folder = |watch: &Watch| {
+            let namer = model.namer(&watch.naming.over(&config.naming))?;
+            Ok(Folder::new(watch.clone(), namer, stains.clone(), &config.group))
+        };
+        let folders = config.watch.iter().map(folder).collect::<Result<_, NamingError>>()?;
+        let hints = Hints::new(&config.watch);
         let damage = journal.moved_aside().map(|aside| {
             format!("journal: damaged, moved to {}, and made anew; hint: check the disk", aside.display())
         });
@@ -112,7 +113,7 @@ impl Daemon {
             config,
             runner,
             folders,
-            hints: Hints::new(&paths),
+            hints,
             tasks: JoinSet::new(),
             probing: false,
             paused: false,
@@ -261,8 +262,10 @@ impl Daemon {
                 }
                 let time = begun..self.now();
                 self.folders[folder].looked(time, look);
-                if reached && !self.folders[folder].watch().poll {
-                    self.hints.ensure(folder);
+                match reached {
+                    true if !self.folders[folder].watch().poll => self.hints.ensure(folder),
+                    true => {}
+                    false => self.hints.forget(folder),
                 }
             }
             Done::Probe { folder, settled, outcome } => {

@@ -1,6 +1,7 @@
 //! Which slides belong together: file names to case, block, section and stain; a CSV manifest overrules.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -136,7 +137,13 @@ impl Namer {
         self.spellings.get(&fold(spelling)).cloned().unwrap_or_else(|| spelling.trim().to_owned())
     }
 
-    /// Reads a slide's name.
+    /// The patterns, in the order in which they are tried.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(Regex::as_str)
+    }
+
+    /// Reads a slide's name. The files of a DICOM series have names made by a machine, so the name of its directory is
+    /// read after that of the file.
     ///
     /// A pattern whose stain is a known one wins over an earlier pattern whose stain is not: `case7_HE_2` is then not
     /// taken for stain `2`.
@@ -145,20 +152,17 @@ impl Namer {
     /// [`NamingError::Unmatched`].
     pub fn parse(&self, path: &Path) -> Result<SlideName, NamingError> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let mut fits = self.patterns.iter().filter_map(|regex| {
-            let found = regex.captures(&stem)?;
+        let is_dicom = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("dcm"));
+        let directory = path.parent().and_then(Path::file_name).filter(|_| is_dicom).map(OsStr::to_string_lossy);
+        let names = [Some(stem), directory].into_iter().flatten();
+        let tries = names.flat_map(|name| self.patterns.iter().map(move |regex| (name.clone(), regex)));
+        let mut fits = tries.filter_map(|(name, regex)| {
+            let found = regex.captures(&name)?;
             let group = |name| found.name(name).map(|m| m.as_str().trim().to_owned()).filter(|s| !s.is_empty());
             let stain = group("stain")?;
             let known = self.spellings.contains_key(&fold(&stain));
-            Some((
-                known,
-                SlideName {
-                    case: group("case")?,
-                    block: group("block"),
-                    section: group("section"),
-                    stain: self.stain(&stain),
-                },
-            ))
+            let (block, section) = (group("block"), group("section"));
+            Some((known, SlideName { case: group("case")?, block, section, stain: self.stain(&stain) }))
         });
         let first = fits.next().ok_or_else(|| NamingError::Unmatched(path.into()))?;
         if first.0 {
@@ -274,6 +278,10 @@ mod tests {
             ("1-HE.svs", "1", None, "HE"),
             ("J-12-00356_NOR-025_Lewis_HE_Run 06.svs", "J-12-00356_NOR-025_Lewis", None, "HE"),
             ("demo_PanCK.tif", "demo", None, "PanCK"),
+            ("case7_HE/1.2.826.0.1.dcm", "case7", None, "HE"),
+            ("case7_HE/DCM_0.dcm", "case7", None, "HE"),
+            ("incoming_CD31/case7_HE.dcm", "case7", None, "HE"),
+            ("case7_CD31/case7_HE.svs", "case7", None, "HE"),
         ];
         for (file, case, block, stain) in table {
             let name = namer().parse(Path::new(file)).expect(file);

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use tissuemap::overlay::RESULT_EXTENSION;
+use super::names::{ending_in, is_dicom};
 
 /// What one member looked like when it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,34 +43,16 @@ impl Fingerprint {
     }
 }
 
-/// Endings of files that name a slide. `.czi` is listed although OpenSlide reads it only in versions to come: the
-/// operator shall get a reason, not silence.
-const SLIDE_ENDINGS: &[&str] =
-    &["svs", "ndpi", "mrxs", "scn", "bif", "svslide", "tif", "tiff", "vms", "vmu", "dcm", "czi"];
-
-/// Endings under which copying programs hide an unfinished file.
-const TEMPORARY_ENDINGS: &[&str] = &["tmp", "part", "partial", "filepart", "crdownload"];
-
-fn ending_in(path: &Path, endings: &[&str]) -> bool {
-    path.extension().is_some_and(|e| endings.iter().any(|known| e.eq_ignore_ascii_case(known)))
-}
-
-/// True for names the scan passes over: hidden and backup files, unfinished copies, and our own output.
-pub fn ignored(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    name.starts_with(b".")
-        || name.ends_with(b"~")
-        || ending_in(path, TEMPORARY_ENDINGS)
-        || ending_in(path, &[RESULT_EXTENSION])
-}
-
-/// True when the name is that of a slide's naming file.
-pub(super) fn names_a_slide(path: &Path) -> bool {
-    ending_in(path, SLIDE_ENDINGS)
-}
-
-pub(super) fn is_dicom(path: &Path) -> bool {
-    ending_in(path, &["dcm"])
+/// A slide as one look found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub fingerprint: Fingerprint,
+    /// When the file system last noted any change to a member, seconds and nanoseconds by the file system's own clock.
+    /// Copying programs set modification times back, some after every write; this time they cannot set. It tells that
+    /// something was done to a file, not what, so it counts for settling only and is no part of the fingerprint.
+    pub touched: (i64, i64),
+    /// The slide's done-marker, as long as it is not there.
+    pub awaits: Option<PathBuf>,
 }
 
 /// The fingerprint of the slide that `path` names, with all its members as they are now:
@@ -87,43 +70,57 @@ pub(super) fn is_dicom(path: &Path) -> bool {
 /// # Errors
 /// A member cannot be looked at; one that has just vanished is left out instead.
 pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
-    let mut members = Vec::new();
-    push(&mut members, path.to_path_buf())?;
+    see(path, path.parent().filter(|_| is_dicom(path))).map(|seen| seen.fingerprint)
+}
+
+/// Looks at all members of a slide, with those of its `series` directory if it is DICOM.
+pub(super) fn see(path: &Path, series: Option<&Path>) -> io::Result<Seen> {
+    let mut found = Found::default();
+    found.file(path.to_path_buf())?;
     if ending_in(path, &["mrxs"]) {
-        push_directory(&mut members, &path.with_extension(""))?;
+        found.directory(&path.with_extension(""))?;
     } else if ending_in(path, &["vms", "vmu"]) {
         for file in key_file_members(path)? {
-            push(&mut members, file)?;
+            found.file(file)?;
         }
-    } else if is_dicom(path)
-        && let Some(series) = path.parent()
-    {
-        push_directory(&mut members, series)?;
+    } else if let Some(series) = series {
+        found.directory(series)?;
     }
-    Ok(Fingerprint::new(members))
+    Ok(Seen { fingerprint: Fingerprint::new(found.members), touched: found.touched, awaits: None })
 }
 
-fn push(members: &mut Vec<Member>, path: PathBuf) -> io::Result<()> {
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() => members.push(Member::new(path, &metadata)),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
+#[derive(Default)]
+struct Found {
+    members: Vec<Member>,
+    touched: (i64, i64),
 }
 
-fn push_directory(members: &mut Vec<Member>, directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        // The index of a MIRAX slide often arrives before its data.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        push(members, entry?.path())?;
+impl Found {
+    fn file(&mut self, path: PathBuf) -> io::Result<()> {
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                self.touched = self.touched.max((metadata.ctime(), metadata.ctime_nsec()));
+                self.members.push(Member::new(path, &metadata));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn directory(&mut self, directory: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            // The index of a MIRAX slide often arrives before its data.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            self.file(entry?.path())?;
+        }
+        Ok(())
+    }
 }
 
 /// The files that a Hamamatsu VMS or VMU key file names, beside it.
@@ -220,15 +217,5 @@ mod tests {
         let before = fingerprint(&slide).expect("readable");
         fs::write(folder.path().join("a/Data0000.dat"), "longer than it was").expect("write");
         assert_ne!(fingerprint(&slide).expect("readable"), before);
-    }
-
-    #[test]
-    fn temporary_hidden_and_own_names_are_ignored() {
-        for name in [".x.svs", "x.svs~", "x.tmp", "x.svs.PART", "x.partial", "x.svs.filepart", "case_HE.tissuemap"] {
-            assert!(ignored(Path::new(name)), "{name}");
-        }
-        for name in ["x.svs", "x.tiff", "partial.svs", "tissuemap"] {
-            assert!(!ignored(Path::new(name)), "{name}");
-        }
     }
 }

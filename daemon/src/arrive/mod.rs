@@ -2,20 +2,24 @@
 //!
 //! **Invariant:** the scan is the truth, events are hints. [`watch`] only makes the next [`scan`] come sooner; with
 //! every event lost, every slide is still found, at most one scan interval later.
+//!
+//! A watch folder is looked at with all its subfolders: scanners make one per day, rack or case, and no list of them could
+//! be kept up to date.
 
 pub mod members;
+pub mod names;
 pub mod scan;
 pub mod settle;
 pub mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::members::Fingerprint;
 use self::scan::Snapshot;
-use self::settle::{Event, Settle};
+use self::settle::{Event, Settle, Settling};
 use crate::job::Fault;
 
 /// A settled slide whose readability is to be found out.
@@ -23,6 +27,22 @@ use crate::job::Fault;
 pub struct Settled {
     pub slide: PathBuf,
     pub fingerprint: Fingerprint,
+}
+
+/// How far a slide is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    Settling(Settling),
+    /// Waits for its probe behind so many others, or is being probed.
+    Testing {
+        before: usize,
+    },
+    Rejected(&'a Fault),
+    /// It or a folder above it could not be looked at.
+    Unreadable(&'a Fault),
+    /// Not a slide itself, but a file of this one.
+    MemberOf(&'a PathBuf),
+    Ready,
 }
 
 /// The slides of one watch folder on their way to being ready: seen, settled, probed. Like [`Settle`], it does no
@@ -33,7 +53,7 @@ pub struct Arrivals {
     to_probe: VecDeque<Settled>,
     ready: BTreeMap<PathBuf, Fingerprint>,
     rejected: BTreeMap<PathBuf, Fault>,
-    unreadable: BTreeMap<PathBuf, String>,
+    unreadable: BTreeMap<PathBuf, Fault>,
 }
 
 impl Arrivals {
@@ -68,6 +88,11 @@ impl Arrivals {
         self.to_probe.pop_front()
     }
 
+    /// True while slides wait for their probe.
+    pub fn has_probes(&self) -> bool {
+        !self.to_probe.is_empty()
+    }
+
     /// Takes in the outcome of a probe. Ignored when the slide has changed meanwhile: it will settle and be probed anew.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
         let Settled { slide, fingerprint } = settled;
@@ -92,8 +117,28 @@ impl Arrivals {
     /// Slides that settled but cannot be read, and what could not even be looked at, with the reason. A slide leaves
     /// this list only when it changes.
     pub fn rejected(&self) -> impl Iterator<Item = String> {
-        let unreadable = self.unreadable.iter().map(|(path, reason)| format!("{}: {reason}", path.display()));
-        self.rejected.values().map(ToString::to_string).chain(unreadable)
+        self.rejected.values().chain(self.unreadable.values()).map(ToString::to_string)
+    }
+
+    /// How far this slide is; `None` when no look has found it.
+    pub fn standing(&self, slide: &Path) -> Option<Standing<'_>> {
+        if let Some(settling) = self.settle.settling(slide) {
+            return Some(Standing::Settling(settling));
+        }
+        if self.ready.contains_key(slide) {
+            return Some(Standing::Ready);
+        }
+        if let Some(fault) = self.rejected.get(slide) {
+            return Some(Standing::Rejected(fault));
+        }
+        if let Some((_, fault)) = self.unreadable.iter().find(|(path, _)| slide.starts_with(path)) {
+            return Some(Standing::Unreadable(fault));
+        }
+        if self.settle.has_settled(slide) {
+            let before = self.to_probe.iter().position(|settled| settled.slide == slide).unwrap_or(0);
+            return Some(Standing::Testing { before });
+        }
+        self.settle.slide_of(slide).map(Standing::MemberOf)
     }
 
     /// Slides that are still being copied or wait for their probe.
@@ -120,7 +165,8 @@ mod tests {
     fn folder(bytes: u64) -> Snapshot {
         let slide = PathBuf::from("case1_HE.svs");
         let member = members::Member { path: slide.clone(), bytes, modified: std::time::SystemTime::UNIX_EPOCH };
-        Snapshot { slides: [(slide, Fingerprint::new(vec![member]))].into(), ..Snapshot::default() }
+        let seen = members::Seen { fingerprint: Fingerprint::new(vec![member]), touched: (0, 0), awaits: None };
+        Snapshot { slides: [(slide, seen)].into(), ..Snapshot::default() }
     }
 
     fn fault() -> Fault {

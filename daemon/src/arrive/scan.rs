@@ -1,71 +1,127 @@
 //! The truth: what is in a watch folder right now.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::members::{Fingerprint, fingerprint, ignored, is_dicom, names_a_slide};
+use super::members::{Seen, see};
+use super::names::{Ignore, Marker, is_dicom, names_a_slide};
+use crate::job::Fault;
+
+/// Scanners make a folder per day, rack, case and slide, which is four. What is deeper than this is no scanner's work, and
+/// a file system that shows a folder inside itself must not keep a look from ending.
+const MAX_DEPTH: usize = 16;
+
+const NEEDS_TO_READ: &str = "let the daemon's user read it, and check the file system";
 
 /// All slides of a folder and its subfolders at one moment, each with the state of all its members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Naming file of each slide.
-    pub slides: BTreeMap<PathBuf, Fingerprint>,
-    /// Subfolders and files that could not be looked at, with the reason.
-    pub unreadable: BTreeMap<PathBuf, String>,
+    pub slides: BTreeMap<PathBuf, Seen>,
+    /// Subfolders and files that could not be looked at.
+    pub unreadable: BTreeMap<PathBuf, Fault>,
 }
 
-/// Looks at every file below `folder`. Links to files are followed, links to directories are not (they could form a
-/// circle).
+impl Snapshot {
+    /// True when the look could not tell whether this slide is there.
+    pub fn hides(&self, slide: &Path) -> bool {
+        self.unreadable.keys().any(|path| slide.starts_with(path))
+    }
+}
+
+/// Looks at every file below `root` whose name is not ignored. Links to files are followed. Links to folders are not: a
+/// folder below `root` is looked at anyway, and one elsewhere may not be written to, so it is told instead.
 ///
 /// # Errors
-/// `folder` itself cannot be read. Then nothing is known, which is not the same as an empty folder.
-pub fn scan(folder: &Path) -> io::Result<Snapshot> {
-    let mut snapshot = Snapshot::default();
-    let mut pending = vec![folder.to_path_buf()];
-    while let Some(directory) = pending.pop() {
-        let listed = list(&directory, directory == folder, &mut snapshot, &mut pending);
-        match listed {
-            Err(error) if directory == folder => return Err(error),
+/// `root` itself cannot be read. Then nothing is known, which is not the same as an empty folder.
+pub fn scan(root: &Path, ignore: &Ignore, marker: Option<&Marker>) -> io::Result<Snapshot> {
+    let mut look = Look { root, ignore, marker, snapshot: Snapshot::default(), folders: vec![(root.to_path_buf(), 0)] };
+    while let Some((folder, depth)) = look.folders.pop() {
+        match look.list(&folder, depth) {
+            Err(error) if depth == 0 => return Err(error),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                snapshot.unreadable.insert(directory, error.to_string());
+                look.unreadable(folder, error, NEEDS_TO_READ);
             }
             _ => {}
         }
     }
-    Ok(snapshot)
+    Ok(look.snapshot)
 }
 
-fn list(directory: &Path, is_root: bool, snapshot: &mut Snapshot, pending: &mut Vec<PathBuf>) -> io::Result<()> {
-    let mut slides = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        if ignored(&path) {
-            continue;
+struct Look<'a> {
+    root: &'a Path,
+    ignore: &'a Ignore,
+    marker: Option<&'a Marker>,
+    snapshot: Snapshot,
+    /// Still to be listed, with how far each is below the root.
+    folders: Vec<(PathBuf, usize)>,
+}
+
+impl Look<'_> {
+    fn unreadable(&mut self, path: PathBuf, reason: impl Display, hint: &str) {
+        let fault = Fault::new(format!("{}: {reason}", path.display()), hint);
+        self.snapshot.unreadable.insert(path, fault);
+    }
+
+    fn list(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        let mut slides = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if self.ignore.ignores(&path) {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.descend(path, depth + 1);
+            } else if kind.is_symlink() && path.is_dir() {
+                self.linked(path);
+            } else if names_a_slide(&path) {
+                slides.push(path);
+            }
         }
-        if entry.file_type()?.is_dir() {
-            pending.push(path);
-        } else if names_a_slide(&path) {
-            slides.push(path);
+        if depth > 0 {
+            keep_one_dicom(&mut slides);
+        }
+        slides.into_iter().for_each(|slide| self.slide(slide, (depth > 0).then_some(folder)));
+        Ok(())
+    }
+
+    fn descend(&mut self, folder: PathBuf, depth: usize) {
+        if depth <= MAX_DEPTH {
+            self.folders.push((folder, depth));
+        } else {
+            let reason = format!("more than {MAX_DEPTH} folders deep");
+            self.unreadable(folder, reason, "watch a folder nearer to it, or move it up");
         }
     }
-    if !is_root {
-        keep_one_dicom(&mut slides);
+
+    fn linked(&mut self, link: PathBuf) {
+        let inside = |target: &Path| fs::canonicalize(self.root).is_ok_and(|root| target.starts_with(root));
+        match fs::canonicalize(&link) {
+            Ok(target) if !inside(&target) => {
+                let reason = format!("a link to {}, outside the watch folder", target.display());
+                self.unreadable(link, reason, "add a [[watch]] section for that folder");
+            }
+            // Inside, it is looked at by its own name. Broken links lead to no slide.
+            _ => {}
+        }
     }
-    for slide in slides {
-        match fingerprint(&slide) {
+
+    fn slide(&mut self, slide: PathBuf, series: Option<&Path>) {
+        match see(&slide, series.filter(|_| is_dicom(&slide))) {
             // It went between the listing and the look.
-            Ok(found) if found.members().iter().all(|m| m.path != slide) => {}
-            Ok(found) => {
-                snapshot.slides.insert(slide, found);
+            Ok(seen) if seen.fingerprint.members().iter().all(|m| m.path != slide) => {}
+            Ok(seen) => {
+                let marker = self.marker.map(|marker| marker.of(&slide, self.root));
+                let awaits = marker.filter(|marker| !marker.exists());
+                self.snapshot.slides.insert(slide, Seen { awaits, ..seen });
             }
-            Err(error) => {
-                snapshot.unreadable.insert(slide, error.to_string());
-            }
+            Err(error) => self.unreadable(slide, error, NEEDS_TO_READ),
         }
     }
-    Ok(())
 }
 
 /// A directory of DICOM files is one slide, named by the first of them: OpenSlide finds the rest of the series itself.
@@ -76,45 +132,4 @@ fn keep_one_dicom(slides: &mut Vec<PathBuf>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(names: &[&str]) -> Vec<String> {
-        let folder = tempfile::tempdir().expect("tempdir");
-        for name in names {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().expect("has a parent")).expect("create");
-            fs::write(path, name).expect("write");
-        }
-        let snapshot = scan(folder.path()).expect("readable");
-        assert!(snapshot.unreadable.is_empty());
-        let relative = |p: &PathBuf| p.strip_prefix(folder.path()).expect("inside").display().to_string();
-        snapshot.slides.keys().map(relative).collect()
-    }
-
-    #[test]
-    fn slides_are_found_in_subfolders_and_everything_else_is_passed_over() {
-        let names = [
-            "case1_HE.svs",
-            "2026-11-23/case2_HE.ndpi",
-            "notes.txt",
-            "Thumbs.db",
-            ".case3_HE.svs.Xy12",
-            "case4_HE.svs.filepart",
-            "case5_HE.tmp",
-            ".hidden/case6_HE.svs",
-            "case1_HE.tissuemap/clusters.ome.tif",
-        ];
-        assert_eq!(found(&names), ["2026-11-23/case2_HE.ndpi", "case1_HE.svs"]);
-    }
-
-    #[test]
-    fn a_dicom_series_is_one_slide() {
-        assert_eq!(found(&["case1_HE/b.dcm", "case1_HE/a.dcm", "flat.dcm"]), ["case1_HE/a.dcm", "flat.dcm"]);
-    }
-
-    #[test]
-    fn a_missing_folder_is_an_error_and_not_an_empty_one() {
-        assert!(scan(Path::new("/nonexistent/incoming")).is_err());
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::members::Fingerprint;
+use super::members::{Fingerprint, Seen};
 use super::scan::Snapshot;
 
 /// What a look at the folder changed.
@@ -23,9 +23,15 @@ pub enum Event {
 
 #[derive(Debug)]
 struct Track {
-    fingerprint: Fingerprint,
+    seen: Seen,
     since: Duration,
     reported: bool,
+}
+
+impl Track {
+    fn is_unchanged(&self, seen: &Seen) -> bool {
+        self.seen.fingerprint == seen.fingerprint && self.seen.touched == seen.touched
+    }
 }
 
 /// The settle rule of one watch folder.
@@ -35,6 +41,18 @@ pub struct Settle {
     tracks: BTreeMap<PathBuf, Track>,
 }
 
+/// How far a slide is that has not settled yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settling {
+    /// The end of the look that found it as it is.
+    pub since: Duration,
+    /// The done-marker that it waits for.
+    pub awaits: Option<PathBuf>,
+    /// How many files it has, and how large they are together.
+    pub files: usize,
+    pub bytes: u64,
+}
+
 impl Settle {
     /// A slide must be unchanged for `quiet`.
     pub fn new(quiet: Duration) -> Self {
@@ -42,25 +60,30 @@ impl Settle {
     }
 
     /// Takes in one look at the folder, which took this time on a monotonic clock of any origin. A file was looked at
-    /// some time in between, so the quiet time counts from the end of one look to the beginning of another.
+    /// some time in between, so the quiet time counts from the end of one look to the beginning of another. A slide in
+    /// a subfolder that could not be read is where it was: not seen is not gone.
     pub fn observe(&mut self, look: Range<Duration>, snapshot: &Snapshot) -> Vec<Event> {
         let mut events = Vec::new();
         self.tracks.retain(|slide, track| {
-            let unchanged = snapshot.slides.get(slide) == Some(&track.fingerprint);
+            let seen = snapshot.slides.get(slide);
+            let unchanged = seen.map_or_else(|| snapshot.hides(slide), |seen| track.is_unchanged(seen));
             if track.reported && !unchanged {
                 events.push(Event::Unsettled { slide: slide.clone() });
             }
             unchanged
         });
-        for (slide, fingerprint) in &snapshot.slides {
+        for (slide, seen) in &snapshot.slides {
             let track = self.tracks.entry(slide.clone()).or_insert_with(|| Track {
-                fingerprint: fingerprint.clone(),
+                seen: seen.clone(),
                 since: look.end,
                 reported: false,
             });
-            if !track.reported && look.start.saturating_sub(track.since) >= self.quiet {
+            track.seen.awaits.clone_from(&seen.awaits);
+            let quiet = look.start.saturating_sub(track.since) >= self.quiet;
+            // A marker that is removed after it has told what it had to tell changes nothing.
+            if !track.reported && quiet && seen.awaits.is_none() {
                 track.reported = true;
-                events.push(Event::Settled { slide: slide.clone(), fingerprint: fingerprint.clone() });
+                events.push(Event::Settled { slide: slide.clone(), fingerprint: seen.fingerprint.clone() });
             }
         }
         events
@@ -68,20 +91,45 @@ impl Settle {
 
     /// True while `slide` is settled in exactly this state.
     pub fn is_settled(&self, slide: &Path, fingerprint: &Fingerprint) -> bool {
-        self.tracks.get(slide).is_some_and(|track| track.reported && track.fingerprint == *fingerprint)
+        self.tracks.get(slide).is_some_and(|track| track.reported && track.seen.fingerprint == *fingerprint)
     }
 
-    /// When a look must begin to settle the next slide; `None` while nothing is settling.
+    /// True while `slide` is settled, in whatever state.
+    pub fn has_settled(&self, slide: &Path) -> bool {
+        self.tracks.get(slide).is_some_and(|track| track.reported)
+    }
+
+    /// When a look must begin to settle the next slide; `None` while nothing is settling. Nobody knows when a marker
+    /// comes: it is found like any other file.
     pub fn next_due(&self) -> Option<Duration> {
-        self.settling().map(|(_, track)| track.since + self.quiet).min()
+        let due = self.unsettled().filter(|(_, track)| track.seen.awaits.is_none());
+        due.map(|(_, track)| track.since + self.quiet).min()
+    }
+
+    /// The slide that this file is a member of, its naming file excepted.
+    pub fn slide_of(&self, member: &Path) -> Option<&PathBuf> {
+        let has = |track: &Track| track.seen.fingerprint.members().iter().any(|m| m.path == member);
+        self.tracks.iter().find(|(slide, track)| *slide != member && has(track)).map(|(slide, _)| slide)
     }
 
     /// Slides seen but not yet settled.
     pub fn pending(&self) -> impl Iterator<Item = &PathBuf> {
-        self.settling().map(|(slide, _)| slide)
+        self.unsettled().map(|(slide, _)| slide)
     }
 
-    fn settling(&self) -> impl Iterator<Item = (&PathBuf, &Track)> {
+    /// How far this slide is; `None` when it has settled or was never seen.
+    pub fn settling(&self, slide: &Path) -> Option<Settling> {
+        let track = self.tracks.get(slide).filter(|track| !track.reported)?;
+        let members = track.seen.fingerprint.members();
+        Some(Settling {
+            since: track.since,
+            awaits: track.seen.awaits.clone(),
+            files: members.len(),
+            bytes: members.iter().map(|member| member.bytes).sum(),
+        })
+    }
+
+    fn unsettled(&self) -> impl Iterator<Item = (&PathBuf, &Track)> {
         self.tracks.iter().filter(|(_, track)| !track.reported)
     }
 }
@@ -94,6 +142,7 @@ mod tests {
 
     use super::super::members::Member;
     use super::*;
+    use crate::job::Fault;
 
     const QUIET: u64 = 10;
 
@@ -108,10 +157,11 @@ mod tests {
     }
 
     /// Slide `index` as it is at `now`; one write grows the file by one byte.
-    fn slide_at(now: u64, index: usize, writes: &Writes) -> Option<(PathBuf, Fingerprint)> {
+    fn slide_at(now: u64, index: usize, writes: &Writes) -> Option<(PathBuf, Seen)> {
         let bytes = writes.iter().filter(|&&at| at <= now).count() as u64;
         let member = Member { path: slide(index), bytes, modified: SystemTime::UNIX_EPOCH };
-        (bytes > 0).then(|| (slide(index), Fingerprint::new(vec![member])))
+        let seen = Seen { fingerprint: Fingerprint::new(vec![member]), touched: (0, 0), awaits: None };
+        (bytes > 0).then_some((slide(index), seen))
     }
 
     fn folder((time, moments): &Look, slides: &[Writes]) -> Snapshot {
@@ -186,8 +236,8 @@ mod tests {
         #[test]
         fn h02_every_final_slide_is_reported_exactly_once_whatever_looks_were_lost((slides, looks) in (slides(), looks())) {
             let log = run(&looks, &slides);
-            for (name, fingerprint) in folder(&glance(u64::MAX), &slides).slides {
-                let last = Event::Settled { slide: name, fingerprint };
+            for (name, seen) in folder(&glance(u64::MAX), &slides).slides {
+                let last = Event::Settled { slide: name, fingerprint: seen.fingerprint };
                 prop_assert_eq!(log.iter().filter(|(_, event)| *event == last).count(), 1);
             }
         }
@@ -250,5 +300,51 @@ mod tests {
         assert_eq!(settle.next_due(), Some(Duration::from_secs(4 + QUIET)));
         settle.observe(seconds(&(4 + QUIET..4 + QUIET)), &there);
         assert_eq!(settle.next_due(), None);
+    }
+
+    #[test]
+    fn h01_a_write_that_leaves_size_and_modification_time_as_they_were_is_a_write() {
+        let mut settle = Settle::new(Duration::from_secs(QUIET));
+        let touched = |at| {
+            let mut there = folder(&glance(0), &[vec![0]]);
+            there.slides.values_mut().for_each(|seen| seen.touched = (at, 0));
+            there
+        };
+        for now in 0..3 * QUIET {
+            assert_eq!(settle.observe(seconds(&(now..now)), &touched(now as i64)), []);
+        }
+        assert_eq!(settle.observe(seconds(&(99..99)), &touched(3 * QUIET as i64 - 1)).len(), 1);
+    }
+
+    #[test]
+    fn a_marker_is_waited_for_and_not_missed_afterwards() {
+        let mut settle = Settle::new(Duration::from_secs(QUIET));
+        let marked = |marker: Option<&str>| {
+            let mut there = folder(&glance(0), &[vec![0]]);
+            there.slides.values_mut().for_each(|seen| seen.awaits = marker.map(PathBuf::from));
+            there
+        };
+        let mut look = |now, marker| {
+            let events = settle.observe(seconds(&(now..now)), &marked(marker));
+            (events.len(), settle.next_due(), settle.settling(&slide(0)).and_then(|settling| settling.awaits))
+        };
+        for now in 0..3 * QUIET {
+            assert_eq!(look(now, Some("case0_HE.done")), (0, None, Some("case0_HE.done".into())));
+        }
+        assert_eq!(look(3 * QUIET, None), (1, None, None), "quiet for long enough already");
+        assert_eq!(look(4 * QUIET, Some("case0_HE.done")), (0, None, None));
+    }
+
+    #[test]
+    fn a_slide_in_a_folder_that_cannot_be_read_for_a_while_is_not_gone() {
+        let mut settle = Settle::new(Duration::from_secs(QUIET));
+        let there = folder(&glance(0), &[vec![0]]);
+        let stale = Fault::new("Stale file handle", "mount it again");
+        let hidden = Snapshot { unreadable: [(slide(0), stale)].into(), ..Snapshot::default() };
+        let mut look = |now, snapshot: &Snapshot| settle.observe(seconds(&(now..now)), snapshot);
+        look(0, &there);
+        assert_eq!(look(QUIET, &there).len(), 1);
+        assert_eq!(look(QUIET + 1, &hidden), []);
+        assert_eq!(look(QUIET + 2, &there), [], "settled before and after");
     }
 }

@@ -11,12 +11,14 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use super::members::ignored;
+use super::names::Ignore;
+use crate::config::Watch;
 
 /// One folder's flag, raised by the watcher's thread and taken down by the scan.
 #[derive(Debug)]
 struct Flag {
     folder: PathBuf,
+    ignore: Ignore,
     raised: AtomicBool,
 }
 
@@ -36,8 +38,12 @@ pub struct Hints {
 
 impl Hints {
     /// Hints for `folders`, known by their index from here on. Nothing is watched before [`Hints::ensure`].
-    pub fn new(folders: &[PathBuf]) -> Self {
-        let flag = |folder: &PathBuf| Flag { folder: folder.clone(), raised: AtomicBool::new(false) };
+    pub fn new(folders: &[Watch]) -> Self {
+        let flag = |watch: &Watch| Flag {
+            folder: watch.folder.clone(),
+            ignore: watch.ignore.clone(),
+            raised: AtomicBool::new(false),
+        };
         let flags = Arc::new(Flags { folders: folders.iter().map(flag).collect(), bell: Notify::new() });
         let sink = Arc::clone(&flags);
         let watcher = notify::recommended_watcher(move |event| sink.take_in(&event));
@@ -62,6 +68,16 @@ impl Hints {
         self.watched[index] = true;
     }
 
+    /// Folder number `index` could not be read: once it is there again it is another one to the operating system, and
+    /// has to be watched anew.
+    pub fn forget(&mut self, index: usize) {
+        if let Some(watcher) = self.watcher.as_mut().filter(|_| self.watched[index]) {
+            // Fails where the folder took its watch with it.
+            let _ = watcher.unwatch(&self.flags.folders[index].folder);
+        }
+        self.watched[index] = false;
+    }
+
     /// Waits for a hint and gives the indices of the folders concerned; may be empty. Cancel safe.
     pub async fn next(&self) -> Vec<usize> {
         self.flags.bell.notified().await;
@@ -72,14 +88,14 @@ impl Hints {
 
 impl Flags {
     fn take_in(&self, event: &notify::Result<Event>) {
-        let concerns = |folder: &Path| match event {
+        let concerns = |flag: &Flag| match event {
             Ok(event) if event.need_rescan() => true,
-            Ok(event) => is_write(event.kind) && event.paths.iter().any(|path| concerns_slides(folder, path)),
+            Ok(event) => is_write(event.kind) && event.paths.iter().any(|path| flag.concerns(path)),
             // Whatever went wrong, looking is the answer.
             Err(_) => true,
         };
         let mut any = false;
-        for flag in self.folders.iter().filter(|flag| concerns(&flag.folder)) {
+        for flag in self.folders.iter().filter(|flag| concerns(flag)) {
             flag.raised.store(true, Ordering::Release);
             any = true;
         }
@@ -89,9 +105,12 @@ impl Flags {
     }
 }
 
-/// True for a path in `folder` that a scan would look at. Our own output raises events below ignored names.
-fn concerns_slides(folder: &Path, path: &Path) -> bool {
-    path.strip_prefix(folder).is_ok_and(|below| !below.iter().any(|name| ignored(Path::new(name))))
+impl Flag {
+    /// True for a path that a scan would look at. Our own output raises events below ignored names.
+    fn concerns(&self, path: &Path) -> bool {
+        path.strip_prefix(&self.folder)
+            .is_ok_and(|below| !below.iter().any(|name| self.ignore.ignores(Path::new(name))))
+    }
 }
 
 /// Reading raises events too, our own reading included; those say nothing new.
@@ -108,13 +127,17 @@ mod tests {
 
     use super::*;
 
+    fn watch(folder: &Path) -> Watch {
+        toml::from_str(&format!("folder = {folder:?}")).expect("valid")
+    }
+
     fn raised(hints: &Hints) -> Vec<bool> {
         hints.flags.folders.iter().map(|flag| flag.raised.load(Ordering::Acquire)).collect()
     }
 
     #[test]
     fn an_event_concerns_only_its_folder_and_reading_or_temporary_names_none() {
-        let hints = Hints::new(&["/a".into(), "/b".into()]);
+        let hints = Hints::new(&["/a", "/b"].map(|folder| watch(Path::new(folder))));
         let event = |kind, path: &str| Event::new(kind).add_path(path.into());
         hints.flags.take_in(&Ok(event(EventKind::Access(AccessKind::Open(AccessMode::Any)), "/a/x.svs")));
         hints.flags.take_in(&Ok(event(EventKind::Create(CreateKind::File), "/b/x.svs.part")));
@@ -126,7 +149,7 @@ mod tests {
 
     #[test]
     fn h02_an_overflow_concerns_every_folder() {
-        let hints = Hints::new(&["/a".into(), "/b".into()]);
+        let hints = Hints::new(&["/a", "/b"].map(|folder| watch(Path::new(folder))));
         hints.flags.take_in(&Ok(Event::new(EventKind::Other).set_flag(NotifyFlag::Rescan)));
         assert_eq!(raised(&hints), [true, true]);
     }
@@ -134,9 +157,25 @@ mod tests {
     #[tokio::test]
     async fn a_new_file_raises_a_hint() {
         let folder = tempfile::tempdir().expect("tempdir");
-        let mut hints = Hints::new(&[folder.path().to_path_buf()]);
+        let mut hints = Hints::new(&[watch(folder.path())]);
         hints.ensure(0);
         std::fs::write(folder.path().join("x.svs"), "x").expect("write");
+        assert_eq!(hints.next().await, [0]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_away_is_watched_again() {
+        let parent = tempfile::tempdir().expect("tempdir");
+        let folder = parent.path().join("share");
+        std::fs::create_dir(&folder).expect("create");
+        let mut hints = Hints::new(&[watch(&folder)]);
+        hints.ensure(0);
+        std::fs::remove_dir(&folder).expect("remove");
+        hints.forget(0);
+        while hints.next().await != [0] {}
+        std::fs::create_dir(&folder).expect("create");
+        hints.ensure(0);
+        std::fs::write(folder.join("x.svs"), "x").expect("write");
         assert_eq!(hints.next().await, [0]);
     }
 }

@@ -28,7 +28,7 @@ impl Daemon {
         let folder = self.folder_of(slide)?;
         self.folders[folder].hint();
         let Some(key) = self.folders[folder].set_of(slide).cloned() else {
-            let why = self.folders[folder].explain(slide).join("; ");
+            let why = self.folders[folder].explain(slide, self.now()).join("; ");
             return Err(Fault::new(format!("{}: {why}", slide.display()), "submit it when it is ready"));
         };
         let runs = self.running.as_ref().filter(|running| (running.waiting.folder, running.set()) == (folder, &key));
@@ -115,7 +115,7 @@ impl Daemon {
 
     fn explain(&self, slide: &Path) -> Result<Vec<String>, Fault> {
         let folder = self.folder_of(slide)?;
-        let mut lines = self.folders[folder].explain(slide);
+        let mut lines = self.folders[folder].explain(slide, self.now());
         let Some(key) = self.folders[folder].set_of(slide) else { return Ok(lines) };
         let row = self.journal.job_of(&self.folders[folder].watch().folder, key).map_err(|error| refused(&error))?;
         if let Some(row) = row {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -202,6 +202,15 @@ async fn slides_that_fit_no_set_and_a_missing_folder_are_labelled() {
     let status = daemon.until(|s| s.problems.len() == 2).await;
     assert!(status.problems[0].contains("nameless.svs: the file name fits none"), "{:?}", status.problems);
     assert!(status.problems[1].contains("/nonexistent/share: No such file"), "{:?}", status.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_a_naming_of_its_own_forms_its_sets_by_it() {
+    let mut daemon = Fixture::start("[watch.naming]\npatterns = ['^(?<stain>[^@]+)@(?<case>.+)$']\n");
+    daemon.bring("HE@c1.svs", "fine");
+    daemon.bring("CD31@c1.svs", "fine");
+    let status = daemon.until(|s| s.last_result().is_some()).await;
+    assert_eq!(status.last_result().expect("there").set, "c1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
