@@ -1,5 +1,7 @@
 //! The daemon's configuration file.
 
+mod worker;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -9,6 +11,7 @@ use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
 use tissuemap::units::Mpp;
 
+pub use self::worker::{Sandbox, Worker};
 use crate::sets::Incomplete;
 
 /// The commented configuration that `tissuemapd config` prints; equal to the built-in defaults.
@@ -23,12 +26,16 @@ pub struct Config {
     /// How long a running job may go on after the daemon was asked to end.
     #[serde(default = "drain_seconds")]
     pub drain_seconds: u64,
+    /// Where the daemon remembers what it tried; see [`Config::state_folder`].
+    pub state_folder: Option<PathBuf>,
     /// At least one.
     pub watch: Vec<Watch>,
     #[serde(default)]
     pub naming: NamingRules,
     #[serde(default)]
     pub group: Group,
+    #[serde(default)]
+    pub worker: Worker,
     #[serde(default)]
     pub bus: Bus,
     /// How a set is processed.
@@ -141,6 +148,7 @@ impl Config {
 
     fn resolved(mut self, folder: &Path) -> Self {
         self.model = folder.join(&self.model);
+        self.state_folder = self.state_folder.as_ref().map(|state| folder.join(state));
         for watch in &mut self.watch {
             watch.folder = folder.join(&watch.folder);
             watch.manifest = watch.manifest.as_ref().map(|manifest| folder.join(manifest));
@@ -167,9 +175,32 @@ impl Config {
                 return wrong("watch.folder".into(), format!("{one} and {two} overlap; watch only the outer one"));
             }
         }
+        if let Some((key, reason)) = self.worker.problem() {
+            return wrong(key.into(), reason.into());
+        }
         Namer::new(&self.naming)
             .map_err(|source| ConfigError::Naming { path: path.into(), source: Box::new(source) })?;
         Ok(self)
+    }
+}
+
+impl Config {
+    /// Where the daemon remembers what it tried: as configured; else where systemd says (`StateDirectory=`); else
+    /// `/var/lib/tissuemap` for root and `tissuemap` among the user's own state for everyone else.
+    pub fn state_folder(&self) -> PathBuf {
+        const NAME: &str = "tissuemap";
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let by_systemd = || {
+            // A list, where the unit names several.
+            let folders = std::env::var("STATE_DIRECTORY").ok()?;
+            folders.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+        };
+        let of_user = || {
+            let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+            (!rustix::process::geteuid().is_root()).then(|| state.join(NAME))
+        };
+        let chosen = self.state_folder.clone().or_else(by_systemd).or_else(of_user);
+        chosen.unwrap_or_else(|| Path::new("/var/lib").join(NAME))
     }
 }
 
@@ -268,6 +299,14 @@ mod tests {
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[group]\nincomplete = \"go\"\n",
                 vec!["line 5, `incomplete`", "skip"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nmemory_mib = 0\n",
+                vec!["`worker.memory_mib`", "at least 1"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nproviders = [\"gpu\"]\n",
+                vec!["line 5, `providers`", "tensorrt"],
             ),
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[naming]\npatterns = [\"(\"]\n",
