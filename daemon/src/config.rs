@@ -2,6 +2,7 @@
 
 mod schedule;
 mod watch;
+mod worker;
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -12,6 +13,7 @@ use tissuemap::section_set::{Namer, NamingError, NamingRules};
 
 pub use self::schedule::{Order, Schedule};
 pub use self::watch::{FolderNaming, Watch};
+pub use self::worker::{Sandbox, Worker};
 use crate::sets::Incomplete;
 
 /// The commented configuration that `tissuemapd config` prints; equal to the built-in defaults.
@@ -36,6 +38,8 @@ pub struct Config {
     pub group: Group,
     #[serde(default)]
     pub schedule: Schedule,
+    #[serde(default)]
+    pub worker: Worker,
     #[serde(default)]
     pub bus: Bus,
     /// How a set is processed.
@@ -148,6 +152,9 @@ impl Config {
             }
         }
         if let Some((key, reason)) = self.schedule.problem() {
+            return wrong(key.into(), reason.into());
+        }
+        if let Some((key, reason)) = self.worker.problem() {
             return wrong(key.into(), reason.into());
         }
         let valid = |rules: &NamingRules, section: String| {
@@ -268,6 +275,14 @@ mod tests {
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[group]\nincomplete = \"go\"\n",
                 vec!["line 5, `incomplete`", "skip"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nmemory_mib = 0\n",
+                vec!["`worker.memory_mib`", "at least 1"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nproviders = [\"gpu\"]\n",
+                vec!["line 5, `providers`", "tensorrt"],
             ),
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[naming]\npatterns = [\"(\"]\n",

@@ -101,6 +101,7 @@ mod tests {
 
     use tempfile::TempDir;
     use tissuemap::contract::StainSpec;
+    use tissuemap::infer::Provider;
     use tissuemap::section_set::{SectionSet, SetKey};
 
     use super::*;
@@ -117,8 +118,12 @@ mod tests {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("tempdir");
             let stain = |name: &str| StainSpec { name: name.into(), aliases: vec![] };
-            let model =
-                ModelInfo { path: "m.onnx".into(), sha256: "ab".into(), stains: ["HE", "CD31"].map(stain).to_vec() };
+            let model = ModelInfo {
+                path: "m.onnx".into(),
+                sha256: "ab".into(),
+                stains: ["HE", "CD31"].map(stain).to_vec(),
+                provider: Provider::Cpu,
+            };
             let fixture = Self { folder, model };
             for stain in ["HE", "CD31"] {
                 fs::write(fixture.slide(stain), stain).expect("write");

@@ -1,10 +1,11 @@
-//! Runs jobs in this process: what `tissuemapctl process` does, and the daemon as long as it has no worker process.
+//! Runs jobs in this process: what `tissuemapctl process` does, and the daemon's worker process.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tissuemap::infer::{Model, ModelError};
-use tissuemap::road::{Progress, RoadParams, SetResult, process_set};
+use tissuemap::infer::{InferOptions, Model, ModelError};
+use tissuemap::road::{Drawn, Progress, RoadError, RoadParams, SetResult, draw_set, process_set};
+use tissuemap::section_set::SectionSet;
 use tissuemap::slide::{self, OpenOptions};
 use tissuemap::units::Mpp;
 
@@ -24,20 +25,38 @@ impl InProcess {
     /// # Errors
     /// Why the model cannot be used.
     pub fn load(path: &Path, params: &RoadParams) -> Result<Self, Fault> {
-        let mut model = Model::load(path).map_err(|error| refused(&error))?;
-        model.verify_golden().map_err(|error| refused(&error))?;
-        let info =
-            ModelInfo { path: path.into(), sha256: model.sha256().to_owned(), stains: model.contract().stains.clone() };
-        Ok(Self { model: Mutex::new(model), info, params: params.clone() })
+        let model = Model::load_proven(path, &InferOptions::default()).map_err(|error| refused(&error))?;
+        Ok(Self::new(model, path, params))
     }
 
-    /// What the caller knows of a slide goes before what is configured for all.
-    fn mpp(&self, given: Option<Mpp>) -> Option<Mpp> {
-        given.or(self.params.mpp)
+    /// Uses a model that has been loaded from `path`.
+    pub fn new(model: Model, path: &Path, params: &RoadParams) -> Self {
+        let info = ModelInfo {
+            path: path.into(),
+            sha256: model.sha256().to_owned(),
+            stains: model.contract().stains.clone(),
+            provider: model.provider(),
+        };
+        Self { model: Mutex::new(model), info, params: params.clone() }
     }
 
-    fn open_options(&self, mpp: Option<Mpp>) -> OpenOptions {
-        OpenOptions { mpp: self.mpp(mpp), limits: self.params.limits.clone() }
+    /// Walks the road for one set up to results in `folder`, which are not published.
+    ///
+    /// # Errors
+    /// Why the set could not be processed, or that `progress` cancelled it.
+    pub fn draw(
+        &self,
+        set: &SectionSet,
+        mpp: Option<Mpp>,
+        folder: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Drawn, Fault> {
+        draw_set(set, &mut self.model(), &with_mpp(&self.params, mpp), folder, progress).map_err(|error| failed(&error))
+    }
+
+    /// A job that panicked left nothing in the model: a session has no state between runs.
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,20 +66,36 @@ impl JobRunner for InProcess {
     }
 
     fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault> {
-        let slide = slide::open(slide, &self.open_options(mpp))?;
-        Ok(slide::probe(&*slide)?)
+        probe(slide, mpp, &self.params)
     }
 
     fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault> {
-        let params = RoadParams { mpp: self.mpp(job.mpp), ..self.params.clone() };
-        // A job that panicked left nothing in the model: a session has no state between runs.
-        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        process_set(&job.set, &mut model, &params, progress)
-            .map_err(|error| Fault::from_error(&error).or_hint(error.hint()))
+        process_set(&job.set, &mut self.model(), &with_mpp(&self.params, job.mpp), progress)
+            .map_err(|error| failed(&error))
     }
 }
 
-fn refused(error: &ModelError) -> Fault {
+/// Opens the slide and decodes the first and last tile of every level.
+///
+/// # Errors
+/// What is wrong with the slide.
+pub fn probe(slide: &Path, mpp: Option<Mpp>, params: &RoadParams) -> Result<(), Fault> {
+    let options = OpenOptions { mpp: mpp.or(params.mpp), limits: params.limits.clone() };
+    let slide = slide::open(slide, &options)?;
+    Ok(slide::probe(&*slide)?)
+}
+
+/// What the caller knows of a slide goes before what is configured for all.
+fn with_mpp(params: &RoadParams, given: Option<Mpp>) -> RoadParams {
+    RoadParams { mpp: given.or(params.mpp), ..params.clone() }
+}
+
+fn failed(error: &RoadError) -> Fault {
+    Fault::from_error(error).or_hint(error.hint())
+}
+
+/// The fault of a model that may not be used: with the id of the refusal.
+pub fn refused(error: &ModelError) -> Fault {
     let hint =
         format!("{}: models/CONTRACT.md explains what is refused; `tissuemap-train export` writes models", error.id());
     Fault::from_error(error).or_hint(hint)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tissuemap::contract::StainSpec;
+use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::section_set::{Namer, NamingError, NamingRules, SectionSet};
 use tissuemap::slide::SlideError;
@@ -25,7 +27,7 @@ pub struct Job {
 }
 
 /// Why something could not be done, as it is shown to the operator: the file and the reason, then what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub struct Fault {
     reason: String,
     hint: Option<String>,
@@ -98,12 +100,14 @@ impl From<SlideError> for Fault {
 }
 
 /// What the daemon needs to know of the model that is served.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
     pub path: PathBuf,
     pub sha256: String,
     /// In contract order.
     pub stains: Vec<StainSpec>,
+    /// What it computes on.
+    pub provider: Provider,
 }
 
 impl ModelInfo {
@@ -121,7 +125,7 @@ impl ModelInfo {
 }
 
 /// Opens slides and runs the model. The daemon itself never parses a pixel; whoever implements this does, in this
-/// process ([`crate::in_process::InProcess`]) or in another. All methods block.
+/// process ([`crate::in_process::InProcess`]) or in another ([`crate::worker::Worker`]). All methods block.
 pub trait JobRunner: Send + Sync + 'static {
     /// The model in use.
     fn model(&self) -> &ModelInfo;

@@ -1,7 +1,7 @@
 //! The daemon on the scanner's computer, as a library for its two programs `tissuemapd` and `tissuemapctl`.
 //!
 //! ```text
-//! arrive (watch, scan, settle) ─► folder ─► sets ─► run (the one select!) ─► job ─► in_process
+//! arrive (watch, scan, settle) ─► folder ─► sets ─► run (the one select!) ─► job ─► worker ═► in_process
 //!                                    journal, schedule ─┘  └─► status ─► dbus
 //! ```
 
@@ -17,6 +17,7 @@ pub mod folder;
 pub mod in_process;
 pub mod job;
 pub mod journal;
+pub mod log;
 pub mod priority;
 pub mod run;
 pub mod schedule;
@@ -25,3 +26,4 @@ pub mod signals;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod worker;

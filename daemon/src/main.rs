@@ -1,6 +1,5 @@
 //! `tissuemapd`: the daemon.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,14 +8,13 @@ use std::time::Duration;
 use clap::Parser;
 use tissuemap_daemon::config::{self, Config};
 use tissuemap_daemon::exit::{self, Exit, Failure};
-use tissuemap_daemon::in_process::InProcess;
 use tissuemap_daemon::job::{Fault, blocking};
 use tissuemap_daemon::journal::Journal;
 use tissuemap_daemon::run::Daemon;
-use tissuemap_daemon::signals;
 use tissuemap_daemon::status::{Status, dbus};
+use tissuemap_daemon::worker::{Workers, child};
+use tissuemap_daemon::{log, signals};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 /// Watches folders for scanned slides and leaves a cluster map beside every one. Research use only.
 #[derive(Parser)]
@@ -30,19 +28,18 @@ enum Cli {
     },
     /// Print the commented default configuration
     Config,
+    /// What tissuemapd starts to open slides and models in; not for people
+    #[command(hide = true)]
+    Worker,
 }
 
 fn main() -> ExitCode {
-    let cli = match exit::parse() {
-        Ok(cli) => cli,
+    let outcome = match exit::parse() {
         Err(code) => return code,
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
-    let outcome = match cli {
-        Cli::Run { config } => run(&config),
-        Cli::Config => exit::print(config::DEFAULT),
+        // Its log is the daemon's.
+        Ok(Cli::Worker) => return child::serve(),
+        Ok(Cli::Config) => exit::print(config::DEFAULT).inspect_err(|failure| exit::complain(&failure.fault)),
+        Ok(Cli::Run { config }) => run(&config),
     };
     outcome.map_or_else(
         |Failure { exit, fault }| {
@@ -54,6 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(path: &Path) -> Result<(), Failure> {
+    log::start();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "Starting tissuemapd, research use only");
     let config = Config::read(path).map_err(|error| {
         Exit::Usage.with(Fault::from_error(&error).or_hint("`tissuemapd config` prints a commented configuration"))
@@ -70,7 +68,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (status, watched) = watch::channel(Status::default());
     let mut announcer = dbus::start(config.bus.kind, watched).await.map_err(|fault| Exit::Unavailable.with(fault))?;
     let (config, runner) =
-        blocking("model", move || InProcess::load(&config.model, &config.road).map(|runner| (config, runner)))
+        blocking("model", move || Workers::start(Path::new("/proc/self/exe"), &config).map(|runner| (config, runner)))
             .await
             .map_err(|fault| Exit::Unavailable.with(fault))?;
     let (folders, model) = (config.watch.len(), config.model.clone());

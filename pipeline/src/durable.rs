@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
 
 /// Why results could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,24 @@ impl DurableError {
     pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self { action, path: path.into(), source }
     }
+}
+
+/// A file of a result is far smaller; more is nothing that a model drew.
+const MAX_FILE_BYTES: u64 = 4 << 30;
+
+/// Publishes folders of one set, each in one step, and gives their names. All are whole before the first appears, so a
+/// failure until then leaves no new result beside an old one.
+///
+/// # Errors
+/// As [`Staging::publish`].
+pub fn publish_all(staged: Vec<Staging>) -> Result<Vec<PathBuf>, DurableError> {
+    staged
+        .into_iter()
+        .map(|staging| {
+            let target = staging.target.clone();
+            staging.publish().map(|()| target)
+        })
+        .collect()
 }
 
 /// A folder that is being filled; it is removed again unless it is published.
@@ -52,6 +71,33 @@ impl Staging {
     /// Where files are written until then.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Copies these files from a folder that somebody less trusted has filled: a link, a device or anything else that is
+    /// no ordinary file of this folder alone is refused, because it might lead to what only we may read.
+    ///
+    /// # Errors
+    /// A file is missing or is not one, or copying fails.
+    pub fn take_in(&self, folder: &Path, names: &[&str]) -> Result<(), DurableError> {
+        let way = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(folder, way | OFlags::DIRECTORY, Mode::empty());
+        let opened = opened.map_err(|e| DurableError::new("open the staged result", folder, e.into()))?;
+        for name in names {
+            let path = folder.join(name);
+            let failed = |e| DurableError::new("take over", &path, e);
+            // Opening a pipe must not wait for its writer.
+            let file = openat(&opened, *name, way | OFlags::NONBLOCK, Mode::empty()).map_err(|e| failed(e.into()))?;
+            let mut file = File::from(file);
+            let what = file.metadata().map_err(failed)?;
+            if !what.is_file() || what.nlink() != 1 || what.len() > MAX_FILE_BYTES {
+                return Err(failed(io::Error::other("not an ordinary file")));
+            }
+            let target = self.path().join(name);
+            let create = |e| DurableError::new("create", &target, e);
+            let mut copy = File::create_new(&target).map_err(create)?;
+            io::copy(&mut file, &mut copy).map_err(|e| DurableError::new("write", &target, e))?;
+        }
+        Ok(())
     }
 
     /// Makes the folder visible under its name, replacing an older result.
@@ -130,6 +176,32 @@ mod tests {
         fs::write(staging.path().join("half"), "…").expect("writable");
         drop(staging);
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn h04_only_ordinary_files_are_taken_over_from_a_staging_folder() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (staged, secret) = (dir.path().join("staged"), dir.path().join("secret"));
+        fs::create_dir(&staged).expect("writable");
+        fs::write(&secret, "key").expect("writable");
+        let take = |name: &str| {
+            let staging = Staging::beside(&dir.path().join("x.tissuemap")).expect("writable");
+            staging.take_in(&staged, &[name]).map(|()| fs::read_to_string(staging.path().join(name)).expect("readable"))
+        };
+        fs::write(staged.join("fine"), "map").expect("writable");
+        std::os::unix::fs::symlink(&secret, staged.join("link")).expect("writable");
+        fs::hard_link(&secret, staged.join("hard")).expect("writable");
+        fs::create_dir(staged.join("folder")).expect("writable");
+        let pipe = rustix::fs::mknodat(CWD, staged.join("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0);
+        pipe.expect("writable");
+        assert_eq!(take("fine").expect("an ordinary file"), "map");
+        for name in ["link", "hard", "folder", "pipe", "absent"] {
+            let error = take(name).expect_err(name).to_string();
+            assert!(error.contains(&format!("staged/{name}")), "{error}");
+        }
+        std::os::unix::fs::symlink(&staged, dir.path().join("elsewhere")).expect("writable");
+        let staging = Staging::beside(&dir.path().join("x.tissuemap")).expect("writable");
+        assert!(staging.take_in(&dir.path().join("elsewhere"), &["fine"]).is_err(), "the folder itself is a link");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use sha2::{Digest, Sha256};
 
@@ -18,6 +17,10 @@ use crate::contract::{
 };
 use crate::libs::{LibraryError, SharedLibrary};
 
+pub use self::providers::Provider;
+
+mod batch;
+mod providers;
 #[cfg(test)]
 mod tests;
 
@@ -87,10 +90,20 @@ impl ModelError {
 }
 
 /// How to run a model on this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InferOptions {
     /// CPU threads of one session; 0 lets ONNX Runtime take one per physical core.
     pub threads: usize,
+    /// What to compute on: the first that works.
+    pub providers: Vec<Provider>,
+    /// Where TensorRT keeps what it compiled, if it may.
+    pub engines: Option<PathBuf>,
+}
+
+impl Default for InferOptions {
+    fn default() -> Self {
+        Self { threads: 0, providers: vec![Provider::Cpu], engines: None }
+    }
 }
 
 /// What a model says about n patches, row-major in the order of the patches.
@@ -147,6 +160,9 @@ pub struct Model {
     sha256: String,
     contract: ModelContract,
     precision: Precision,
+    provider: Provider,
+    /// Patches per call that are best here.
+    batch: usize,
     session: Session,
 }
 
@@ -170,11 +186,16 @@ impl Model {
     /// # Errors
     /// As [`Model::from_bytes`], and when the file cannot be read.
     pub fn load_with(path: &Path, options: &InferOptions) -> Result<Self, ModelError> {
-        let unreadable = |source| ModelError::Unreadable { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        // One byte beyond the cap is enough for the preflight to refuse a file that is larger, or growing.
-        File::open(path).and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-        Self::from_bytes(&bytes, path, options)
+        Self::from_bytes(&read(path)?, path, options)
+    }
+
+    /// Reads a model file and lets it repeat its golden patches, on the first of the providers where that succeeds. Those
+    /// that were passed over are told in the log, with the reason.
+    ///
+    /// # Errors
+    /// As [`Model::from_bytes`] and [`Model::verify_golden`], on the last of the providers.
+    pub fn load_proven(path: &Path, options: &InferOptions) -> Result<Self, ModelError> {
+        Self::open(&read(path)?, path, options, |model| model.verify_golden().map(drop))
     }
 
     /// Checks and prepares a model whose file content is in memory. `path` is only what errors call it.
@@ -184,16 +205,50 @@ impl Model {
     /// # Errors
     /// [`ModelError`]; the golden patches are not run, see [`Model::verify_golden`].
     pub fn from_bytes(bytes: &[u8], path: &Path, options: &InferOptions) -> Result<Self, ModelError> {
+        Self::open(bytes, path, options, |_| Ok(()))
+    }
+
+    /// The model on the first provider that opens it and where `accept` does not object.
+    fn open(
+        bytes: &[u8],
+        path: &Path,
+        options: &InferOptions,
+        accept: impl Fn(&mut Self) -> Result<(), ModelError>,
+    ) -> Result<Self, ModelError> {
         let model = preflight(bytes).map_err(|source| ModelError::Preflight { path: path.to_owned(), source })?;
         let contract =
             ModelContract::read(&model).map_err(|source| ModelError::Contract { path: path.to_owned(), source })?;
         let precision = Precision::of(&model);
         drop(model);
         let environment = environment()?;
-        let session = open_session(environment, bytes, options)
-            .map_err(|e| ModelError::Session { path: path.to_owned(), reason: one_line(e.message()) })?;
-        let sha256 = Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        Ok(Self { path: path.to_owned(), sha256, contract, precision, session })
+        let sha256 = hex(&Sha256::digest(bytes));
+        let attempt = |provider| -> Result<Self, ModelError> {
+            let session = providers::open_session(environment, bytes, &sha256, contract.signature(), provider, options)
+                .map_err(|reason| ModelError::Session { path: path.to_owned(), reason })?;
+            let (contract, sha256) = (contract.clone(), sha256.clone());
+            let batch = batch::UNMEASURED;
+            let mut model = Self { path: path.to_owned(), sha256, contract, precision, provider, batch, session };
+            accept(&mut model).map(|()| model)
+        };
+        let none = || ModelError::Session { path: path.to_owned(), reason: "no execution provider is named".into() };
+        let mut failure = None;
+        for &provider in &options.providers {
+            match attempt(provider) {
+                Ok(model) => return Ok(model),
+                Err(error) => {
+                    if options.providers.last() != Some(&provider) {
+                        tracing::warn!(%provider, reason = %error, "Execution provider passed over");
+                    }
+                    failure = Some(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(none))
+    }
+
+    /// What the model computes on.
+    pub fn provider(&self) -> Provider {
+        self.provider
     }
 
     /// What the model says about itself.
@@ -330,14 +385,17 @@ fn environment() -> Result<&'static Environment, LibraryError> {
         .map_err(Clone::clone)
 }
 
-/// The one place where a session is configured, and so where execution providers are chosen.
-fn open_session(environment: &Environment, bytes: &[u8], options: &InferOptions) -> ort::Result<Session> {
-    let mut builder = Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::Level3)?
-        .with_intra_threads(options.threads)?
-        // Waiting threads must not burn the scanner computer's cores between batches.
-        .with_intra_op_spinning(false)?;
-    builder.commit_from_memory(bytes)
+/// A model file's content, and no more of it than the preflight would accept.
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let unreadable = |source| ModelError::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    // One byte beyond the cap is enough for the preflight to refuse a file that is larger, or growing.
+    File::open(path).and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// ONNX Runtime's messages span lines; ours do not.

@@ -74,7 +74,8 @@ pub(crate) fn loader_reason(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn search_path() -> Vec<PathBuf> {
+/// The folders in which libraries are looked for, first to last.
+pub fn search_path() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(dir) = env::var_os("TISSUEMAP_LIB_DIR") {
         places.push(PathBuf::from(dir));

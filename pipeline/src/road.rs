@@ -22,8 +22,10 @@ use crate::tissue::{TissueOutcome, TissueParams};
 use crate::units::{Cell, Mpp};
 
 mod prepare;
+mod staged;
 
 pub use prepare::prepare_opened;
+pub use staged::{Drawn, draw_set};
 
 /// Parts of the work, in order, for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +72,7 @@ pub struct RoadParams {
     pub refine: bool,
     /// Long side of `overlay.png`, before the legend.
     pub overlay_long_side_px: u32,
-    /// Patches per call of the model.
+    /// Patches per call of the model; 0 leaves it to [`Model::batch`].
     pub batch: usize,
 }
 
@@ -85,7 +87,7 @@ impl Default for RoadParams {
             register_long_side_px: 1400,
             refine: false,
             overlay_long_side_px: 1600,
-            batch: 64,
+            batch: 0,
         }
     }
 }
@@ -181,6 +183,8 @@ pub enum RoadError {
     NoReference { key: SetKey, reference: String, found: String },
     #[error("set {key}: the registration of stain {stain} is refused: {reason}")]
     Refused { key: SetKey, stain: String, reason: String },
+    #[error("set {key}: a result for stain {stain} was drawn, which the set does not have")]
+    NotOfTheSet { key: SetKey, stain: String },
     #[error(transparent)]
     Overlay(#[from] OverlayError),
     #[error(transparent)]
@@ -203,6 +207,7 @@ impl RoadError {
             Self::Refused { .. } => {
                 "look at the sections with `tissuemapctl register`; rescan, or set refused_stain = \"skip-stain\" in [road]"
             }
+            Self::NotOfTheSet { .. } => "this is a bug; report it with the log",
             Self::Overlay(_) | Self::Publish(_) => "check free space and write permission beside the slide",
             Self::Cancelled => "nothing was published; submit the set again",
         }
@@ -243,19 +248,35 @@ pub fn process_opened(
     params: &RoadParams,
     progress: &dyn Progress,
 ) -> Result<SetResult, RoadError> {
+    walk(key, slides, model, params, progress, |run| {
+        Ok(SetResult {
+            key: key.clone(),
+            outputs: overlay::write_all(run, progress)?,
+            tissue_cells: run.prepared.cells.len(),
+            registration: verdicts(run.prepared),
+            warnings: overlay::warnings(run),
+        })
+    })
+}
+
+/// The road up to what `deliver` makes of it.
+fn walk<T>(
+    key: &SetKey,
+    slides: &Slides,
+    model: &mut Model,
+    params: &RoadParams,
+    progress: &dyn Progress,
+    deliver: impl FnOnce(&overlay::Run) -> Result<T, RoadError>,
+) -> Result<T, RoadError> {
     let started = jiff::Timestamp::now();
     let layout = Layout::from(model.contract());
     let prepared = prepare_opened(key, slides, &layout, params, progress)?;
     let inferred = infer(&prepared, model, params.batch, progress)?;
-    let run = overlay::Run { key, model, params, prepared: &prepared, inferred: &inferred, started };
-    let outputs = overlay::write_all(&run, progress)?;
-    Ok(SetResult {
-        key: key.clone(),
-        outputs,
-        tissue_cells: prepared.cells.len(),
-        registration: prepared.sections.iter().filter_map(Section::verdict).collect(),
-        warnings: overlay::warnings(&run),
-    })
+    deliver(&overlay::Run { key, model, params, prepared: &prepared, inferred: &inferred, started })
+}
+
+fn verdicts(prepared: &Prepared) -> Vec<StainVerdict> {
+    prepared.sections.iter().filter_map(Section::verdict).collect()
 }
 
 /// Opens, registers, finds tissue: everything before the model. The trainer's first half of the road is this function.
@@ -295,7 +316,7 @@ pub struct Inferred {
     pub confidence: Vec<f32>,
 }
 
-/// Asks the model about every tissue cell, `batch` patches at a time.
+/// Asks the model about every tissue cell, `batch` patches at a time; 0 leaves it to [`Model::batch`].
 ///
 /// # Errors
 /// A slide cannot be read, the model fails, or the work is cancelled.
@@ -309,10 +330,11 @@ pub fn infer(
     let (clusters, latent_dim) = (contract.clusters.len(), contract.latent_dim as usize);
     let len = prepared.source.tensor_len();
     let total = prepared.cells.len();
+    let batch = if batch == 0 { model.batch() } else { batch };
     let (mut probs, mut latents, mut errors) = (Vec::with_capacity(total * clusters), Vec::new(), Vec::new());
-    let mut tensors = vec![0; len * batch.clamp(1, total.max(1))];
+    let mut tensors = vec![0; len * batch.min(total.max(1))];
     progress.stage(Stage::Infer, 0, total as u64);
-    for cells in prepared.cells.chunks(batch.max(1)) {
+    for cells in prepared.cells.chunks(batch) {
         if progress.cancelled() {
             return Err(RoadError::Cancelled);
         }

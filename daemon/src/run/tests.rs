@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::StreamExt;
 use tempfile::TempDir;
 use tissuemap::contract::StainSpec;
+use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::units::Mpp;
 use zbus::connection;
@@ -44,6 +45,7 @@ fn model() -> &'static ModelInfo {
         path: "/models/mouse.onnx".into(),
         sha256: "ab12".into(),
         stains: ["HE", "CD31"].map(stain).to_vec(),
+        provider: Provider::Cpu,
     })
 }
 

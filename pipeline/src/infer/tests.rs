@@ -19,7 +19,11 @@ fn open(model: &onnx::ModelProto) -> Option<Result<Model, ModelError>> {
         }
         return None;
     }
-    Some(Model::from_bytes(&model.encode_to_vec(), Path::new("example.onnx"), &InferOptions { threads: 1 }))
+    Some(Model::from_bytes(
+        &model.encode_to_vec(),
+        Path::new("example.onnx"),
+        &InferOptions { threads: 1, ..InferOptions::default() },
+    ))
 }
 
 fn initializer<'a>(model: &'a mut onnx::ModelProto, name: &str) -> &'a mut onnx::TensorProto {
@@ -237,4 +241,34 @@ fn child_that_loads_the_runtime() {
     let error = Model::from_bytes(&bytes, Path::new("example.onnx"), &InferOptions::default()).expect_err("no runtime");
     assert_eq!(error.id(), "model.runtime-library");
     eprintln!("{error}");
+}
+
+#[test]
+fn a_provider_that_is_not_there_is_passed_over_and_the_one_in_use_is_told() {
+    let Some(model) = open(&example_model()) else { return };
+    assert_eq!(model.expect("opens").provider(), Provider::Cpu);
+    let bytes = example_model().encode_to_vec();
+    let load = |providers: &[Provider]| {
+        let options = InferOptions { threads: 1, providers: providers.to_vec(), engines: None };
+        Model::from_bytes(&bytes, Path::new("example.onnx"), &options)
+    };
+    if let Err(error) = load(&[Provider::Cuda]) {
+        assert!(error.to_string().contains("libonnxruntime_providers_cuda.so"), "{error}");
+        assert_eq!(
+            load(&[Provider::TensorRt, Provider::Cuda, Provider::Cpu]).expect("falls back").provider(),
+            Provider::Cpu
+        );
+    }
+    assert!(load(&[]).expect_err("nothing to compute on").to_string().contains("no execution provider"));
+}
+
+#[test]
+fn the_batch_that_was_measured_is_used() {
+    let Some(model) = open(&example_model()) else { return };
+    let mut model = model.expect("opens");
+    let measured = model.measure_batch().expect("runs");
+    assert_eq!(measured.iter().map(|&(size, _)| size).collect::<Vec<_>>(), [8, 16, 32, 64, 128]);
+    assert!(measured.iter().all(|&(_, speed)| speed > 0.0) && measured.iter().any(|&(size, _)| size == model.batch()));
+    model.set_batch(16).expect("runs");
+    assert_eq!(model.batch(), 16);
 }

@@ -14,7 +14,7 @@ use image::{GrayImage, ImageError};
 use jiff::Timestamp;
 
 use crate::contract::Cluster;
-use crate::durable::{DurableError, Staging};
+use crate::durable::{self, DurableError, Staging};
 use crate::infer::Model;
 use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::placement::Placement;
@@ -42,6 +42,8 @@ pub const CLUSTERS_GEOJSON: &str = "clusters.geojson";
 pub const LABELS_PNG: &str = "clusters.png";
 /// Provenance, figures, warnings.
 pub const RESULT_JSON: &str = "result.json";
+/// All of them.
+pub const FILES: [&str; 4] = [OVERLAY_PNG, CLUSTERS_GEOJSON, LABELS_PNG, RESULT_JSON];
 
 /// Why an overlay could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +131,25 @@ const FEWEST_CELLS: u64 = 40;
 /// # Errors
 /// Reading thumbnails, encoding, writing, publishing.
 pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, RoadError> {
+    let mut staged = Vec::new();
+    draw_all(run, progress, |_, slide| {
+        let staging = Staging::beside(&result_folder(slide))?;
+        let folder = staging.path().to_owned();
+        staged.push(staging);
+        Ok(folder)
+    })?;
+    Ok(durable::publish_all(staged)?)
+}
+
+/// Draws one result for every slide that has a place, into the folder that `place` names for it.
+///
+/// # Errors
+/// Reading thumbnails, encoding, writing, and whatever `place` finds.
+pub fn draw_all(
+    run: &Run,
+    progress: &dyn Progress,
+    mut place: impl FnMut(&Section, &Path) -> Result<PathBuf, DurableError>,
+) -> Result<(), RoadError> {
     let warnings = warnings(run);
     let inputs = record::inputs(&run.prepared.sections)?;
     let placed: Vec<(&Section, &Arc<dyn SlideSource>, LabelMap)> = run
@@ -146,25 +167,16 @@ pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, Roa
         })
         .collect();
     let total = placed.len() as u64;
-    let mut staged = Vec::with_capacity(placed.len());
     for (done, (section, slide, labels)) in placed.iter().enumerate() {
         progress.stage(Stage::Overlay, done as u64, total);
         if progress.cancelled() {
             return Err(RoadError::Cancelled);
         }
-        let target = result_folder(&slide.info().path);
-        let staging = Staging::beside(&target)?;
-        write_section(run, &warnings, &inputs, section, slide, labels, staging.path())?;
-        staged.push((staging, target));
-    }
-    // All sections are drawn before the first appears: a failure half-way leaves no new map beside an old one.
-    let mut outputs = Vec::with_capacity(staged.len());
-    for (staging, target) in staged {
-        staging.publish()?;
-        outputs.push(target);
+        let folder = place(section, &slide.info().path)?;
+        write_section(run, &warnings, &inputs, section, slide, labels, &folder)?;
     }
     progress.stage(Stage::Overlay, total, total);
-    Ok(outputs)
+    Ok(())
 }
 
 fn write_section(

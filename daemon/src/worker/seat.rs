@@ -1,0 +1,133 @@
+//! A seat is for one worker process at a time: whoever dies in it is replaced.
+//!
+//! All state of a seat belongs to its keeper, a thread that lives as long as the seat; whoever has work for the worker
+//! talks to the keeper and waits.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tissuemap::road::Progress;
+
+use super::keeper::{Duty, Keeper};
+use super::protocol::{Event, Request};
+use crate::job::{Fault, ModelInfo};
+
+/// How often somebody who waits for an answer asks whether the work is still wanted.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Events of a worker that wait to be heard; then it has to wait, so that one that went wild fills no memory.
+const UNHEARD: usize = 64;
+
+/// What a seat shows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vitals {
+    /// The worker, if there is one.
+    pub pid: Option<u32>,
+    /// Workers that began to serve in this seat.
+    pub starts: u32,
+    /// Since when it has worked on what it was last given; none while it waits for work.
+    pub busy_since: Option<Instant>,
+    /// When the worker last told anything. A busy worker whose last word lies far back makes no progress.
+    pub last_event: Instant,
+}
+
+/// Work for a worker.
+pub(super) struct Call {
+    pub(super) request: Request,
+    /// The slides concerned, for faults.
+    pub(super) subject: String,
+    pub(super) limit: Duration,
+    /// Where the limit comes from, for faults.
+    pub(super) key: &'static str,
+    pub(super) reply: Sender<Event>,
+}
+
+/// What a keeper hears.
+pub(super) enum Input {
+    Call(Call),
+    /// The call that is being worked on is no longer wanted.
+    Cancel,
+    /// The worker with this number said something; `None` when it is gone.
+    Said(u32, Option<Event>),
+    Stop,
+}
+
+/// See the module.
+pub(super) struct Seat {
+    inputs: SyncSender<Input>,
+    /// One call at a time.
+    turn: Mutex<()>,
+    vitals: Arc<Mutex<Vitals>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Seat {
+    /// Starts a worker, and gives what it tells of the model it loaded, if loading one is its duty.
+    ///
+    /// # Errors
+    /// Why no worker could be started.
+    pub(super) fn open(duty: Duty) -> Result<(Self, Option<ModelInfo>), Fault> {
+        let vitals = Vitals { pid: None, starts: 0, busy_since: None, last_event: Instant::now() };
+        let vitals = Arc::new(Mutex::new(vitals));
+        let (inputs, heard) = mpsc::sync_channel(UNHEARD);
+        let (ready, is_ready) = mpsc::channel();
+        let keeper = Keeper::new(duty, heard, inputs.clone(), Arc::clone(&vitals));
+        let keeper = std::thread::Builder::new().name("worker keeper".into()).spawn(move || keeper.keep(&ready));
+        let keeper = keeper.map_err(|error| Fault::from_error(&error))?;
+        let seat = Self { inputs, turn: Mutex::new(()), vitals, keeper: Some(keeper) };
+        let model = is_ready.recv().unwrap_or_else(|_| Err(no_keeper()))?;
+        Ok((seat, model))
+    }
+
+    /// Has the worker do something, and waits for its answer.
+    ///
+    /// # Errors
+    /// The fault that the worker answered with, or how it ended.
+    pub(super) fn call(
+        &self,
+        request: Request,
+        subject: String,
+        (limit, key): (Duration, &'static str),
+        progress: &dyn Progress,
+    ) -> Result<Event, Fault> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reply, answers) = mpsc::channel();
+        let call = Call { request, subject, limit, key, reply };
+        self.inputs.send(Input::Call(call)).map_err(|_| no_keeper())?;
+        let mut cancelled = false;
+        loop {
+            match answers.recv_timeout(TICK) {
+                Ok(Event::Stage { stage, done, total }) => progress.stage(stage, done, total),
+                Ok(Event::Fault(fault)) => return Err(fault),
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(no_keeper()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if progress.cancelled() && !std::mem::replace(&mut cancelled, true) {
+                self.inputs.send(Input::Cancel).map_err(|_| no_keeper())?;
+            }
+        }
+    }
+
+    pub(super) fn vitals(&self) -> Vitals {
+        *self.vitals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let _ = self.inputs.send(Input::Stop);
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+fn no_keeper() -> Fault {
+    Fault::new("the keeper of a worker process has ended", "this is a bug; report it with the log")
+}
+
+/// The receiving end, as the keeper reads it.
+pub(super) type Inputs = Receiver<Input>;
