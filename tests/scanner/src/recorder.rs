@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::contract::StainSpec;
+use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult};
 use tissuemap::units::Mpp;
 use tissuemap_daemon::arrive::members::fingerprint;
@@ -47,7 +48,7 @@ impl Recorder {
     pub fn new(stains: &[String]) -> Self {
         let stain = |name: &String| StainSpec { name: name.clone(), aliases: Vec::new() };
         let stains = stains.iter().map(stain).collect();
-        let model = ModelInfo { path: "recorder.onnx".into(), sha256: "recorder".into(), stains };
+        let model = ModelInfo { path: "recorder.onnx".into(), sha256: "recorder".into(), stains, provider: Provider::Cpu };
         Self { model, sightings: Mutex::default() }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tissuemap_daemon::config::Config;
+use tissuemap_daemon::journal::Journal;
 use tissuemap_daemon::run::Daemon;
 use tissuemap_daemon::status::Status;
 use tokio::sync::{mpsc, watch};
@@ -63,7 +64,7 @@ fn config(folder: &Path, wish: &Wish, setup: &Setup) -> anyhow::Result<Config> {
     let Setup { settle_seconds, scan_seconds, poll, .. } = setup;
     let marker = wish.marker.as_ref().map(|(marker, _)| format!("marker = {:?}\n", marker.pattern()));
     let text = format!(
-        "model = \"none.onnx\"\ndrain_seconds = 5\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = {settle_seconds}\n\
+        "model = \"none.onnx\"\ndrain_seconds = 5\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = {settle_seconds}\n\
          scan_seconds = {scan_seconds}\npoll = {poll}\n{}[bus]\nkind = \"none\"\n",
         marker.unwrap_or_default()
     );
@@ -80,7 +81,8 @@ async fn serve(
     setup: &Setup,
 ) -> anyhow::Result<(Vec<Entry>, Vec<String>)> {
     let (status, told) = watch::channel(Status::default());
-    let daemon = Daemon::new(&config, Arc::clone(recorder) as _, status)?;
+    let journal = Journal::open(&config.state_folder())?;
+    let daemon = Daemon::new(config, Arc::clone(recorder) as _, journal, status)?;
     let (stop, stopped) = mpsc::channel(1);
     let daemon = tokio::spawn(daemon.run(stopped, std::future::pending()));
     let parallel = setup.parallel;
