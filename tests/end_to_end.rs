@@ -1,13 +1,11 @@
 //! Slides arrive, overlays appear, originals stay as they were: the two programs as processes of their own, real files, a
 //! real bus, a real ONNX model (the contract's example, so that nothing needs to be trained).
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,31 +16,7 @@ use tissuemap::slide::OpenOptions;
 use tissuemap::units::Mpp;
 
 use crate::support;
-
-const STAINS: [&str; 3] = ["HE", "CD31", "KI67"];
-
-/// Sections derived from one real HE slide, made once for all tests here: `demo_HE.tif` and so on.
-fn scanned() -> &'static Path {
-    static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    let derive = || {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let mut xtask = Command::new(support::program("xtask"));
-        xtask.args(["derive", "--seed", "7", "--stains", &STAINS.join(","), "--out"]).arg(folder.path());
-        succeed(xtask);
-        folder
-    };
-    FOLDER.get_or_init(derive).path()
-}
-
-fn slide(case: &str, stain: &str) -> String {
-    format!("{case}_{stain}.tif")
-}
-
-fn succeed(mut command: Command) -> Output {
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
+use crate::support::site::{STAINS, originals, scanned, slide, succeed};
 
 fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("UTF-8")
@@ -66,7 +40,7 @@ impl Site {
         // 64 px at 1 µm: some four hundred cells on the demo slide, a second of work.
         let model = example::bytes(&STAINS, 64, Mpp::new(1.0).expect("plausible"), 5);
         fs::write(folder.path().join("model.onnx"), model).expect("write");
-        let config = "model = \"model.onnx\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\nscan_seconds = 1\n\
+        let config = "model = \"model.onnx\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\nscan_seconds = 1\n\
                       [bus]\nkind = \"session\"\n";
         fs::write(folder.path().join("tissuemapd.toml"), config).expect("write");
         let mut bus = Command::new("dbus-daemon")
@@ -174,17 +148,6 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Name, content and modification time of every file directly in `folder`.
-fn originals(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
-    let entries = fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").path());
-    let state = |path: PathBuf| {
-        let modified = path.metadata().and_then(|m| m.modified()).expect("readable");
-        let content = fs::read(&path).expect("readable");
-        (path, (content, modified))
-    };
-    entries.filter(|path| path.is_file()).map(state).collect()
 }
 
 fn result(folder: &Path, case: &str, stain: &str) -> PathBuf {

@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+pub(crate) mod site;
+
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository")
