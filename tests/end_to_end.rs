@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,31 +16,7 @@ use tissuemap::slide::OpenOptions;
 use tissuemap::units::Mpp;
 
 use crate::support;
-
-const STAINS: [&str; 3] = ["HE", "CD31", "KI67"];
-
-/// Sections derived from one real HE slide, made once for all tests here: `demo_HE.tif` and so on.
-fn scanned() -> &'static Path {
-    static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    let derive = || {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let mut xtask = Command::new(support::program("xtask"));
-        xtask.args(["derive", "--seed", "7", "--stains", &STAINS.join(","), "--out"]).arg(folder.path());
-        succeed(xtask);
-        folder
-    };
-    FOLDER.get_or_init(derive).path()
-}
-
-fn slide(case: &str, stain: &str) -> String {
-    format!("{case}_{stain}.tif")
-}
-
-fn succeed(mut command: Command) -> Output {
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
+use crate::support::site::{STAINS, originals, scanned, slide, succeed};
 
 fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("UTF-8")

@@ -33,3 +33,9 @@ mod stacks;
 
 /// `tissuemapctl register`: its files against each other, against landmarks, and as Python reads them.
 mod register_command;
+
+/// The worker processes: what they survive, what survives them, what they cannot do.
+mod worker;
+
+/// The sandbox from the inside: what a program in it tries in vain.
+mod sandbox;

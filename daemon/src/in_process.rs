@@ -1,5 +1,7 @@
 //! Runs jobs in this process: what `tissuemapctl process` does, and the daemon's worker process.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -80,6 +82,15 @@ impl JobRunner for InProcess {
 /// # Errors
 /// What is wrong with the slide.
 pub fn probe(slide: &Path, mpp: Option<Mpp>, params: &RoadParams) -> Result<(), Fault> {
+    // OpenSlide would say that it does not know the format.
+    if let Err(error) = File::open(slide)
+        && error.kind() == ErrorKind::PermissionDenied
+    {
+        return Err(Fault::new(
+            format!("{}: {error}", slide.display()),
+            "let the daemon read the file; links must not lead out of the watched folders",
+        ));
+    }
     let options = OpenOptions { mpp: mpp.or(params.mpp), limits: params.limits.clone() };
     let slide = slide::open(slide, &options)?;
     Ok(slide::probe(&*slide)?)

@@ -125,7 +125,7 @@ impl ModelInfo {
 }
 
 /// Opens slides and runs the model. The daemon itself never parses a pixel; whoever implements this does, in this
-/// process ([`crate::in_process::InProcess`]) or in another ([`crate::worker::Worker`]). All methods block.
+/// process ([`crate::in_process::InProcess`]) or in another ([`crate::worker::Workers`]). All methods block.
 pub trait JobRunner: Send + Sync + 'static {
     /// The model in use.
     fn model(&self) -> &ModelInfo;

@@ -1,6 +1,7 @@
 //! Who starts the worker of a seat, gives it work, watches it, and replaces it.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,7 +113,7 @@ impl Keeper {
                     if !self.stopped {
                         tracing::error!(worker = self.duty.name, reason = %fault, "Worker does not start");
                     }
-                    // Who waits is told now: it may take long until a worker starts again.
+                    // Who waits is told at once: it may take long until a worker starts again.
                     self.pending.drain(..).for_each(|call| drop(call.reply.send(Event::Fault(fault.clone()))));
                 }
             }
@@ -234,7 +235,9 @@ impl Keeper {
                     let _ = call.reply.send(answer);
                 }
                 Err(Lost(fault)) => {
-                    tracing::warn!(worker = self.duty.name, reason = %fault, "Worker lost");
+                    if !self.stopped {
+                        tracing::warn!(worker = self.duty.name, reason = %fault, "Worker lost");
+                    }
                     let _ = call.reply.send(Event::Fault(fault));
                     return true;
                 }
@@ -250,13 +253,14 @@ impl Keeper {
         bounds: &Bounds,
         stages: &dyn Fn(Event),
     ) -> Result<(Serving, Event), Lost> {
-        if let Err(error) = serving.process.send(request) {
-            // A message that cannot be written down is not the worker's fault, but its line may be torn now.
-            if error.kind() == std::io::ErrorKind::BrokenPipe {
-                return Err(Lost(self.obituary(serving, bounds.subject, None)));
+        match serving.process.send(request) {
+            Ok(()) => {}
+            // What cannot be written down was not sent either.
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let reason = format!("{}: cannot be told to the worker: {error}", bounds.subject);
+                return Ok((serving, Event::Fault(Fault::new(reason, "rename the file: its name must be UTF-8"))));
             }
-            let reason = format!("{}: cannot be given to the worker: {error}", bounds.subject);
-            return Err(Lost(Fault::new(reason, "file names must be UTF-8")));
+            Err(_) => return Err(Lost(self.obituary(serving, bounds.subject, None))),
         }
         let mut end = Instant::now() + bounds.limit;
         let (mut stage, mut cancelled, mut next_look) = (None, false, Instant::now());

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,10 +51,15 @@ impl Process {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_write_timeout(Some(WRITE_LIMIT))?;
         let mut child = Command::new(program)
+            .arg0("tissuemapd")
             .arg("worker")
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            // It would write an identifier into a home folder, and report over a network that it does not have.
+            .env("ORT_DISABLE_TELEMETRY", "1")
             .current_dir("/")
+            // Signals for the daemon are the daemon's: a job may go on while it drains.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -65,8 +70,14 @@ impl Process {
         let mut process = Self { child, socket, last_words, listener: None };
         let mut events = BufReader::new(process.socket.try_clone()?);
         listen("worker events", move || {
-            while let Ok(event) = receive(&mut events) {
-                hear(Some(event));
+            let error = loop {
+                match receive(&mut events) {
+                    Ok(event) => hear(Some(event)),
+                    Err(error) => break error,
+                }
+            };
+            if error.kind() == io::ErrorKind::InvalidData {
+                tracing::error!(reason = %error, "A worker said what is no message");
             }
             hear(None);
         })?;

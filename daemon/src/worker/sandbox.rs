@@ -15,7 +15,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 
 use super::protocol::Setup;
@@ -70,12 +70,13 @@ pub fn enter(setup: &Setup) -> Result<Vec<String>, SandboxError> {
     limit(setup.memory).map_err(refused("set limits"))?;
     set_no_new_privs(true).map_err(refused("give up privileges"))?;
     drop_capabilities().map_err(refused("drop capabilities"))?;
-    let lacking: Vec<String> = confine_files(setup)?.into_iter().collect();
-    if let (Sandbox::Required, Some(first)) = (setup.sandbox, lacking.first()) {
-        return Err(SandboxError::Lacking { lacking: first.clone() });
+    let files = confine_files(setup)?;
+    let calls = syscalls::deny().err().map(|reason| format!("system calls cannot be filtered: {reason}"));
+    let lacking: Vec<String> = files.into_iter().chain(calls).collect();
+    match setup.sandbox {
+        Sandbox::Required if !lacking.is_empty() => Err(SandboxError::Lacking { lacking: lacking.join("; ") }),
+        Sandbox::Required | Sandbox::BestEffort => Ok(lacking),
     }
-    syscalls::deny().map_err(|error| SandboxError::Refused { action: "filter system calls", reason: error })?;
-    Ok(lacking)
 }
 
 fn refused<E: std::fmt::Display>(action: &'static str) -> impl Fn(E) -> SandboxError {
@@ -88,6 +89,7 @@ fn limit(memory: u64) -> io::Result<()> {
     let limits =
         [(Resource::Data, memory), (Resource::Fsize, FILE_BYTES), (Resource::Nofile, OPEN_FILES), (Resource::Core, 0)];
     for (resource, most) in limits {
+        let most = getrlimit(resource).maximum.map_or(most, |allowed| allowed.min(most));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
     Ok(())

@@ -8,6 +8,9 @@ use super::{Model, ModelError};
 /// What is used where nothing was measured.
 pub(super) const UNMEASURED: usize = 64;
 
+/// How long measuring may take, give or take the size that is being tried: the daemon is not ready before.
+const BUDGET: Duration = Duration::from_secs(2);
+
 /// A larger batch must be faster by this factor: below, it costs memory and brings nothing that is not noise.
 const WORTH_IT: f64 = 1.05;
 
@@ -27,12 +30,13 @@ impl Model {
     }
 
     /// Runs the golden patches, repeated, in batches of 8 to 128, keeps the size that took the least time per patch and
-    /// gives what was measured: patches per call, and patches per second. A size that does not fit into memory ends the
-    /// search.
+    /// gives what was measured: patches per call, and patches per second. The search ends before 128 where two seconds are
+    /// over (a machine that slow gains nothing from larger batches) or a size does not fit into memory.
     ///
     /// # Errors
     /// Not even eight patches can be run.
     pub fn measure_batch(&mut self) -> Result<Vec<(usize, f64)>, ModelError> {
+        let begun = Instant::now();
         let mut measured = Vec::new();
         for size in std::iter::successors(Some(8), |size| Some(size * 2)).take_while(|&size| size <= LARGEST_BATCH) {
             match self.throughput(size) {
@@ -43,20 +47,25 @@ impl Model {
                     break;
                 }
             }
+            if begun.elapsed() > BUDGET {
+                break;
+            }
         }
         self.batch = best(&measured);
         Ok(measured)
     }
 
-    /// Patches per second at this batch size: the best of three runs after one that warms up.
+    /// Patches per second at this batch size: the best of three runs after one that warms up, or that one where it takes
+    /// long: then little of it is warming up.
     fn throughput(&mut self, size: usize) -> Result<f64, ModelError> {
         let patches = self.sample(size);
-        self.run(&patches)?;
-        let mut fastest = Duration::MAX;
-        for _ in 0..3 {
+        let mut timed = || -> Result<Duration, ModelError> {
             let begun = Instant::now();
-            self.run(&patches)?;
-            fastest = fastest.min(begun.elapsed());
+            self.run(&patches).map(|_| begun.elapsed())
+        };
+        let mut fastest = timed()?;
+        if fastest < BUDGET / 4 {
+            fastest = timed()?.min(timed()?).min(timed()?);
         }
         Ok(size as f64 / fastest.as_secs_f64().max(f64::EPSILON))
     }

@@ -267,7 +267,8 @@ fn the_batch_that_was_measured_is_used() {
     let Some(model) = open(&example_model()) else { return };
     let mut model = model.expect("opens");
     let measured = model.measure_batch().expect("runs");
-    assert_eq!(measured.iter().map(|&(size, _)| size).collect::<Vec<_>>(), [8, 16, 32, 64, 128]);
+    let sizes: Vec<usize> = measured.iter().map(|&(size, _)| size).collect();
+    assert!(!sizes.is_empty() && [8, 16, 32, 64, 128].starts_with(&sizes), "{sizes:?}");
     assert!(measured.iter().all(|&(_, speed)| speed > 0.0) && measured.iter().any(|&(size, _)| size == model.batch()));
     model.set_batch(16).expect("runs");
     assert_eq!(model.batch(), 16);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{OverlayError, RESEARCH_USE_ONLY, Run};
+use crate::infer::Provider;
 use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::placement::{Placement, Registered};
 use crate::road::{Section, StainVerdict};
@@ -81,6 +82,9 @@ pub struct ModelRecord {
     pub patch_px: u32,
     pub stride_px: u32,
     pub mpp: Mpp,
+    /// What computed; none in records from before it was told.
+    #[serde(default)]
+    pub provider: Option<Provider>,
 }
 
 /// A slide file as it was when it was read.
@@ -195,6 +199,7 @@ impl Record {
                 patch_px: contract.patch_px,
                 stride_px: contract.stride_px,
                 mpp: contract.mpp,
+                provider: Some(run.model.provider()),
             },
             inputs: inputs.to_vec(),
             warnings: warnings.to_vec(),

@@ -82,3 +82,84 @@ impl Drawn {
 fn numbered(folder: &Path, number: usize) -> PathBuf {
     folder.join(number.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::read_to_string;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{Mode, OFlags, open, openat};
+
+    use super::*;
+    use crate::section_set::SetKey;
+
+    fn drawn(stains: &[&str]) -> Drawn {
+        let stains = stains.iter().map(ToString::to_string).collect();
+        Drawn { stains, tissue_cells: 0, registration: vec![], warnings: vec![] }
+    }
+
+    fn set(folder: &Path) -> SectionSet {
+        let slides = ["HE", "CD31"].map(|stain| (stain.to_owned(), folder.join(format!("c1_{stain}.svs"))));
+        SectionSet { key: SetKey { case: "c1".into(), block: None }, slides: slides.into() }
+    }
+
+    fn draw(folder: &Path, text: &str) {
+        for number in 0..2 {
+            let place = numbered(folder, number);
+            fs::create_dir_all(&place).expect("writable");
+            overlay::FILES.iter().for_each(|name| fs::write(place.join(name), text).expect("writable"));
+        }
+    }
+
+    #[test]
+    fn h06_a_reader_never_sees_part_of_a_staged_set() {
+        let (staged, beside) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        let set = set(beside.path());
+        let publish = |text: &str| {
+            draw(staged.path(), text);
+            drawn(&["HE", "CD31"]).publish(&set, staged.path()).expect("published")
+        };
+        let outputs = publish("0").outputs;
+        assert_eq!(outputs.len(), 2);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut whole = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    for output in &outputs {
+                        // One open folder is one result, whatever is renamed meanwhile.
+                        let folder = open(output, OFlags::DIRECTORY, Mode::empty()).expect("there");
+                        let read = |name: &&str| {
+                            let file = openat(&folder, *name, OFlags::RDONLY, Mode::empty()).ok()?;
+                            Some(read_to_string(File::from(file)).expect("readable"))
+                        };
+                        let texts: Vec<Option<String>> = overlay::FILES.iter().map(read).collect();
+                        // A replaced folder is being removed: files may be gone, but never torn or of two results.
+                        let mut there = texts.iter().flatten();
+                        let first = there.next();
+                        assert!(there.all(|text| Some(text) == first), "{texts:?}");
+                        whole += u32::from(texts.iter().all(Option::is_some));
+                    }
+                }
+                whole
+            });
+            (1..200).for_each(|i| drop(publish(&i.to_string().repeat(2000))));
+            stop.store(true, Ordering::Relaxed);
+            assert!(reader.join().expect("no torn result") > 0);
+        });
+        assert_eq!(fs::read_dir(beside.path()).expect("readable").count(), 2, "nothing is left behind");
+    }
+
+    #[test]
+    fn h06_a_set_of_which_a_part_is_missing_is_not_published() {
+        let (staged, beside) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        let set = set(beside.path());
+        draw(staged.path(), "1");
+        fs::remove_file(numbered(staged.path(), 1).join(overlay::RESULT_JSON)).expect("there");
+        assert!(drawn(&["HE", "CD31"]).publish(&set, staged.path()).is_err());
+        let error = drawn(&["HE", "../../etc"]).publish(&set, staged.path()).expect_err("no slide of the set");
+        assert!(error.to_string().contains("../../etc"), "{error}");
+        assert_eq!(fs::read_dir(beside.path()).expect("readable").count(), 0);
+    }
+}

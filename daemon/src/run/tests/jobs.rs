@@ -159,7 +159,7 @@ async fn an_incomplete_set_is_processed_on_request() {
     let error = daemon.commander.submit("/elsewhere/c1_HE.svs".into()).await.expect_err("not watched");
     assert!(error.reason().contains("in none of the watched folders"), "{error}");
     let error = daemon.commander.submit(daemon.slide("c2_HE.svs")).await.expect_err("not there");
-    assert!(error.reason().contains("no slide of this name has been seen"), "{error}");
+    assert!(error.reason().contains("has not been seen yet"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
