@@ -16,7 +16,7 @@ use tissuemap::slide::OpenOptions;
 use tissuemap::units::Mpp;
 
 use crate::support;
-use crate::support::site::{STAINS, originals, scanned, slide, succeed};
+use crate::support::site::{STAINS, scanned, slide, succeed};
 
 fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("UTF-8")

@@ -70,7 +70,7 @@ impl Site {
     fn results(&self) -> Vec<String> {
         let entries = fs::read_dir(self.incoming("")).expect("readable");
         let names = entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
-        let mut names: Vec<String> = names.filter(|name| !name.ends_with(".tif")).collect();
+        let mut names: Vec<String> = names.filter(|name| !name.to_lowercase().ends_with(".tif")).collect();
         names.sort();
         names
     }

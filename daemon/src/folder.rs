@@ -62,10 +62,17 @@ pub struct Folder {
     /// The ready slides as they were grouped last, and when that was.
     grouped: Vec<SectionSet>,
     grouped_at: Option<Duration>,
-    /// Slides became ready, or are not any more.
-    ready_changed: bool,
+    stale: Stale,
+}
+
+/// What is behind the slides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stale {
+    Nothing,
     /// The sets have to hear of the slides again.
-    changed: bool,
+    Sets,
+    /// Slides became ready, or are not any more: they have to be grouped anew besides.
+    Groups,
 }
 
 impl Folder {
@@ -84,8 +91,7 @@ impl Folder {
             hinted: false,
             grouped: Vec::new(),
             grouped_at: None,
-            ready_changed: false,
-            changed: false,
+            stale: Stale::Nothing,
         }
     }
 
@@ -101,7 +107,7 @@ impl Folder {
 
     /// When something is to be done here if nothing happens before: a look, or the end of a set's deadline.
     pub fn next_due(&self) -> Option<Duration> {
-        let group = self.changed.then(|| self.next_group());
+        let group = (self.stale > Stale::Nothing).then(|| self.next_group());
         [self.next_look(), self.sets.next_due(), group].into_iter().flatten().min()
     }
 
@@ -139,7 +145,7 @@ impl Folder {
                 self.arrivals.observe(time, snapshot);
                 self.manifest = manifest;
                 self.fault = None;
-                (self.ready_changed, self.changed) = (true, true);
+                self.stale = Stale::Groups;
             }
             Err(fault) => self.fault = Some(fault),
         }
@@ -153,18 +159,19 @@ impl Folder {
     /// Takes in the outcome of a probe.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
         self.arrivals.probed(settled, outcome);
-        (self.ready_changed, self.changed) = (true, true);
+        self.stale = Stale::Groups;
     }
 
     /// Groups the ready slides where anything has changed, and gives the sets that are to be processed from now on.
     pub fn group(&mut self, now: Duration) -> Vec<SetKey> {
-        let due = (self.changed && self.next_group() <= now) || self.sets.next_due().is_some_and(|due| due <= now);
+        let due = (self.stale > Stale::Nothing && self.next_group() <= now)
+            || self.sets.next_due().is_some_and(|due| due <= now);
         if !due {
             return Vec::new();
         }
-        self.changed = false;
+        let stale = std::mem::replace(&mut self.stale, Stale::Nothing);
         let ready = self.arrivals.ready();
-        if std::mem::take(&mut self.ready_changed) {
+        if stale == Stale::Groups {
             self.grouped_at = Some(now);
             let slides: Vec<PathBuf> = ready.keys().cloned().collect();
             let grouped = group(&slides, &self.namer, self.manifest.as_ref());
@@ -188,12 +195,12 @@ impl Folder {
     /// Takes in what became of a job.
     pub fn finish(&mut self, key: &SetKey, outcome: Result<(), Fault>) {
         self.sets.finish(key, outcome);
-        self.changed = true;
+        self.stale = self.stale.max(Stale::Sets);
     }
 
     /// A job that did not come to an end waits again; false when its slides changed meanwhile.
     pub fn put_back(&mut self, key: &SetKey, last: Option<Fault>) -> bool {
-        self.changed = true;
+        self.stale = self.stale.max(Stale::Sets);
         self.sets.put_back(key, last)
     }
 
@@ -232,7 +239,7 @@ impl Folder {
     /// Takes over what may change while the daemon runs.
     pub fn reconfigure(&mut self, group: &Group) {
         self.sets.reconfigure(Duration::from_secs(group.wait_seconds), group.incomplete);
-        self.changed = true;
+        self.stale = self.stale.max(Stale::Sets);
     }
 
     /// Where a slide of this folder stands until it is part of a set; `None` once it is.

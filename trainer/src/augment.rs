@@ -55,10 +55,8 @@ impl View {
         // Every number is drawn whatever is switched on, so that one switch does not reshuffle the others.
         let (turns, mirrored) = (generator.random_range(0..4u8), generator.random::<bool>());
         let shift = (generator.random_range(-most..=most), generator.random_range(-most..=most));
-        let stain = (0..planes.div_ceil(PLANES_PER_STAIN))
-            .flat_map(|_| stain_curves(config, generator))
-            .take(planes)
-            .collect();
+        let stain =
+            (0..planes.div_ceil(PLANES_PER_STAIN)).flat_map(|_| stain_curves(config, generator)).take(planes).collect();
         Self { turns: if config.rotations { turns } else { 0 }, mirrored: config.flips && mirrored, shift, stain }
     }
 

@@ -175,7 +175,14 @@ impl BenchmarkCommand {
         };
 
         let alone = Config {
-            augment: AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, hue_jitter: 0.0, neighbours: 0.0 },
+            augment: AugmentConfig {
+                rotations: false,
+                flips: false,
+                shift_px: 0,
+                stain_jitter: 0.0,
+                hue_jitter: 0.0,
+                neighbours: 0.0,
+            },
             ..config.clone()
         };
         let raw = [raw_colour_statistics(&set.train)?, raw_colour_statistics(&set.held_out)?];

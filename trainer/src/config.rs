@@ -344,7 +344,7 @@ impl Config {
         within("the last number of sweep.clusters", clusters.last, 3, MAX_CLUSTERS)?;
         within("sweep.seeds", *seeds, 2, 1000)?;
         positive("sweep.epochs", *epochs)?;
-            hidden.iter().try_for_each(|&width| within("a value of sweep.hidden", width, 1, 1 << 14))
+        hidden.iter().try_for_each(|&width| within("a value of sweep.hidden", width, 1, 1 << 14))
     }
 
     fn validate_inputs(&self) -> Result<(), String> {

@@ -103,10 +103,10 @@ impl Terms {
     /// `R + λ·[H(Y|X) − μ·H(Y)]`, R being R_VAT or, with another view, the weighted mean of both divergences: λ then means
     /// the same.
     pub fn loss(&self, weights: &Weights) -> Tensor {
-        let consistency = self.view.as_ref().map_or_else(
-            || self.vat.shallow_clone(),
-            |view| (&self.vat + view * weights.view) / (1.0 + weights.view),
-        );
+        let consistency = self
+            .view
+            .as_ref()
+            .map_or_else(|| self.vat.shallow_clone(), |view| (&self.vat + view * weights.view) / (1.0 + weights.view));
         consistency + (&self.conditional_entropy - &self.marginal_entropy * weights.mu) * weights.lambda
     }
 }

@@ -48,7 +48,8 @@ impl Recorder {
     pub fn new(stains: &[String]) -> Self {
         let stain = |name: &String| StainSpec { name: name.clone(), aliases: Vec::new() };
         let stains = stains.iter().map(stain).collect();
-        let model = ModelInfo { path: "recorder.onnx".into(), sha256: "recorder".into(), stains, provider: Provider::Cpu };
+        let model =
+            ModelInfo { path: "recorder.onnx".into(), sha256: "recorder".into(), stains, provider: Provider::Cpu };
         Self { model, sightings: Mutex::default() }
     }
 

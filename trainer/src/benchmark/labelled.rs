@@ -106,7 +106,8 @@ impl LabelledImages {
             fold_of.extend(parents.into_iter().enumerate().map(|(i, parent)| (parent, (first + i) % count)));
         }
         let part = |fold| {
-            let (judged, fitted) = self.images.iter().cloned().partition(|image| fold_of.get(&image.parent) == Some(&fold));
+            let (judged, fitted) =
+                self.images.iter().cloned().partition(|image| fold_of.get(&image.parent) == Some(&fold));
             [fitted, judged]
         };
         (0..count).map(part).collect()

@@ -19,8 +19,9 @@ impl SweepCommand {
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
-        let found =
-            self.setup.prepared(None, |config, patches, surroundings, run| sweep(&config, patches, surroundings, run))?;
+        let found = self
+            .setup
+            .prepared(None, |config, patches, surroundings, run| sweep(&config, patches, surroundings, run))?;
         tracing::info!("{}", found.verdict());
         write!(say, "{}", found.csv()).map_err(|source| TrainError::File { path: "standard output".into(), source })
     }
