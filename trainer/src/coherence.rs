@@ -1,9 +1,12 @@
 //! Whether a label map shows regions or noise.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::labels::Labels;
 use crate::neighbours::Neighbours;
+
+/// A label forms regions where this share of its neighbours has it, too. Anything from .4 to .6 counts the same on planted tissue.
+const MOST: f64 = 0.5;
 
 /// Cliff & Ord's join count of equal labels, over pairs of neighbours.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,16 +52,38 @@ impl JoinCount {
     }
 }
 
-/// How many of the labels form regions: most of the neighbours of their patches have the same label. A label that lies
-/// along borders, or is strewn over the others, forms none. Labels whose patches have no neighbours count.
+/// How many kinds of region the labels form. A label forms regions where most of the neighbours of its patches have it, too.
+/// One that does not lies along borders, or two share the same ground: the one with the smallest such share is given to
+/// the label that most of its other neighbours have, until every label that is left forms regions. Labels whose patches have no
+/// neighbours count.
 pub fn regions(labels: &[i64], neighbours: &Neighbours) -> u32 {
-    let mut joins: BTreeMap<i64, (usize, usize)> = BTreeMap::new();
+    let numbers: BTreeMap<i64, usize> = labels.iter().copied().collect::<BTreeSet<_>>().into_iter().zip(0..).collect();
+    // How often a patch of the row's label has a neighbour of the column's.
+    let mut joins = vec![vec![0_u64; numbers.len()]; numbers.len()];
     for (i, label) in labels.iter().enumerate() {
-        let (equal, all) = joins.entry(*label).or_default();
-        *equal += neighbours.of(i).iter().filter(|&&j| labels[j as usize] == *label).count();
-        *all += neighbours.of(i).len();
+        for &j in neighbours.of(i) {
+            joins[numbers[label]][numbers[&labels[j as usize]]] += 1;
+        }
     }
-    joins.values().filter(|(equal, all)| 2 * equal >= *all).count() as u32
+    let mut left: Vec<usize> = (0..numbers.len()).collect();
+    loop {
+        let share = |&a: &usize| {
+            let all: u64 = left.iter().map(|&b| joins[a][b]).sum();
+            (all > 0).then(|| joins[a][a] as f64 / all as f64)
+        };
+        let shares = left.iter().filter_map(|a| Some((*a, share(a)?)));
+        let weakest = shares.min_by(|(_, x), (_, y)| x.total_cmp(y)).filter(|(_, share)| *share < MOST);
+        let Some((weak, _)) = weakest else { return left.len() as u32 };
+        left.retain(|&label| label != weak);
+        // Below a half, there is another label among the neighbours.
+        let Some(&heir) = left.iter().max_by_key(|&&label| joins[weak][label]) else { return 1 };
+        for &label in &left {
+            joins[label][heir] += joins[label][weak];
+        }
+        let inherited: Vec<u64> = joins[weak].clone();
+        joins[heir].iter_mut().zip(&inherited).for_each(|(own, more)| *own += more);
+        joins[heir][heir] += inherited[weak];
+    }
 }
 
 #[cfg(test)]
