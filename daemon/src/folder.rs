@@ -59,11 +59,10 @@ pub struct Folder {
     last_look: Option<Duration>,
     looking: bool,
     hinted: bool,
-    /// The ready slides as they were grouped last, and when that was.
-    grouped: Vec<SectionSet>,
+    /// The ready slides in their sets; `None` once there may be others.
+    grouped: Option<Vec<SectionSet>>,
+    /// When they were last grouped.
     grouped_at: Option<Duration>,
-    /// Slides became ready, or are not any more.
-    ready_changed: bool,
     /// The sets have to hear of the slides again.
     changed: bool,
 }
@@ -82,9 +81,8 @@ impl Folder {
             last_look: None,
             looking: false,
             hinted: false,
-            grouped: Vec::new(),
+            grouped: None,
             grouped_at: None,
-            ready_changed: false,
             changed: false,
         }
     }
@@ -139,7 +137,7 @@ impl Folder {
                 self.arrivals.observe(time, snapshot);
                 self.manifest = manifest;
                 self.fault = None;
-                (self.ready_changed, self.changed) = (true, true);
+                (self.grouped, self.changed) = (None, true);
             }
             Err(fault) => self.fault = Some(fault),
         }
@@ -153,7 +151,7 @@ impl Folder {
     /// Takes in the outcome of a probe.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
         self.arrivals.probed(settled, outcome);
-        (self.ready_changed, self.changed) = (true, true);
+        (self.grouped, self.changed) = (None, true);
     }
 
     /// Groups the ready slides where anything has changed, and gives the sets that are to be processed from now on.
@@ -164,13 +162,15 @@ impl Folder {
         }
         self.changed = false;
         let ready = self.arrivals.ready();
-        if std::mem::take(&mut self.ready_changed) {
+        let sets = self.grouped.take().unwrap_or_else(|| {
             self.grouped_at = Some(now);
             let slides: Vec<PathBuf> = ready.keys().cloned().collect();
             let grouped = group(&slides, &self.namer, self.manifest.as_ref());
-            (self.grouped, self.misfits) = (grouped.sets, grouped.errors);
-        }
-        self.sets.update(now, self.grouped.clone(), ready)
+            self.misfits = grouped.errors;
+            grouped.sets
+        });
+        self.grouped = Some(sets.clone());
+        self.sets.update(now, sets, ready)
     }
 
     /// Begins a queued set's job; `None` when it is no longer as it was when it was queued.

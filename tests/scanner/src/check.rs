@@ -159,7 +159,7 @@ mod tests {
         assert!(early(&[sighting(Act::Probe, 102.5, "ab"), good()], 1.0)[0].contains("before it was complete"));
         assert!(early(&[good()], 5.0).is_empty(), "its copy overslept, it is not judged");
         let late = Entry { longest_pause: 9.0, ..entry("a") };
-        assert!(check(&[late.clone()], &[good()], 10.0).early[0].contains("after it was written to"));
+        assert!(check(std::slice::from_ref(&late), &[good()], 10.0).early[0].contains("after it was written to"));
         assert_eq!(check(&[late], &[good()], 9.0).overslept, [PathBuf::from("a")]);
         assert_eq!(check(&[entry("a"), entry("b")], &[good()], 1.0).missed, [PathBuf::from("b")]);
         assert_eq!(check(&[entry("a")], &[good(), good()], 1.0).repeated, [(PathBuf::from("a"), 2)]);

@@ -69,8 +69,8 @@ enum Command {
 #[derive(Args)]
 struct Slides {
     /// How many
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    slides: usize,
+    #[arg(long = "slides", value_name = "N", default_value_t = 100)]
+    count: usize,
     /// Stains of a set
     #[arg(long, value_delimiter = ',', default_value = "HE,CD31,KI67")]
     stains: Vec<String>,
@@ -109,7 +109,7 @@ impl Slides {
         let marker = self.marker.clone().map(Marker::try_from).transpose().map_err(anyhow::Error::msg)?;
         Ok(Wish {
             seed: self.seed,
-            slides: self.slides,
+            slides: self.count,
             stains: self.stains.clone(),
             bytes: self.bytes,
             stalls: Stalls { most: self.stalls, length: settle.mul_f64(0.75)..settle.mul_f64(0.93) },

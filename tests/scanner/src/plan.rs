@@ -1,6 +1,6 @@
 //! Which slides come, in which order and style: everything from one seed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,10 +55,10 @@ pub fn plan(folder: &Path, wish: &Wish, templates: Option<&[Template]>) -> anyho
     anyhow::ensure!(!wish.stains.is_empty(), "at least one stain is needed");
     let sets = wish.slides.div_ceil(wish.stains.len());
     // Sorted by a number that grows with the set and jumps by some sets: stains of one set are apart, but not by hours.
-    let mut order: BTreeMap<(u64, usize, usize), ()> = BTreeMap::new();
+    let mut order: BTreeSet<(u64, usize, usize)> = BTreeSet::new();
     for set in 0..sets {
         for stain in 0..wish.stains.len() {
-            order.insert((set as u64 * 100 + rng.random_range(0..400), set, stain), ());
+            order.insert((set as u64 * 100 + rng.random_range(0..400), set, stain));
         }
     }
     let places: Vec<PathBuf> = (0..sets)
@@ -69,17 +69,16 @@ pub fn plan(folder: &Path, wish: &Wish, templates: Option<&[Template]>) -> anyho
         .collect();
     let mut styles = Vec::new();
     order
-        .into_keys()
+        .into_iter()
         .map(|(_, set, stain)| {
             let case = format!("{}{set:05}", wish.prefix);
             let stem = format!("{case}_{}", wish.stains[stain]);
-            let template = match templates {
-                Some(templates) => templates.choose(&mut rng).context("no templates")?.made_unique(&mut rng),
-                None => {
-                    // Most slides are one file.
-                    let kind = [Kind::Plain, Kind::Plain, Kind::Mirax, Kind::Dicom][rng.random_range(0..4)];
-                    Template::arbitrary(if wish.burst { Kind::Plain } else { kind }, wish.bytes, &mut rng)
-                }
+            let template = if let Some(templates) = templates {
+                templates.choose(&mut rng).context("no templates")?.made_unique(&mut rng)
+            } else {
+                // Most slides are one file.
+                let kind = [Kind::Plain, Kind::Plain, Kind::Mirax, Kind::Dicom][rng.random_range(0..4)];
+                Template::arbitrary(if wish.burst { Kind::Plain } else { kind }, wish.bytes, &mut rng)
             };
             if styles.is_empty() {
                 styles = STYLES.to_vec();
