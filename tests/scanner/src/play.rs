@@ -1,7 +1,7 @@
 //! Carries out a plan, many copies at a time, and writes down what really happened.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,10 +44,13 @@ fn bring(copy: &Copy) -> anyhow::Result<Entry> {
     // The longest time in which nothing may have been seen to change: from the beginning of one step to the end of
     // the next, because nobody knows when in between a step shows.
     let (mut longest, mut touched, mut last) = (Duration::ZERO, begun, None::<Instant>);
+    // Under a name that is passed over, nothing is there to be seen.
+    let alone = copy.paths.len() == 1 && copy.style.hides();
+    let shows = |step: &Step| step.path().is_some_and(|path| !alone || copy.paths.iter().any(|own| path == own));
     for step in &copy.steps {
         let (instant, time) = (Instant::now(), SystemTime::now());
         step.run(&contents).with_context(|| format!("{}: {step:?}", copy.slide.display()))?;
-        if !matches!(step, Step::Pause(_)) {
+        if shows(step) {
             longest = longest.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
             (last, touched) = (Some(instant), time);
         }
@@ -58,7 +61,7 @@ fn bring(copy: &Copy) -> anyhow::Result<Entry> {
         complete = SystemTime::now();
         std::fs::write(marker, "").with_context(|| marker.display().to_string())?;
     }
-    let paths = copy.paths.iter().map(std::path::PathBuf::as_path);
+    let paths = copy.paths.iter().map(PathBuf::as_path);
     Ok(Entry {
         slide: copy.slide.clone(),
         set: copy.set.clone(),

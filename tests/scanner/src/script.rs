@@ -34,6 +34,13 @@ pub enum Style {
     Burst,
 }
 
+impl Style {
+    /// Whether a slide of one file has a name that is passed over until it is complete.
+    pub fn hides(self) -> bool {
+        matches!(self, Self::Temporary | Self::Hidden)
+    }
+}
+
 /// The styles that stall.
 pub const STYLES: [Style; 8] = [
     Style::Append,
@@ -60,6 +67,17 @@ pub enum Step {
 }
 
 impl Step {
+    /// The file or folder that it changes, by the name that it has afterwards.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::CreateFolder(path) | Self::Create(path, _) | Self::Write(path, ..) | Self::SetModified(path, _) => {
+                Some(path)
+            }
+            Self::Rename(_, path) => Some(path),
+            Self::Pause(_) => None,
+        }
+    }
+
     /// Does it; `contents` are those of the files of the slide.
     ///
     /// # Errors
@@ -112,6 +130,11 @@ pub fn script(files: &[(PathBuf, &[u8])], style: Style, stalls: &Stalls, rng: &m
         one_file(&mut steps, path, number, content.len(), style, rng);
     }
     stall(&mut steps, style, stalls, rng);
+    if files.len() == 1 && style.hides() {
+        // As long as it likes: a name that is passed over is no slide, however still it lies.
+        let long = Step::Pause(stalls.length.end * 2);
+        steps.insert(steps.len() - 1, long);
+    }
     steps
 }
 
@@ -239,7 +262,7 @@ mod tests {
         assert_ne!(untimed(3), untimed(4));
         for steps in untimed(3) {
             let pause = steps.iter().rposition(|step| matches!(step, Step::Pause(_))).expect("a stall");
-            assert!(pause + 3 >= steps.len() && pause + 1 < steps.len(), "{steps:?}");
+            assert!(pause + 4 >= steps.len() && pause + 1 < steps.len(), "{steps:?}");
         }
     }
 }
