@@ -66,11 +66,11 @@ impl Site {
         Job { set: SectionSet { key, slides: slides.into() }, inputs: BTreeMap::new(), mpp: None }
     }
 
-    /// Names below the watched folder, without the slides.
+    /// Folders in the watched folder, hidden ones too.
     fn results(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.incoming("")).expect("readable");
-        let names = entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
-        let mut names: Vec<String> = names.filter(|name| !name.to_lowercase().ends_with(".tif")).collect();
+        let entries = fs::read_dir(self.incoming("")).expect("readable").map(|entry| entry.expect("readable"));
+        let folders = entries.filter(|entry| entry.path().is_dir());
+        let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
