@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
+use crate::explain::Explanation;
 use crate::job::Fault;
 use crate::journal::JobId;
 
@@ -37,10 +38,10 @@ pub enum Command {
     Resume {
         reply: Reply<()>,
     },
-    /// Say in plain words what became of a slide, one fact a line.
+    /// Say in plain words where a slide stands.
     Explain {
         slide: PathBuf,
-        reply: Reply<Vec<String>>,
+        reply: Reply<Explanation>,
     },
     /// Use these settings from now on.
     Reload {
@@ -106,8 +107,8 @@ impl Commander {
     /// [`Command::Explain`].
     ///
     /// # Errors
-    /// The slide is in no watch folder.
-    pub async fn explain(&self, slide: PathBuf) -> Result<Vec<String>, Fault> {
+    /// The journal cannot be read.
+    pub async fn explain(&self, slide: PathBuf) -> Result<Explanation, Fault> {
         self.ask(|reply| Command::Explain { slide, reply }).await
     }
 

@@ -1,6 +1,7 @@
 //! Why a slide is not done yet, in plain words. Pure: it is told where the slide stands ([`Situation`]) and says it.
 //!
-//! [`arrival`] finds out where a slide stands until it is part of a set; who keeps the sets and the queue knows the rest.
+//! [`arrival`] finds out where a slide stands until it is ready, [`grouping`] until its set is to be processed; who keeps the
+//! queue knows the rest.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::arrive::names::{Ignore, Passed, names_a_slide};
 use crate::arrive::{Arrivals, Standing};
 use crate::config::Watch;
 use crate::job::Fault;
-use crate::sets::Incomplete;
+use crate::sets::{Incomplete, Sets, Standing as SetStanding};
 
 /// Where one slide stands between the scanner and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub enum Grouping {
     WaitsForStains { set: String, missing: Vec<String>, left: Duration, then: Incomplete },
     /// Its set was left, because stains did not come in time.
     Skipped { set: String, missing: Vec<String> },
+    /// It became ready a moment ago.
+    Due,
 }
 
 /// Its set is complete, or taken for complete.
@@ -97,13 +100,15 @@ pub enum Processing {
         stage: &'static str,
         percent: u8,
     },
-    /// Processed without this slide: it could not be registered.
-    LeftOut {
+    /// A person did not want it.
+    Cancelled {
         set: String,
     },
-    /// Its result is here.
+    /// Its result is here, unless it could not be registered. `reason` says why nothing had to be done, if so.
     Done {
+        set: String,
         result: PathBuf,
+        reason: String,
     },
 }
 
@@ -159,6 +164,21 @@ pub fn arrival(
     });
     let misfit = || misfits.iter().find_map(|misfit| misfit_of(slide, misfit, namer)).map(Situation::Grouping);
     arriving.map(Situation::Arriving).or_else(misfit)
+}
+
+/// What keeps the set of a ready slide from being processed; `None` where nothing does.
+pub fn grouping(slide: &Path, sets: &Sets, now: Duration) -> Option<Grouping> {
+    let Some((key, stain)) = sets.place_of(slide) else { return Some(Grouping::Due) };
+    let (set, owned) = (key.to_string(), |missing: Vec<&str>| missing.into_iter().map(String::from).collect());
+    if !sets.stains().iter().any(|known| known == stain) {
+        return Some(Grouping::UnknownStain { set, stain: stain.into(), known: sets.stains().to_vec() });
+    }
+    Some(match sets.standing(key, now)? {
+        SetStanding::Waits { missing, left, then } => {
+            Grouping::WaitsForStains { set, missing: owned(missing), left, then }
+        }
+        SetStanding::Skipped { missing } => Grouping::Skipped { set, missing: owned(missing) },
+    })
 }
 
 fn passed_over(slide: &Path, root: &Path, ignore: &Ignore) -> Option<Arriving> {
@@ -303,6 +323,7 @@ impl Grouping {
                 Said::new("skipped", format!("belongs to set {set}, left alone because {missing} did not come in time"))
                     .hint("bring the slides, or set `incomplete = \"run\"` in [group]")
             }
+            Self::Due => Said::new("ready", "is complete and about to be put into its set"),
         }
     }
 }
@@ -325,11 +346,18 @@ impl Processing {
             Self::Running { set, stage, percent } => {
                 Said::new("running", format!("belongs to set {set}, being processed: {stage}, {percent} %"))
             }
-            Self::LeftOut { set } => {
-                Said::new("left-out", format!("was left out of the maps of set {set}: it could not be registered"))
-                    .hint("result.json of the other slides tells why")
+            Self::Cancelled { set } => {
+                Said::new("cancelled", format!("belongs to set {set}, which was cancelled on request"))
+                    .hint("submit it to have it processed after all")
             }
-            Self::Done { result } => Said::new("done", format!("is done: {}", result.display())),
+            Self::Done { set, result, reason } => {
+                let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+                let result = result.display();
+                let done = format!(
+                    "belongs to set {set}, which is done{why}; its result, if it could be registered: {result}"
+                );
+                Said::new("done", done)
+            }
         }
     }
 }

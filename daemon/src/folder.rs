@@ -10,7 +10,7 @@ use tissuemap::section_set::{Manifest, Namer, NamingError, SectionSet, SetKey, g
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
 use crate::config::{Group, Watch};
-use crate::explain::{Arriving, Situation, arrival, explain};
+use crate::explain::{Arriving, Situation, arrival, grouping};
 use crate::job::{Fault, Job};
 use crate::sets::Sets;
 
@@ -216,24 +216,7 @@ impl Folder {
 
     /// The set that a slide belongs to.
     pub fn set_of(&self, slide: &Path) -> Option<&SetKey> {
-        self.sets.set_of(slide)
-    }
-
-    /// The stains that a set still waits for.
-    pub fn waits_for(&self, key: &SetKey) -> Vec<&str> {
-        self.sets.waits_for(key)
-    }
-
-    /// Where a slide is between the scanner and its set, in plain words.
-    pub fn explain(&self, slide: &Path, now: Duration) -> Vec<String> {
-        if let Some(situation) = self.situation(slide, now) {
-            let said = explain(slide, &situation);
-            return std::iter::once(said.sentence).chain(said.hint).collect();
-        }
-        let Some(key) = self.set_of(slide) else { return Vec::new() };
-        let missing = self.waits_for(key);
-        let waits = (!missing.is_empty()).then(|| format!("the set waits for {}", missing.join(", ")));
-        std::iter::once(format!("it belongs to set {key}")).chain(waits).collect()
+        self.sets.place_of(slide).map(|(key, _)| key)
     }
 
     /// Takes over what may change while the daemon runs.
@@ -242,13 +225,14 @@ impl Folder {
         self.stale = self.stale.max(Stale::Sets);
     }
 
-    /// Where a slide of this folder stands until it is part of a set; `None` once it is.
+    /// Where a slide of this folder stands until its set is to be processed; `None` once it is.
     pub fn situation(&self, slide: &Path, now: Duration) -> Option<Situation> {
         if let Some(fault) = &self.fault {
             return Some(Situation::Arriving(Arriving::FolderFault(fault.clone())));
         }
         let next_look = self.next_look().unwrap_or(now).saturating_sub(now);
         arrival(slide, &self.watch, &self.arrivals, (&self.namer, &self.misfits), now, next_look)
+            .or_else(|| grouping(slide, &self.sets, now).map(Situation::Grouping))
     }
 
     /// Slides that are being copied or tested.

@@ -1,5 +1,6 @@
 //! The work behind one section set, and who does it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
@@ -204,11 +205,16 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        let panic = error.try_into_panic().ok();
-        let text = panic.as_ref().and_then(|panic| {
-            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        });
-        let reason = text.unwrap_or("no reason given").replace('\n', " ");
-        Err(Fault::new(format!("{subject}: internal error: {reason}"), "this is a bug; report it with the log"))
+        let fault = panicked(error.try_into_panic().ok().as_deref());
+        Err(Fault { reason: format!("{subject}: {}", fault.reason), ..fault })
     })
+}
+
+/// The fault that a panic is, with its text.
+pub(crate) fn panicked(panic: Option<&(dyn Any + Send)>) -> Fault {
+    let text = panic.and_then(|panic| {
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+    });
+    let reason = text.unwrap_or("no reason given").replace('\n', " ");
+    Fault::new(format!("internal error: {reason}"), "this is a bug; report it with the log")
 }

@@ -8,6 +8,7 @@ mod commands;
 mod examine;
 mod jobs;
 mod outcome;
+mod situation;
 mod tell;
 
 use std::collections::{BTreeSet, VecDeque};

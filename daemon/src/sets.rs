@@ -51,6 +51,15 @@ enum State {
     Skipped,
 }
 
+/// What keeps a set from being processed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// It lacks stains; at the end of `left`, `then` happens.
+    Waits { missing: Vec<&'a str>, left: Duration, then: Incomplete },
+    /// Stains did not come in time.
+    Skipped { missing: Vec<&'a str> },
+}
+
 #[derive(Debug)]
 struct Entry {
     set: SectionSet,
@@ -152,16 +161,31 @@ impl Sets {
         entry.map(|entry| entry.state = State::Queued { last: None }).is_some()
     }
 
-    /// The set that a slide belongs to.
-    pub fn set_of(&self, slide: &Path) -> Option<&SetKey> {
-        let holds = |entry: &Entry| entry.set.slides.values().any(|path| path == slide);
-        self.table.iter().find(|(_, entry)| holds(entry)).map(|(key, _)| key)
+    /// The stains that make a set complete.
+    pub fn stains(&self) -> &[String] {
+        &self.stains
     }
 
-    /// The stains that a set still waits for; empty when it does not wait.
-    pub fn waits_for(&self, key: &SetKey) -> Vec<&str> {
-        let entry = self.table.get(key).filter(|entry| entry.state == State::Waiting);
-        entry.map(|entry| missing(&self.stains, &entry.set).collect()).unwrap_or_default()
+    /// The set that a slide belongs to, and which stain of it the slide is.
+    pub fn place_of(&self, slide: &Path) -> Option<(&SetKey, &str)> {
+        self.table.iter().find_map(|(key, entry)| {
+            let stain = entry.set.slides.iter().find(|(_, path)| path.as_path() == slide);
+            stain.map(|(stain, _)| (key, stain.as_str()))
+        })
+    }
+
+    /// What keeps a set from being processed at `now`; `None` where it is not there, or nothing does.
+    pub fn standing(&self, key: &SetKey, now: Duration) -> Option<Standing<'_>> {
+        let entry = self.table.get(key)?;
+        let missing = missing(&self.stains, &entry.set).collect();
+        match entry.state {
+            State::Waiting => {
+                let left = (entry.changed + self.wait).saturating_sub(now);
+                Some(Standing::Waits { missing, left, then: self.incomplete })
+            }
+            State::Skipped => Some(Standing::Skipped { missing }),
+            _ => None,
+        }
     }
 
     /// Deadline and policy from now on.
@@ -356,9 +380,12 @@ mod tests {
     fn a_person_can_have_an_incomplete_or_failed_set_processed() {
         let mut sets = sets(Incomplete::Wait);
         update(&mut sets, 0, &ALL[..1]);
-        assert_eq!(sets.waits_for(&key("c1")), ["CD31", "CC10"]);
-        assert_eq!(sets.set_of(Path::new("c1_HE.svs")), Some(&key("c1")));
+        let (missing, left) = (vec!["CD31", "CC10"], Duration::from_secs(WAIT - 30));
+        let standing = sets.standing(&key("c1"), Duration::from_secs(30));
+        assert_eq!(standing, Some(Standing::Waits { missing, left, then: Incomplete::Wait }));
+        assert_eq!(sets.place_of(Path::new("c1_HE.svs")), Some((&key("c1"), "HE")));
         assert!(sets.queue(&key("c1")));
+        assert_eq!(sets.standing(&key("c1"), Duration::ZERO), None);
         assert_eq!(sets.start(&key("c1")).map(|(set, _)| set.slides.len()), Some(1));
         assert!(!sets.queue(&key("c1")), "it runs");
         sets.finish(&key("c1"), Err(Fault::new("c1: no tissue", "scan again")));

@@ -1,8 +1,9 @@
-//! What several tests need: results as a run leaves them, without a run.
+//! What several tests need: results as a run leaves them, without a run, and processes to be killed.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
@@ -62,4 +63,15 @@ pub(crate) fn publish(
 pub(crate) fn touch(file: &Path, seconds_after_1970: u64) {
     let time = UNIX_EPOCH + std::time::Duration::from_secs(seconds_after_1970);
     fs::File::options().write(true).open(file).and_then(|file| file.set_modified(time)).expect("touched");
+}
+
+/// This test program with one of its ignored tests only, which finds its `place` in the environment under `variable`.
+pub(crate) fn victim(test: &str, variable: &str, place: &Path) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", test, "--ignored"])
+        .env(variable, place)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it runs")
 }

@@ -4,8 +4,9 @@
 //! components of the latent space and compared by the Bayesian information criterion (Schwarz 1978; Fraley & Raftery 1998):
 //! a component more must raise the likelihood by more than its parameters cost. A component is a kind of tissue only where
 //! it forms regions on the slides ([`crate::coherence::regions`]): patches across a border between two kinds look like
-//! neither, and make a component or two of their own that lie nowhere in one piece. A candidate stands for the mixtures
-//! with so many kinds, and the one with the lowest BIC is chosen.
+//! neither, and make a component or two of their own that lie nowhere in one piece; and two components may share the ground of
+//! one kind. Both are counted with the component around them. A candidate stands for the mixtures with so many kinds, and the
+//! one with the lowest BIC is chosen.
 //!
 //! **By rank** otherwise. No index of a clustering can be trusted alone: each has shapes of clusters that it likes, and their
 //! scales cannot be compared. So they vote. For each criterion the candidates are ranked from best to worst, and the rank is
@@ -45,7 +46,7 @@ pub struct Evidence {
     pub coherence: Option<f64>,
     /// Lowest BIC of Gaussian mixtures with so many components ([`crate::baselines::mixture::Mixture::bic`]).
     pub bic: Option<f64>,
-    /// How many components of that mixture form regions ([`crate::coherence::regions`]).
+    /// How many kinds of region the components of that mixture form ([`crate::coherence::regions`]).
     pub regions: Option<u32>,
 }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::labels::Labels;
 use crate::neighbours::Neighbours;
 
-/// A label forms regions where this share of its neighbours has it, too. Anything from .4 to .6 counts the same on planted tissue.
+/// A label forms regions where this share of its neighbours has it, too. On four sets of planted slides .4 counted the same, .6 one
+/// kind fewer on one of them.
 const MOST: f64 = 0.5;
 
 /// Cliff & Ord's join count of equal labels, over pairs of neighbours.
@@ -127,6 +128,17 @@ mod tests {
         assert_eq!(regions(&labels, &neighbours), 3);
         let apart: Vec<Origin> = (0..900).map(|i| Origin { set: i, x: 0, y: 0 }).collect();
         assert_eq!(regions(&labels, &Neighbours::new(&apart, 1)), 5, "nothing speaks against them");
+    }
+
+    #[test]
+    fn labels_that_share_a_ground_are_one_kind() {
+        let origins: Vec<Origin> = (0..900).map(|i| Origin { set: 0, x: i % 30, y: i / 30 }).collect();
+        let neighbours = Neighbours::new(&origins, 1);
+        // Two halves: a chessboard of two labels, and three labels that take turns.
+        let label = |o: &Origin| if o.x < 15 { (o.x + o.y) % 2 } else { 2 + (o.x + o.y) % 3 };
+        let labels: Vec<i64> = origins.iter().map(label).collect();
+        assert_eq!(Labels::new(&labels).kinds(), 5);
+        assert_eq!(regions(&labels, &neighbours), 2);
     }
 
     #[test]

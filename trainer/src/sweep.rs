@@ -125,7 +125,7 @@ fn weigh(
     Ok(candidates)
 }
 
-/// For each number of components the lowest BIC over seeds, and how many components of that mixture form regions.
+/// For each number of components the lowest BIC over seeds, and how many kinds of region that mixture's components form.
 fn mixtures(
     points: &Points,
     neighbours: &Neighbours,

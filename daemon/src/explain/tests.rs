@@ -185,12 +185,21 @@ fn every_situation_of_a_set_is_one_line_of_plain_words() {
             "running",
             "being processed: register, 40 %",
         ),
-        (Situation::Processing(Processing::LeftOut { set: set() }), "left-out", "could not be registered; hint: "),
         (
-            Situation::Processing(Processing::Done { result: "/in/c1_HE.tissuemap".into() }),
-            "done",
-            "is done: /in/c1_HE.tissuemap",
+            Situation::Processing(Processing::Cancelled { set: set() }),
+            "cancelled",
+            "cancelled on request; hint: submit",
         ),
+        (
+            Situation::Processing(Processing::Done {
+                set: set(),
+                result: "/in/c1_HE.tissuemap".into(),
+                reason: "results were there already".into(),
+            }),
+            "done",
+            "set c1, which is done (results were there already); its result, if it could be registered: /in/c1_HE.tissuemap",
+        ),
+        (Situation::Grouping(Grouping::Due), "ready", "about to be put into its set"),
         (
             Situation::Arriving(Arriving::Elsewhere { folders: vec!["/in".into(), "/share".into()] }),
             "elsewhere",

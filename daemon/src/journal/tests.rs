@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,6 +11,7 @@ use super::JobState::{Cancelled, Done, Quarantined, Requested, Running};
 use super::*;
 use crate::arrive::members::fingerprint;
 use crate::job::Job;
+use crate::testing;
 
 fn key(case: &str) -> SetKey {
     SetKey { case: case.into(), block: None }
@@ -172,17 +172,21 @@ const VICTIM_PLACE: &str = "TISSUEMAP_TEST_JOURNAL_PLACE";
 fn victim() {
     let place = PathBuf::from(std::env::var_os(VICTIM_PLACE).expect("started by the test"));
     let mut acknowledged = fs::File::options().append(true).create(true).open(place.join("acks")).expect("writable");
+    // In one piece: the next victim goes on where this one was killed.
+    let mut acknowledge = |case: &str, what: &str| {
+        acknowledged.write_all(format!("{case} {what}\n").as_bytes()).expect("written");
+    };
     let mut journal = Journal::open(&place).expect("not damaged");
     let known = journal.db.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, usize>(0)).expect("readable");
     let unfinished = journal.open_jobs().expect("readable").into_iter().map(|row| row.set.case);
     let cases: Vec<String> = unfinished.chain((known..known + 10_000).map(|case| format!("c{case}"))).collect();
     for case in cases {
         let id = request(&mut journal, &case, "1").id;
-        writeln!(acknowledged, "{case} requested").expect("written");
+        acknowledge(&case, "requested");
         journal.apply(id, &Change::Begun { attempt: 1 }).expect("written");
-        writeln!(acknowledged, "{case} running").expect("written");
+        acknowledge(&case, "running");
         journal.apply(id, &done(&case)).expect("written");
-        writeln!(acknowledged, "{case} done").expect("written");
+        acknowledge(&case, "done");
     }
 }
 
@@ -195,13 +199,7 @@ fn h05_a_writer_killed_at_random_times_loses_and_doubles_no_row() {
     let mut put_back = 0;
     for kill in 0..KILLS {
         let before = fs::metadata(&acks).map_or(0, |acks| acks.len());
-        let mut victim = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "journal::tests::victim", "--ignored"])
-            .env(VICTIM_PLACE, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs");
+        let mut victim = testing::victim("journal::tests::victim", VICTIM_PLACE, folder.path());
         let started = std::time::Instant::now();
         while fs::metadata(&acks).map_or(0, |acks| acks.len()) == before && started.elapsed() < Duration::from_secs(30)
         {

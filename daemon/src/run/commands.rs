@@ -28,8 +28,9 @@ impl Daemon {
         let folder = self.folder_of(slide)?;
         self.folders[folder].hint();
         let Some(key) = self.folders[folder].set_of(slide).cloned() else {
-            let why = self.folders[folder].explain(slide, self.now()).join("; ");
-            return Err(Fault::new(format!("{}: {why}", slide.display()), "submit it when it is ready"));
+            let why = self.explain(slide)?;
+            let hint = why.hint.unwrap_or_else(|| "submit it when it is ready".into());
+            return Err(Fault::new(format!("{} {}", slide.display(), why.sentence), hint));
         };
         let runs = self.running.as_ref().filter(|running| (running.waiting.folder, running.set()) == (folder, &key));
         if let Some(running) = runs {
@@ -113,24 +114,6 @@ impl Daemon {
         Ok(())
     }
 
-    fn explain(&self, slide: &Path) -> Result<Vec<String>, Fault> {
-        let folder = self.folder_of(slide)?;
-        let mut lines = self.folders[folder].explain(slide, self.now());
-        let Some(key) = self.folders[folder].set_of(slide) else { return Ok(lines) };
-        let row = self.journal.job_of(&self.folders[folder].watch().folder, key).map_err(|error| refused(&error))?;
-        if let Some(row) = row {
-            let reason = if row.reason.is_empty() { String::new() } else { format!(": {}", row.reason) };
-            lines.push(format!("job {} is {}{reason}", row.id, row.state));
-            let queue = self.queue.in_order(self.config.schedule.order);
-            if let Some(place) = queue.iter().position(|waiting| waiting.job == row.id) {
-                lines.push(format!("it is number {} of {} in the queue", place + 1, queue.len()));
-                lines.extend(self.paused.then(|| "tissuemapd is paused".to_owned()));
-                lines.extend(self.full.shortage().map(ToString::to_string));
-            }
-        }
-        Ok(lines)
-    }
-
     fn reload(&mut self, config: Config) -> Result<(), Fault> {
         let old = &self.config;
         let fixed = [
@@ -138,6 +121,7 @@ impl Daemon {
             ("state_folder", old.state_folder != config.state_folder),
             ("[[watch]]", old.watch != config.watch),
             ("[naming]", old.naming != config.naming),
+            ("[worker]", old.worker != config.worker),
             ("[bus]", old.bus != config.bus),
             ("[road]", old.road != config.road),
         ];
@@ -155,7 +139,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn folder_of(&self, slide: &Path) -> Result<usize, Fault> {
+    pub(super) fn folder_of(&self, slide: &Path) -> Result<usize, Fault> {
         self.folders.iter().position(|folder| slide.starts_with(&folder.watch().folder)).ok_or_else(|| {
             Fault::new(format!("{}: in none of the watched folders", slide.display()), "give its full path")
         })
@@ -167,7 +151,7 @@ impl Daemon {
     }
 }
 
-fn refused(error: &JournalError) -> Fault {
+pub(super) fn refused(error: &JournalError) -> Fault {
     Fault::from_error(error).or_hint("check the disk of the state folder")
 }
 

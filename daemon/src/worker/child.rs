@@ -20,7 +20,7 @@ use super::protocol::{Event, Request, Setup, VERSION, batch_key, receive};
 use super::sandbox;
 use crate::exit::{self, Exit};
 use crate::in_process::{self, InProcess};
-use crate::job::{Fault, JobRunner};
+use crate::job::{Fault, JobRunner, panicked};
 use crate::priority;
 
 /// Serves the supervisor at the other end of standard input until it is gone.
@@ -105,13 +105,8 @@ struct Desk {
 impl Desk {
     /// Answers one request; a panic is an answer too.
     fn answer(&mut self, request: Request) {
-        let answer = catch_unwind(AssertUnwindSafe(|| self.work(request))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-            Err(Fault::new(
-                format!("internal error: {}", text.unwrap_or("no reason given")),
-                "this is a bug; report it with the log",
-            ))
-        });
+        let answer = catch_unwind(AssertUnwindSafe(|| self.work(request)))
+            .unwrap_or_else(|panic| Err(panicked(Some(panic.as_ref()))));
         self.line.tell(&answer.unwrap_or_else(Event::Fault));
     }
 

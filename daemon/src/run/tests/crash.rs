@@ -1,7 +1,6 @@
 //! SIGKILL of a whole daemon at random times (hazard h05).
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 
 use rand::{RngExt, SeedableRng};
 
@@ -27,15 +26,16 @@ impl JobRunner for Publisher {
 
     fn process(&self, job: &Job, _: &dyn Progress) -> Result<SetResult, Fault> {
         use std::io::Write;
+        // In one piece: the next victim goes on where this one was killed.
         let mut log = fs::File::options().append(true).create(true).open(&self.log).expect("writable");
         if done::is_done(job, model()) {
-            writeln!(log, "{} twice", job.set.key).expect("written");
+            log.write_all(format!("{} twice\n", job.set.key).as_bytes()).expect("written");
         }
         std::thread::sleep(Duration::from_millis(10));
         let run = format!("{:?}", std::time::SystemTime::now());
         let outputs = testing::publish(&job.set.slides, &run, &model().sha256, 1000)
             .map_err(|error| Fault::from_error(error.as_ref()))?;
-        writeln!(log, "{} published", job.set.key).expect("written");
+        log.write_all(format!("{} published\n", job.set.key).as_bytes()).expect("written");
         Ok(set_result(&job.set.key, outputs))
     }
 }
@@ -77,13 +77,7 @@ async fn h05_a_daemon_killed_at_random_times_loses_no_set_and_repeats_none() {
             }
             brought += 1;
         }
-        let mut victim = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "run::tests::crash::victim", "--ignored"])
-            .env(PLACE, place.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs");
+        let mut victim = testing::victim("run::tests::crash::victim", PLACE, place.path());
         tokio::time::sleep(Duration::from_millis(random.random_range(10..250))).await;
         victim.kill().expect("killed");
         let status = victim.wait().expect("ended");

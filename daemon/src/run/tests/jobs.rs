@@ -19,7 +19,7 @@ impl Fixture {
     async fn until_told(&self, slide: &str, part: &str) -> String {
         let slide = self.slide(slide);
         for _ in 0..600 {
-            let told = self.commander.explain(slide.clone()).await.expect("watched").join("; ");
+            let told = self.commander.explain(slide.clone()).await.expect("told").to_string();
             if told.contains(part) {
                 return told;
             }
@@ -66,7 +66,7 @@ async fn h05_touched_and_renamed_slides_are_not_done_again_and_rescanned_ones_ar
     daemon.until(|s| s.last_result().is_some()).await;
 
     touch(&daemon.slide("c1_HE.svs"), 1_700_000_000);
-    daemon.until_told("c1_HE.svs", "is done: results were there already").await;
+    daemon.until_told("c1_HE.svs", "is done (results were there already)").await;
     assert_eq!(daemon.jobs().len(), 1, "touched");
 
     let daemon = daemon.restart("").await;
@@ -74,7 +74,7 @@ async fn h05_touched_and_renamed_slides_are_not_done_again_and_rescanned_ones_ar
         fs::rename(daemon.slide(&format!("c1_{stain}.svs")), daemon.slide(&format!("c9_{stain}.svs")))
             .expect("renamed");
     }
-    daemon.until_told("c9_CD31.svs", "is done: results were there already").await;
+    daemon.until_told("c9_CD31.svs", "is done (results were there already)").await;
     assert_eq!(daemon.jobs().len(), 0, "renamed");
     assert!(daemon.slide("c9_HE.tissuemap/result.json").exists() && daemon.slide("c9_CD31.tissuemap").exists());
     assert!(!daemon.slide("c1_HE.tissuemap").exists(), "the result follows its slide");
@@ -105,8 +105,7 @@ async fn a_pause_outlives_the_daemon_and_ends_on_request() {
     let mut daemon = daemon.restart(AT_ONCE).await;
     let status = daemon.until(|s| s.queue == ["c1"]).await;
     assert!(status.paused);
-    let told = daemon.until_told("c1_HE.svs", "requested").await;
-    assert!(told.contains("number 1 of 1 in the queue; tissuemapd is paused"), "{told}");
+    daemon.until_told("c1_HE.svs", "number 1 in the queue, and nothing is begun: tissuemapd is paused").await;
     assert_eq!(daemon.jobs().len(), 0);
     daemon.commander.resume().await.expect("written down");
     let status = daemon.until(|s| s.last_result().is_some()).await;
@@ -124,7 +123,7 @@ async fn a_cancelled_job_is_left_alone_also_after_a_restart_until_it_is_asked_fo
     assert_eq!(status.problems, [""; 0], "a wish is no problem");
 
     let mut daemon = daemon.restart(AT_ONCE).await;
-    daemon.until_told("c1_HE.svs", "is cancelled: on request").await;
+    daemon.until_told("c1_HE.svs", "was cancelled on request").await;
     assert!(daemon.commander.cancel(job).await.is_err(), "it is cancelled already");
     assert_eq!(daemon.jobs().len(), 0);
     daemon.runner.release.send_replace(true);
@@ -150,8 +149,7 @@ async fn an_incomplete_set_is_processed_on_request() {
     let mut daemon = Fixture::start("");
     daemon.bring("c1_HE.svs", "fine");
     daemon.until(|s| s.waiting == ["c1 (CD31 missing)"]).await;
-    let told = daemon.until_told("c1_HE.svs", "waits for CD31").await;
-    assert_eq!(told, "it belongs to set c1; the set waits for CD31");
+    daemon.until_told("c1_HE.svs", "belongs to set c1, which waits for CD31").await;
     daemon.commander.submit(daemon.slide("c1_HE.svs")).await.expect("it is there");
     daemon.until(|s| s.last_result().is_some()).await;
     assert_eq!(daemon.jobs(), [["c1_HE.svs"]]);
@@ -204,7 +202,7 @@ async fn h08_after_a_damaged_journal_nothing_is_done_twice() {
 
     let daemon = Fixture::start_in(daemon.folder, daemon.state, AT_ONCE);
     for case in ["c1", "c2", "c3"] {
-        daemon.until_told(&format!("{case}_HE.svs"), "is done: results were there already").await;
+        daemon.until_told(&format!("{case}_HE.svs"), "is done (results were there already)").await;
     }
     assert_eq!(daemon.jobs().len(), 0);
     assert!(daemon.status.borrow().last_error.contains("journal: damaged"), "{:?}", daemon.status.borrow().last_error);
