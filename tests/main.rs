@@ -39,3 +39,6 @@ mod worker;
 
 /// The sandbox from the inside: what a program in it tries in vain.
 mod sandbox;
+
+/// Results are read again and compared with their records.
+mod verify_command;

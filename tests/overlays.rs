@@ -62,7 +62,7 @@ fn slide(folder: &Path, name: &str, shift: (i32, i32), bounds: Level0Rect) -> Ar
 }
 
 /// No small free file has a bounds offset and known content, so the slides here are synthetic sources.
-fn process(folder: &Path) -> Vec<(Record, Arc<dyn SlideSource>, std::path::PathBuf)> {
+pub(crate) fn process(folder: &Path) -> Vec<(Record, Arc<dyn SlideSource>, std::path::PathBuf)> {
     process_with(folder, |_| ())
 }
 

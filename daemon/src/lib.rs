@@ -6,6 +6,7 @@
 //! ```
 
 pub mod arrive;
+pub mod check;
 pub mod command;
 pub mod config;
 pub mod ctl;

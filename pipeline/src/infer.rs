@@ -365,6 +365,19 @@ fn most_probable(row: &[f32]) -> usize {
     (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap_or_default()
 }
 
+/// Which ONNX Runtime is used: what its build is called, and where the library lies.
+///
+/// # Errors
+/// It is not there, or too old.
+pub fn runtime_version() -> Result<String, LibraryError> {
+    environment()?;
+    let path = ONNX_RUNTIME.locate()?;
+    // `ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…`: the branch of a release carries its number.
+    let info = ort::info();
+    let build = info.split_once("git-branch=").and_then(|(_, rest)| rest.split(',').next()).unwrap_or(info);
+    Ok(format!("{} ({})", build.trim_start_matches("rel-"), path.display()))
+}
+
 /// ONNX Runtime's process-wide state; it allows one per process and is never torn down.
 fn environment() -> Result<&'static Environment, LibraryError> {
     static ENVIRONMENT: OnceLock<Result<Environment, LibraryError>> = OnceLock::new();

@@ -2,9 +2,11 @@
 
 mod bar;
 pub mod bus;
+pub mod check;
 pub mod process;
 pub mod register;
 pub mod slide;
+pub mod verify;
 
 use std::path::PathBuf;
 
@@ -45,6 +47,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Wait until the daemon has finished a section set
     Wait(WaitArgs),
+    /// Is everything there that the daemon needs? Each finding with a hint
+    Check(CheckArgs),
+    /// Read results and their slides again: are they what was recorded?
+    Verify(VerifyArgs),
     /// Look at a slide
     #[command(subcommand)]
     Slide(SlideCommand),
@@ -155,6 +161,57 @@ pub struct WaitArgs {
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+}
+
+const CHECK_EXAMPLES: &str = "Examples:
+  sudo -u tissuemap tissuemapctl check
+  tissuemapctl check --config tissuemapd.toml --json
+
+Checked are: libraries and their versions, the kernel, the configuration, the state
+folder, each watched folder (readable, writable, room, a file that is touched to see
+whether its event comes), inotify limits, memory, graphics card, the model (its
+golden patches, in a confined worker process) and the bus. It can be run beside the
+daemon; run it as the daemon's user, whose rights are what counts.
+The exit code is 1 if anything FAILs.
+";
+
+/// `tissuemapctl check`
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// The daemon's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/tissuemap/tissuemapd.toml")]
+    pub config: PathBuf,
+    /// Print a JSON object a finding
+    #[arg(long)]
+    pub json: bool,
+}
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  tissuemapctl verify /slides/case7_HE.tissuemap
+  tissuemapctl verify /slides --outputs-only --json
+  tissuemapctl verify /slides --model mouse.onnx
+
+Every file of a result, and every slide that it was made from, is read again and
+compared with the hashes in result.json. The exit code is 1 if anything differs.
+";
+
+/// `tissuemapctl verify`
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyArgs {
+    /// Result folders, or folders with results in them
+    #[arg(required = true, value_name = "DIR")]
+    pub places: Vec<PathBuf>,
+    /// Do not read the slides: a result may lie elsewhere than they do
+    #[arg(long)]
+    pub outputs_only: bool,
+    /// Also tell results that were made with another model than this
+    #[arg(long, value_name = "ONNX")]
+    pub model: Option<PathBuf>,
+    /// Print a JSON object a result
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tissuemapctl slide info`

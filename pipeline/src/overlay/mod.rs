@@ -4,6 +4,7 @@ mod geojson;
 mod png;
 mod polygons;
 mod record;
+mod verify;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -26,7 +27,8 @@ use crate::tissue::TissueOutcome;
 use crate::units::Mpp;
 
 pub use png::{blend, scale_bar_um};
-pub use record::{Input, Record};
+pub use record::{Input, OutputFile, Record};
+pub use verify::{Checked, FileState, Verified, VerifyError, verify};
 
 /// In every output: maps are not to be taken for a diagnosis.
 pub const RESEARCH_USE_ONLY: &str = "Research use only. Not for use in diagnostic procedures.";
@@ -53,7 +55,7 @@ pub enum OverlayError {
     #[error("cannot write {}: {reason}", path.display())]
     Write { path: PathBuf, reason: String },
     #[error("cannot read {} to fingerprint it: {source}", path.display())]
-    Input { path: PathBuf, source: std::io::Error },
+    Fingerprint { path: PathBuf, source: std::io::Error },
 }
 
 /// Everything one run of the road knows.
@@ -197,9 +199,14 @@ fn write_section(
         .map_or(Ok(()), |image| image.save(&path))
         .map_err(|source| OverlayError::Image { path, source })?;
 
-    let record = Record::new(run, warnings, inputs, section, slide.info(), labels, picture.mpp);
+    let mut record = Record::new(run, warnings, inputs, section, slide.info(), labels, picture.mpp);
     let path = folder.join(CLUSTERS_GEOJSON);
     write_file(&path, |out| geojson::write(out, labels, slide.info(), run.clusters(), &record))?;
+    let written = [OVERLAY_PNG, CLUSTERS_GEOJSON, LABELS_PNG].map(|name| {
+        let path = folder.join(name);
+        OutputFile::read(folder, name).map_err(|source| OverlayError::Fingerprint { path, source })
+    });
+    record.outputs = written.into_iter().collect::<Result<_, _>>()?;
     let path = folder.join(RESULT_JSON);
     write_file(&path, |out| Ok(serde_json::to_writer_pretty(out, &record)?))?;
     Ok(())

@@ -35,6 +35,9 @@ pub struct Record {
     pub model: ModelRecord,
     /// All slides of the set that the model saw.
     pub inputs: Vec<Input>,
+    /// The other files of this result; empty in records from before they were fingerprinted.
+    #[serde(default)]
+    pub outputs: Vec<OutputFile>,
     /// What is wrong or unusual, in plain words; empty when nothing is.
     pub warnings: Vec<String>,
     /// Per stain, in the model's order: placement, map and quality figures.
@@ -95,6 +98,22 @@ pub struct Input {
     pub bytes: u64,
     pub modified_unix_ns: u64,
     pub sha256: String,
+}
+
+/// A file of the result as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    pub file: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+impl OutputFile {
+    /// The file of this name in the result folder.
+    pub(super) fn read(folder: &Path, name: &str) -> io::Result<Self> {
+        let (bytes, sha256) = sha256_of(&folder.join(name), &mut |_| {})?;
+        Ok(Self { file: name.into(), bytes, sha256 })
+    }
 }
 
 /// Where the cells of `clusters.png` lie.
@@ -202,6 +221,7 @@ impl Record {
                 provider: Some(run.model.provider()),
             },
             inputs: inputs.to_vec(),
+            outputs: Vec::new(),
             warnings: warnings.to_vec(),
             sections: run.prepared.sections.iter().map(section_record).collect(),
             registration: run.prepared.sections.iter().filter_map(Section::verdict).collect(),
@@ -259,7 +279,7 @@ pub(super) fn inputs(sections: &[Section]) -> Result<Vec<Input>, OverlayError> {
     let used = sections.iter().filter(|s| !matches!(s.placement, Placement::Missing));
     used.filter_map(|section| section.slide.as_ref().map(|slide| (&section.stain, &slide.info().path)))
         .map(|(stain, path)| {
-            fingerprint(stain, path).map_err(|source| OverlayError::Input { path: path.clone(), source })
+            fingerprint(stain, path).map_err(|source| OverlayError::Fingerprint { path: path.clone(), source })
         })
         .collect()
 }
@@ -267,22 +287,31 @@ pub(super) fn inputs(sections: &[Section]) -> Result<Vec<Input>, OverlayError> {
 fn fingerprint(stain: &str, path: &Path) -> io::Result<Input> {
     let metadata = fs::metadata(path)?;
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut hash = Sha256::new();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
+    let (_, sha256) = sha256_of(path, &mut |_| {})?;
     Ok(Input {
         stain: stain.into(),
         file: file_name(path),
         bytes: metadata.len(),
         modified_unix_ns: modified.as_nanos() as u64,
-        sha256: hex(&hash.finalize()),
+        sha256,
     })
+}
+
+/// Length and hash of a file; `read` hears of every piece how many bytes it has.
+pub(super) fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, String)> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?;
+    let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((bytes, hex(&hash.finalize()))),
+            n => {
+                hash.update(&buffer[..n]);
+                bytes += n as u64;
+                read(n as u64);
+            }
+        }
+    }
 }
 
 fn file_name(path: &Path) -> String {

@@ -1,0 +1,110 @@
+//! `tissuemapctl verify`: reads results, and the slides they were made from, again and compares hashes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tissuemap::overlay::{Checked, FileState, RESULT_EXTENSION, Verified, verify};
+
+use super::VerifyArgs;
+use crate::exit::{self, Exit, Failure};
+use crate::job::Fault;
+
+/// Prints a line for every result: whether its files, its slides and its model are those of its record.
+///
+/// # Errors
+/// A result differs from its record, or there is none.
+pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
+    let mut results = BTreeSet::new();
+    for place in &args.places {
+        find(place, &mut results).map_err(|error| {
+            Exit::Usage.with(Fault::new(format!("{}: {error}", place.display()), "name a folder with results"))
+        })?;
+    }
+    if results.is_empty() {
+        let hint = format!("name a .{RESULT_EXTENSION} folder, or one with such folders in it");
+        return Err(Exit::Usage.with(Fault::new("there are no results", hint)));
+    }
+    let model = args.model.as_deref().map(model_sha256).transpose()?;
+    let bar = ProgressBar::new_spinner().with_style(style());
+    let mut unsound = 0;
+    for result in &results {
+        bar.set_message(result.display().to_string());
+        let (lines, json, sound) = match verify(result, !args.outputs_only, &mut |bytes| bar.inc(bytes)) {
+            Ok(verified) => told(result, &verified, model.as_deref()),
+            Err(error) => {
+                let json = json!({ "result": result, "sound": false, "error": error.to_string() });
+                (vec![format!("{}: BAD", result.display()), format!("  {error}")], json, false)
+            }
+        };
+        unsound += usize::from(!sound);
+        let text = if args.json { format!("{json}\n") } else { exit::lines(lines.into_iter()) };
+        bar.suspend(|| exit::print(&text))?;
+    }
+    bar.finish_and_clear();
+    if unsound == 0 {
+        return Ok(());
+    }
+    let reason = format!("{unsound} of {} results are not as recorded", results.len());
+    Err(Exit::JobsFailed.with(Fault::new(reason, "use nothing of them; delete the folder and submit the slide again")))
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {bytes} read, {bytes_per_sec}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Result folders at or below `place`, links not followed.
+fn find(place: &Path, results: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
+    if place.extension().is_some_and(|extension| extension == RESULT_EXTENSION) && place.is_dir() {
+        results.insert(place.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(place)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            find(&entry.path(), results)?;
+        }
+    }
+    Ok(())
+}
+
+fn model_sha256(path: &Path) -> Result<String, Failure> {
+    let bytes = fs::read(path);
+    let bytes = bytes.map_err(|error| Exit::Usage.with(Fault::new(format!("{}: {error}", path.display()), "name the model's file")))?;
+    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Lines for people, the object for programs, and whether all is well.
+fn told(result: &Path, verified: &Verified, model: Option<&str>) -> (Vec<String>, serde_json::Value, bool) {
+    let record = &verified.record;
+    let other_model = model.is_some_and(|sha256| sha256 != record.model.sha256);
+    let sound = verified.is_sound() && !other_model;
+    let mut lines = vec![format!("{}: {}", result.display(), if sound { "OK" } else { "BAD" })];
+    let all = verified.outputs.iter().chain(&verified.slides);
+    lines.extend(all.filter_map(|checked| Some(format!("  {}: {}", checked.path.display(), words(checked)?))));
+    if other_model {
+        lines.push(format!("  made with the model {}, not with the one given", record.model.sha256));
+    }
+    lines.extend(verified.foreign.iter().map(|path| format!("  {}: not of the result", path.display())));
+    let json = json!({
+        "result": result, "sound": sound, "outputs": verified.outputs, "slides": verified.slides,
+        "foreign": verified.foreign, "model": record.model.sha256, "other_model": other_model,
+        "software": record.software.version, "finished": record.times.finished,
+    });
+    (lines, json, sound)
+}
+
+/// What is wrong with a file; nothing for one that is as it was.
+fn words(checked: &Checked) -> Option<String> {
+    match &checked.state {
+        FileState::Same => None,
+        FileState::Changed => Some("changed since the result was made".into()),
+        FileState::Missing => Some("missing".into()),
+        FileState::NotRecorded => Some("made by a version that recorded no hash of it".into()),
+        FileState::Unreadable(reason) => Some(format!("cannot be read: {reason}")),
+    }
+}
