@@ -1,8 +1,9 @@
 //! What the surroundings say: a cell's cluster is decided by its own patch and by those around it.
 //!
 //! Tissue comes in regions wider than a patch, and a patch alone shows often too little to tell them apart. Each cell's cluster
-//! probabilities are replaced by the Gaussian-weighted mean over the tissue cells around it (a mixture of the model's
-//! opinions on one region). How wide is the model's to say, because it was judged with it.
+//! probabilities are replaced by their Gaussian-weighted geometric mean over the tissue cells around it (a logarithmic
+//! opinion pool). Where the clusterer parts the latent by planes, that is its answer to the mean latent of the region:
+//! averaging logits is averaging latents. How wide is the model's to say, because it was judged with it.
 
 use std::collections::HashMap;
 
@@ -12,9 +13,11 @@ use crate::units::Cell;
 
 /// The Gaussian is cut off at this many standard deviations: what lies beyond weighs a hundredth of the middle.
 const REACH: f64 = 3.0;
+/// What stands for a probability of 0, whose logarithm would outvote everyone.
+const LEAST: f32 = 1e-6;
 
-/// Cluster probabilities `[n, clusters]` of `cells` (distinct, in any order), each averaged over the cells around it:
-/// weights exp(−d²/2σ²) of the distance d between cells, σ being `sigma` cells; rows still add up to 1. Cells that are not
+/// Cluster probabilities `[n, clusters]` of `cells` (distinct, in any order), the logarithm of each averaged over the cells
+/// around it: weights exp(−d²/2σ²) of the distance d between cells, σ being `sigma` cells; rows still add up to 1. Cells that are not
 /// given (background) have no say. A `sigma` of 0 changes nothing.
 ///
 /// # Panics
@@ -26,6 +29,7 @@ pub fn smoothed(cells: &[Cell], probs: &[f32], clusters: usize, sigma: f64) -> V
     }
     let places: HashMap<(u32, u32), usize> = cells.iter().enumerate().map(|(i, c)| ((c.col, c.row), i)).collect();
     let weights = offsets(sigma);
+    let logs: Vec<f32> = probs.iter().map(|p| p.max(LEAST).ln()).collect();
     let mut means = vec![0.0; probs.len()];
     means.par_chunks_mut(clusters).zip(cells).for_each(|(mean, cell)| {
         let mut total = 0.0;
@@ -33,10 +37,12 @@ pub fn smoothed(cells: &[Cell], probs: &[f32], clusters: usize, sigma: f64) -> V
             let place = cell.col.checked_add_signed(dx).zip(cell.row.checked_add_signed(dy));
             let Some(&i) = place.and_then(|place| places.get(&place)) else { continue };
             total += weight;
-            mean.iter_mut().zip(&probs[i * clusters..]).for_each(|(mean, p)| *mean += weight * p);
+            mean.iter_mut().zip(&logs[i * clusters..]).for_each(|(mean, log)| *mean += weight * log);
         }
         // The cell itself is always there, so the total is at least 1.
-        mean.iter_mut().for_each(|mean| *mean /= total);
+        mean.iter_mut().for_each(|mean| *mean = (*mean / total).exp());
+        let sum: f32 = mean.iter().sum();
+        mean.iter_mut().for_each(|mean| *mean /= sum);
     });
     means
 }
@@ -84,8 +90,33 @@ mod tests {
     fn cells_across_a_gap_of_background_beyond_reach_have_no_say() {
         let cells = [Cell { col: 0, row: 0 }, Cell { col: 4, row: 0 }];
         let probs = [0.75, 0.25, 0.0, 1.0];
-        assert_eq!(smoothed(&cells, &probs, 2, 1.0), probs);
+        let alone = smoothed(&cells, &probs, 2, 1.0);
+        assert!(alone.iter().zip(probs).all(|(found, own)| (found - own).abs() < 1e-5), "{alone:?}");
         assert_eq!(smoothed(&cells, &probs, 2, 0.0), probs);
+    }
+
+    #[test]
+    fn planes_decide_by_the_mean_latent_of_the_region() {
+        // Three planes over a latent of one value: logits are linear in it, so that pooling is averaging latents.
+        let softmax = |z: f64| {
+            let e = [2.0 * z, 0.5 - z, 0.1].map(f64::exp);
+            e.map(|v| (v / e.iter().sum::<f64>()) as f32)
+        };
+        let cells = grid(5, 1);
+        let latents = [0.9, -0.4, 0.3, -1.2, 0.1];
+        let probs: Vec<f32> = latents.iter().flat_map(|&z| softmax(z)).collect();
+        let smooth = smoothed(&cells, &probs, 3, 1.0);
+        for (i, row) in smooth.chunks(3).enumerate() {
+            let weight = |j: usize| {
+                let d = i.abs_diff(j) as f64;
+                if d <= 3.0 { (-d * d / 2.0).exp() } else { 0.0 }
+            };
+            let total: f64 = (0..5).map(weight).sum();
+            let mean = (0..5).map(|j| weight(j) * latents[j]).sum::<f64>() / total;
+            for (found, expected) in row.iter().zip(softmax(mean)) {
+                assert!((found - expected).abs() < 1e-5, "{i}: {row:?}");
+            }
+        }
     }
 
     proptest! {

@@ -231,7 +231,7 @@ impl BenchmarkCommand {
     }
 }
 
-/// Most probable cluster of each patch, `probs` `[N, K]` averaged over the patches of its image first as a map's are over
+/// Most probable cluster of each patch, `probs` `[N, K]` pooled over the patches of its image first as a map's are over
 /// cells.
 fn in_context(patches: &Patches, probs: &Tensor, side: i64, sigma: f64) -> Result<Vec<i64>, TrainError> {
     let clusters = probs.size()[1] as usize;
