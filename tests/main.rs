@@ -42,3 +42,6 @@ mod sandbox;
 
 /// Results are read again and compared with their records.
 mod verify_command;
+
+/// `tissuemapctl plan`: what it says and draws of real sections.
+mod plan_command;

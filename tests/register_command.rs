@@ -12,7 +12,7 @@ use tissuemap::transform;
 
 use crate::support;
 
-/// Median rTRE of HE to CD31 that issue 3 asks for.
+/// Largest median rTRE of HE to CD31 that is good enough.
 const CD31_BOUND: f64 = 0.0061;
 /// The images state no resolution; whatever is given, only the micrometres depend on it.
 const MPP: &str = "3.5";

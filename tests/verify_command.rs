@@ -19,7 +19,8 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_changed_result_or_slide_is_told_by_name() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let results: Vec<_> = overlays::process(folder.path()).into_iter().map(|(_, slide, target)| (slide, target)).collect();
+    let results: Vec<_> =
+        overlays::process(folder.path()).into_iter().map(|(_, slide, target)| (slide, target)).collect();
     let ((_, cd31), (slide, he)) = (&results[0], &results[1]);
 
     let whole = verify(&["--model", folder.path().join("example.onnx").to_str().expect("UTF-8")], folder.path());
@@ -50,7 +51,10 @@ fn a_changed_result_or_slide_is_told_by_name() {
     assert_eq!(told.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&told.stdout).expect("one object");
     let changed = json["slides"].as_array().expect("a list").iter().filter(|slide| slide["state"] == "changed");
-    assert_eq!(changed.map(|slide| slide["path"].clone()).collect::<Vec<_>>(), [slide.info().path.to_str().expect("UTF-8")]);
+    assert_eq!(
+        changed.map(|slide| slide["path"].clone()).collect::<Vec<_>>(),
+        [slide.info().path.to_str().expect("UTF-8")]
+    );
     assert!(verify(&["--outputs-only"], cd31).status.success());
 
     fs::write(cd31.join(RESULT_JSON), "{").expect("writable");

@@ -150,41 +150,52 @@ impl Caption<'_> {
             "{} on {}: {}, estimated error {:.1} µm (below {:.1} µm on 90 % of the tissue)",
             self.moving, self.fixed, quality.verdict, quality.estimated_error_um, quality.estimated_error_p90_um
         );
-        let room = picture.width().saturating_sub(2 * MARGIN as u32);
-        let titles = wrapped(&title, room / LARGE_PX);
-        let reasons: Vec<String> =
-            quality.reasons.iter().flat_map(|reason| wrapped(&format!("! {reason}"), room / SMALL_PX)).collect();
-        let footer = wrapped(RESEARCH_USE_ONLY, room / SMALL_PX);
-        let lines = titles.len() + legend.len() + reasons.len() + footer.len();
-        let banner = lines as u32 * LINE as u32 + 2 * MARGIN as u32;
-        let mut image = RgbImage::from_pixel(picture.width(), picture.height() + banner, Rgb([255; 3]));
-        imageops::replace(&mut image, picture, 0, 0);
-        let mut canvas = Canvas(&mut image);
-        let mut y = picture.height() as i32 + MARGIN;
-        let mut next = || {
-            y += LINE;
-            y - LINE
-        };
-        for line in &titles {
-            let color = if quality.verdict == Verdict::Good { INK } else { ALARM };
-            text(&mut canvas, MARGIN, next(), line, &FONT_9X18_BOLD, color);
-        }
-        for (color, words) in legend {
-            let (y, mut x) = (next(), MARGIN);
-            if let Some(color) = color {
-                swatch(&mut canvas, x, y, *color);
-                x += 26;
-            }
-            text(&mut canvas, x, y, words, &FONT_8X13, INK);
-        }
-        for line in &reasons {
-            text(&mut canvas, MARGIN, next(), line, &FONT_8X13, ALARM);
-        }
-        for line in &footer {
-            text(&mut canvas, MARGIN, next(), line, &FONT_8X13, INK);
-        }
-        image
+        captioned(picture, &title, quality.verdict == Verdict::Good, legend, &quality.reasons)
     }
+}
+
+/// `picture` with a title (in the colour of an alarm unless it is `good`), a legend of colours and words, warnings, and what
+/// it may be used for, below.
+pub fn captioned(
+    picture: &RgbImage,
+    title: &str,
+    good: bool,
+    legend: &[(Option<[u8; 3]>, String)],
+    warnings: &[String],
+) -> RgbImage {
+    let room = picture.width().saturating_sub(2 * MARGIN as u32);
+    let titles = wrapped(title, room / LARGE_PX);
+    let warnings: Vec<String> =
+        warnings.iter().flat_map(|warning| wrapped(&format!("! {warning}"), room / SMALL_PX)).collect();
+    let footer = wrapped(RESEARCH_USE_ONLY, room / SMALL_PX);
+    let lines = titles.len() + legend.len() + warnings.len() + footer.len();
+    let banner = lines as u32 * LINE as u32 + 2 * MARGIN as u32;
+    let mut image = RgbImage::from_pixel(picture.width(), picture.height() + banner, Rgb([255; 3]));
+    imageops::replace(&mut image, picture, 0, 0);
+    let mut canvas = Canvas(&mut image);
+    let mut y = picture.height() as i32 + MARGIN;
+    let mut next = || {
+        y += LINE;
+        y - LINE
+    };
+    for line in &titles {
+        text(&mut canvas, MARGIN, next(), line, &FONT_9X18_BOLD, if good { INK } else { ALARM });
+    }
+    for (color, words) in legend {
+        let (y, mut x) = (next(), MARGIN);
+        if let Some(color) = color {
+            swatch(&mut canvas, x, y, *color);
+            x += 26;
+        }
+        text(&mut canvas, x, y, words, &FONT_8X13, INK);
+    }
+    for line in &warnings {
+        text(&mut canvas, MARGIN, next(), line, &FONT_8X13, ALARM);
+    }
+    for line in &footer {
+        text(&mut canvas, MARGIN, next(), line, &FONT_8X13, INK);
+    }
+    image
 }
 
 /// `words` in lines of at most `chars` characters; a longer word keeps a line of its own.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, bus, check, process, register, slide, verify};
+use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, bus, check, plan, process, register, slide, verify};
 use tissuemap_daemon::exit::{self, Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +27,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Process(args) => process::run(&args),
         Command::Register(args) => register::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Slide(SlideCommand::Info(args)) => slide::info(&args),

@@ -61,7 +61,11 @@ fn events(watch: &Watch) -> Finding {
         Ok(Some(time)) => Finding::ok(check, format!("a new file was seen after {} ms", time.as_millis())),
         Ok(None) => Finding::warn(
             check,
-            format!("none came within {} s; slides are found by looking every {} s", EVENT_LIMIT.as_secs(), watch.scan_seconds),
+            format!(
+                "none came within {} s; slides are found by looking every {} s",
+                EVENT_LIMIT.as_secs(),
+                watch.scan_seconds
+            ),
             "set `poll = true` for a network share",
         ),
         Err(error) => Finding::warn(

@@ -47,7 +47,11 @@ pub(super) fn watches(watched: &[Watch]) -> Finding {
     let detail = format!("{needed} folders are watched, {limit} may be");
     // Others on the machine need some, too.
     if needed * 2 > limit {
-        return Finding::warn(CHECK, detail, format!("sysctl fs.inotify.max_user_watches={}", (needed * 4).max(65_536)));
+        return Finding::warn(
+            CHECK,
+            detail,
+            format!("sysctl fs.inotify.max_user_watches={}", (needed * 4).max(65_536)),
+        );
     }
     Finding::ok(CHECK, detail)
 }
@@ -89,7 +93,10 @@ pub(super) fn graphics(worker: &Worker) -> Finding {
         }
         (true, false) => {
             let hint = "install the driver, or add \"cpu\" to `providers` in [worker]";
-            Finding::fail(CHECK, &Fault::new("no NVIDIA driver (/dev/nvidiactl), and the processor may not compute", hint))
+            Finding::fail(
+                CHECK,
+                &Fault::new("no NVIDIA driver (/dev/nvidiactl), and the processor may not compute", hint),
+            )
         }
     }
 }

@@ -24,7 +24,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     printed?;
     match failed {
         0 => Ok(()),
-        n => Err(Exit::JobsFailed.with(Fault::new(format!("{n} checks failed"), "the remedies are above"))),
+        n => Err(Exit::JobsFailed.with(Fault::new(format!("checks that failed: {n}"), "the remedies are above"))),
     }
 }
 

@@ -3,8 +3,10 @@
 mod bar;
 pub mod bus;
 pub mod check;
+pub mod plan;
 pub mod process;
 pub mod register;
+pub mod sets;
 pub mod slide;
 pub mod verify;
 
@@ -41,6 +43,8 @@ pub struct Cli {
 pub enum Command {
     /// Process slides now, without the daemon
     Process(ProcessArgs),
+    /// See what would be processed, before any model runs: sets, registration, tissue, patches
+    Plan(PlanArgs),
     /// Find where each point of one section lies on others, without the daemon
     Register(RegisterArgs),
     /// Show what the daemon is doing
@@ -63,9 +67,9 @@ pub enum SlideCommand {
     Info(InfoArgs),
 }
 
-/// `tissuemapctl process`
+/// Which slides, and by which model and rules.
 #[derive(Debug, Args)]
-pub struct ProcessArgs {
+pub struct SetsArgs {
     /// The slides of one or more section sets, in any order
     #[arg(required = true, value_name = "SLIDE", help_heading = "Input")]
     pub slides: Vec<PathBuf>,
@@ -81,10 +85,45 @@ pub struct ProcessArgs {
     /// Take model, naming and parameters from this configuration of the daemon
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub config: Option<PathBuf>,
+}
+
+/// `tissuemapctl process`
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    #[command(flatten)]
+    pub input: SetsArgs,
     /// Also process sets that have their results already
     #[arg(long, help_heading = "Output")]
     pub force: bool,
     /// Print one JSON object a set
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+const PLAN_EXAMPLES: &str = "Examples:
+  tissuemapctl plan case7_HE.svs case7_CD31.svs --model mouse.onnx --out look
+  tissuemapctl plan /slides/*.svs --config /etc/tissuemap/tissuemapd.toml --json
+
+Without --out nothing is written. With it, for every set, by its name:
+  case7_patches.png             the patches that the model would see
+  case7_CD31_checkerboard.png   both sections in turn, to look at
+  case7_CD31_edges.png          the edges of both, to look at
+and transforms as `tissuemapctl register` leaves them; plan.json lists all.
+";
+
+/// `tissuemapctl plan`
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_EXAMPLES)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub input: SetsArgs,
+    /// The folder for pictures; it appears when all of them are there
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Replace an earlier plan in DIR
+    #[arg(long, requires = "out", help_heading = "Output")]
+    pub force: bool,
+    /// Print a JSON object instead of text
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }

@@ -74,7 +74,9 @@ fn find(place: &Path, results: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
 
 fn model_sha256(path: &Path) -> Result<String, Failure> {
     let bytes = fs::read(path);
-    let bytes = bytes.map_err(|error| Exit::Usage.with(Fault::new(format!("{}: {error}", path.display()), "name the model's file")))?;
+    let bytes = bytes.map_err(|error| {
+        Exit::Usage.with(Fault::new(format!("{}: {error}", path.display()), "name the model's file"))
+    })?;
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

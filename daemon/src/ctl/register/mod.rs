@@ -1,7 +1,7 @@
 //! `tissuemapctl register`: registers sections without a model and leaves the result as files, for programs and to look at.
 
-mod output;
-mod sections;
+pub(super) mod output;
+pub(super) mod sections;
 mod stack;
 mod summary;
 
@@ -24,9 +24,9 @@ use sections::FixedSection;
 use summary::{SectionSummary, Summary};
 
 /// A slide and what its files and channels are called.
-struct Section {
-    name: String,
-    slide: Arc<dyn SlideSource>,
+pub(super) struct Section {
+    pub(super) name: String,
+    pub(super) slide: Arc<dyn SlideSource>,
 }
 
 /// Registers all sections, publishes the folder and prints the table.
@@ -35,7 +35,7 @@ struct Section {
 /// Nothing could be begun, a slide cannot be read, or a signal came: nothing is published then. A registration is
 /// refused: everything is published all the same.
 pub fn run(args: &RegisterArgs) -> Result<(), Failure> {
-    let staging = output::prepare(&args.out, args.force)?;
+    let staging = output::prepare(&args.out, args.force, summary::FILE)?;
     let points = args.landmarks.as_deref().map(landmarks::read).transpose();
     let points = points.map_err(|error| Exit::Usage.because(&error))?;
     let stop = signals::flag().map_err(|error| Exit::Internal.because(&error))?;

@@ -12,11 +12,11 @@ use crate::exit::{Exit, Failure};
 use crate::job::Fault;
 
 /// A place to fill, whose content gets the name `out` at last. What stands there is replaced only by `force`, and only if
-/// an earlier registration wrote every file of it.
+/// an earlier run of the same command wrote every file of it: its `record` lists them under `files`.
 ///
 /// # Errors
 /// The folder holds something, or cannot be made.
-pub(super) fn prepare(out: &Path, force: bool) -> Result<Staging, Failure> {
+pub(in crate::ctl) fn prepare(out: &Path, force: bool, record: &str) -> Result<Staging, Failure> {
     let usage = |reason: String, hint: &str| Exit::Usage.with(Fault::new(reason, hint));
     // A link is followed here, because publishing would replace the link itself.
     let target = fs::canonicalize(out).or_else(|_| std::path::absolute(out));
@@ -31,15 +31,23 @@ pub(super) fn prepare(out: &Path, force: bool) -> Result<Staging, Failure> {
     let present: BTreeSet<String> = present.map_err(unusable)?;
     if !present.is_empty() && !force {
         let reason = format!("{} is not empty", out.display());
-        return Err(usage(reason, "name another folder, or replace an earlier registration there with --force"));
+        return Err(usage(reason, "name another folder, or replace earlier results there with --force"));
     }
-    if let Some(foreign) = present.difference(&summary::files_in(&target)).next() {
-        let reason = format!("{} holds {foreign}, which is not of a registration", out.display());
+    if let Some(foreign) = present.difference(&files_in(&target, record)).next() {
+        let reason = format!("{} holds {foreign}, which is not in a {record} there", out.display());
         return Err(usage(reason, "--force replaces a whole folder: name one that holds nothing else"));
     }
     Staging::beside(&target).map_err(|error| {
         Exit::Usage.with(Fault::from_error(&error).or_hint("the folder above must exist and be writable"))
     })
+}
+
+/// The files that an earlier run has left in `folder`, as its record says itself; none where there is no record.
+fn files_in(folder: &Path, record: &str) -> BTreeSet<String> {
+    let text = fs::read(folder.join(record)).unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let files = json["files"].as_array().into_iter().flatten();
+    files.filter_map(|file| file.as_str().map(str::to_owned)).collect()
 }
 
 /// `registration.json`
@@ -58,10 +66,10 @@ mod tests {
     fn only_a_registration_is_replaced_and_only_by_force() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let out = folder.path().join("case7");
-        let refused = |force| prepare(&out, force).expect_err("refused").fault.reason().to_owned();
-        prepare(&out, false).expect("nothing is there");
+        let refused = |force| prepare(&out, force, summary::FILE).expect_err("refused").fault.reason().to_owned();
+        prepare(&out, false, summary::FILE).expect("nothing is there");
         fs::create_dir(&out).expect("writable");
-        prepare(&out, false).expect("an empty folder");
+        prepare(&out, false, summary::FILE).expect("an empty folder");
 
         let write = |name: &str, text: &str| fs::write(out.join(name), text).expect("writable");
         write("HE_edges.png", "");
@@ -69,7 +77,7 @@ mod tests {
         assert!(refused(true).contains("holds HE_edges.png"), "nobody says that it is ours");
         write(summary::FILE, r#"{"files": ["registration.json", "HE_edges.png"]}"#);
         assert!(refused(false).contains("is not empty"));
-        prepare(&out, true).expect("an earlier registration");
+        prepare(&out, true, summary::FILE).expect("an earlier registration");
         write("slide.svs", "");
         assert!(refused(true).contains("holds slide.svs"));
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 1, "no staging folder is left");

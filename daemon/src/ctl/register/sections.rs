@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::job::Fault;
 
 /// The section that the others are drawn on.
-pub(super) struct FixedSection<'a> {
+pub(in crate::ctl) struct FixedSection<'a> {
     name: &'a str,
     info: &'a SlideInfo,
     /// The scanned part, and where it lies.
@@ -28,7 +28,7 @@ pub(super) struct FixedSection<'a> {
 
 impl<'a> FixedSection<'a> {
     /// Pictures will have `mpp` micrometres a pixel; `points` are carried over.
-    pub(super) fn new(section: &'a Section, mpp: Mpp, points: Option<&'a [Landmark]>) -> Result<Self, Failure> {
+    pub(in crate::ctl) fn new(section: &'a Section, mpp: Mpp, points: Option<&'a [Landmark]>) -> Result<Self, Failure> {
         let info = section.slide.info();
         let picture = thumbnail(&section.slide, mpp).map_err(unreadable)?;
         Ok(Self { name: &section.name, info, picture, frame: Frame { origin: info.bounds_origin(), mpp }, points })
@@ -38,7 +38,12 @@ impl<'a> FixedSection<'a> {
     ///
     /// # Errors
     /// The slide cannot be read, or a file cannot be written.
-    pub(super) fn write(&self, folder: &Path, moving: &Section, found: &Registered) -> Result<Vec<String>, Failure> {
+    pub(in crate::ctl) fn write(
+        &self,
+        folder: &Path,
+        moving: &Section,
+        found: &Registered,
+    ) -> Result<Vec<String>, Failure> {
         let info = moving.slide.info();
         let files = transform::write(folder, &moving.name, self.info, info, found);
         let mut files = files.map_err(|error| Exit::JobsFailed.because(&error))?;
@@ -70,6 +75,6 @@ impl<'a> FixedSection<'a> {
     }
 }
 
-pub(super) fn unreadable(error: SlideError) -> Failure {
+pub(in crate::ctl) fn unreadable(error: SlideError) -> Failure {
     Exit::JobsFailed.with(Fault::from(error))
 }

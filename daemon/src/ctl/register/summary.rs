@@ -1,8 +1,5 @@
 //! `registration.json` and the table on standard output: how each section was judged.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use serde::Serialize;
 use tissuemap::overlay::RESEARCH_USE_ONLY;
 use tissuemap::placement::Placement;
@@ -105,14 +102,6 @@ impl Summary {
         };
         rows.iter().map(line).collect()
     }
-}
-
-/// The files that a registration has left in `folder`, as it says itself; none where there is no registration.
-pub(super) fn files_in(folder: &Path) -> BTreeSet<String> {
-    let text = std::fs::read(folder.join(FILE)).unwrap_or_default();
-    let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    let files = json["files"].as_array().into_iter().flatten();
-    files.filter_map(|file| file.as_str().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
