@@ -45,3 +45,6 @@ mod verify_command;
 
 /// `tissuemapctl plan`: what it says and draws of real sections.
 mod plan_command;
+
+/// The system's message bus with our policy: who may look, who may change.
+mod bus;

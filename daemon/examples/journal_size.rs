@@ -30,10 +30,10 @@ fn main() -> Result<(), AnyError> {
         let inputs: BTreeMap<String, Input> = (0..stains).map(stain).collect();
         let contents: Contents = inputs.iter().map(|(stain, input)| (stain.clone(), input.seen.clone())).collect();
         let key = SetKey { case: case.clone(), block: None };
-        let id = journal.request(Path::new("/srv/scanner/incoming"), &key, "ab12", &inputs)?.0.id;
+        let id = journal.request(Path::new("/srv/scanner/incoming"), &key, "ab12", false, &inputs)?.0.id;
         // A tenth stays to be done.
         if set % 10 != 0 {
-            journal.apply(id, &Change::Begun { attempt: 1 })?;
+            journal.apply(id, &Change::Begun { attempt: 1, model: "ab12".into() })?;
             journal.apply(id, &Change::Done { contents, reason: String::new() })?;
         }
     }

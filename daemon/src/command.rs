@@ -1,6 +1,7 @@
 //! What a person may ask of the running daemon. The bus, or whoever else speaks for people, holds a [`Commander`]; the
 //! daemon's loop takes one command at a time and answers it.
 
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,9 +10,68 @@ use crate::config::Config;
 use crate::explain::Explanation;
 use crate::job::Fault;
 use crate::journal::JobId;
+use crate::models::{ModelRow, Verified};
 
 /// Where an answer goes; nobody may be waiting for it any more.
-pub type Reply<T> = oneshot::Sender<Result<T, Fault>>;
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Why a wish is not fulfilled: what kind of reason it is, for programs, and the reason, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    pub fault: Fault,
+}
+
+/// Kinds of reasons for which a program may want to do something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The slide is in none of the watched folders.
+    NotWatched,
+    /// Slides are not there, or not complete yet.
+    NotReady,
+    NoSuchJob,
+    /// No model is meant by that, or more than one.
+    NoSuchModel,
+    /// The model did not prove itself.
+    ModelRefused,
+    /// The job is in a state in which the wish makes no sense.
+    WrongState,
+    /// The daemon could not do it.
+    Failed,
+    /// The daemon is ending.
+    Ending,
+}
+
+impl RefusalKind {
+    /// This refusal, with what is wrong and what a person can do.
+    pub fn because(self, reason: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        self.with(Fault::new(reason, hint))
+    }
+
+    /// This refusal, because of `fault`.
+    pub fn with(self, fault: Fault) -> Refusal {
+        Refusal { kind: self, fault }
+    }
+}
+
+impl Refusal {
+    /// What is wrong, and with what.
+    pub fn reason(&self) -> &str {
+        self.fault.reason()
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self { kind: RefusalKind::Failed, fault }
+    }
+}
+
+impl Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fault.fmt(f)
+    }
+}
 
 /// One wish, and where the answer goes.
 #[derive(Debug)]
@@ -43,6 +103,25 @@ pub enum Command {
         slide: PathBuf,
         reply: Reply<Explanation>,
     },
+    /// List all models that are remembered, in the order they came.
+    Models {
+        reply: Reply<Vec<ModelRow>>,
+    },
+    /// Have this model (its name, or how its SHA-256 begins) serve from the next job on. Answered once it has proved
+    /// itself, which may take minutes.
+    Activate {
+        which: String,
+        reply: Reply<ModelRow>,
+    },
+    /// Have the model serve again that was replaced last. Nothing is begun until it has proved itself.
+    Rollback {
+        reply: Reply<ModelRow>,
+    },
+    /// Have this model repeat its golden patches in a worker process of its own.
+    Verify {
+        which: String,
+        reply: Reply<Verified>,
+    },
     /// Use these settings from now on.
     Reload {
         config: Box<Config>,
@@ -68,7 +147,7 @@ impl Commander {
     ///
     /// # Errors
     /// The slide is in no watch folder, or is not ready.
-    pub async fn submit(&self, slide: PathBuf) -> Result<JobId, Fault> {
+    pub async fn submit(&self, slide: PathBuf) -> Result<JobId, Refusal> {
         self.ask(|reply| Command::Submit { slide, reply }).await
     }
 
@@ -76,7 +155,7 @@ impl Commander {
     ///
     /// # Errors
     /// There is no such job, or it is finished.
-    pub async fn cancel(&self, job: JobId) -> Result<(), Fault> {
+    pub async fn cancel(&self, job: JobId) -> Result<(), Refusal> {
         self.ask(|reply| Command::Cancel { job, reply }).await
     }
 
@@ -84,7 +163,7 @@ impl Commander {
     ///
     /// # Errors
     /// There is no such job, it is done or under way, or its slides are not there.
-    pub async fn retry(&self, job: JobId) -> Result<(), Fault> {
+    pub async fn retry(&self, job: JobId) -> Result<(), Refusal> {
         self.ask(|reply| Command::Retry { job, reply }).await
     }
 
@@ -92,7 +171,7 @@ impl Commander {
     ///
     /// # Errors
     /// It cannot be written down.
-    pub async fn pause(&self) -> Result<(), Fault> {
+    pub async fn pause(&self) -> Result<(), Refusal> {
         self.ask(|reply| Command::Pause { reply }).await
     }
 
@@ -100,7 +179,7 @@ impl Commander {
     ///
     /// # Errors
     /// It cannot be written down.
-    pub async fn resume(&self) -> Result<(), Fault> {
+    pub async fn resume(&self) -> Result<(), Refusal> {
         self.ask(|reply| Command::Resume { reply }).await
     }
 
@@ -108,20 +187,52 @@ impl Commander {
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub async fn explain(&self, slide: PathBuf) -> Result<Explanation, Fault> {
+    pub async fn explain(&self, slide: PathBuf) -> Result<Explanation, Refusal> {
         self.ask(|reply| Command::Explain { slide, reply }).await
+    }
+
+    /// [`Command::Models`].
+    ///
+    /// # Errors
+    /// The daemon is ending.
+    pub async fn models(&self) -> Result<Vec<ModelRow>, Refusal> {
+        self.ask(|reply| Command::Models { reply }).await
+    }
+
+    /// [`Command::Activate`].
+    ///
+    /// # Errors
+    /// There is no such model, it is not kept, or it did not prove itself; then nothing has changed.
+    pub async fn activate(&self, which: String) -> Result<ModelRow, Refusal> {
+        self.ask(|reply| Command::Activate { which, reply }).await
+    }
+
+    /// [`Command::Rollback`].
+    ///
+    /// # Errors
+    /// There is nothing to go back to, or it did not prove itself; then nothing has changed.
+    pub async fn rollback(&self) -> Result<ModelRow, Refusal> {
+        self.ask(|reply| Command::Rollback { reply }).await
+    }
+
+    /// [`Command::Verify`].
+    ///
+    /// # Errors
+    /// There is no such model, it is not kept, or it did not prove itself.
+    pub async fn verify(&self, which: String) -> Result<Verified, Refusal> {
+        self.ask(|reply| Command::Verify { which, reply }).await
     }
 
     /// [`Command::Reload`].
     ///
     /// # Errors
     /// Something changed that needs a restart; then nothing is used.
-    pub async fn reload(&self, config: Config) -> Result<(), Fault> {
+    pub async fn reload(&self, config: Config) -> Result<(), Refusal> {
         self.ask(|reply| Command::Reload { config: Box::new(config), reply }).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Fault> {
-        let ending = || Fault::new("tissuemapd is ending", "start it again");
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        let ending = || RefusalKind::Ending.because("tissuemapd is ending", "start it again");
         let (reply, answer) = oneshot::channel();
         self.0.send(command(reply)).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?

@@ -1,5 +1,6 @@
 //! The daemon's configuration file.
 
+mod models;
 mod schedule;
 mod watch;
 mod worker;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
 
+pub use self::models::Models;
 pub use self::schedule::{Order, Schedule};
 pub use self::watch::{FolderNaming, Watch};
 pub use self::worker::{Sandbox, Worker};
@@ -23,8 +25,8 @@ pub const DEFAULT: &str = include_str!("default.toml");
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The ONNX file.
-    pub model: PathBuf,
+    /// The ONNX file to begin with, where none was dropped into the model folder.
+    pub model: Option<PathBuf>,
     /// How long a running job may go on after the daemon was asked to end.
     #[serde(default = "drain_seconds")]
     pub drain_seconds: u64,
@@ -38,6 +40,8 @@ pub struct Config {
     pub group: Group,
     #[serde(default)]
     pub schedule: Schedule,
+    #[serde(default)]
+    pub models: Models,
     #[serde(default)]
     pub worker: Worker,
     #[serde(default)]
@@ -123,7 +127,8 @@ impl Config {
     }
 
     fn resolved(mut self, folder: &Path) -> Self {
-        self.model = folder.join(&self.model);
+        self.model = self.model.as_ref().map(|model| folder.join(model));
+        self.models.resolve(folder);
         self.state_folder = self.state_folder.as_ref().map(|state| folder.join(state));
         for watch in &mut self.watch {
             watch.folder = folder.join(&watch.folder);
@@ -151,10 +156,8 @@ impl Config {
                 return wrong("watch.folder".into(), format!("{one} and {two} overlap; watch only the outer one"));
             }
         }
-        if let Some((key, reason)) = self.schedule.problem() {
-            return wrong(key.into(), reason.into());
-        }
-        if let Some((key, reason)) = self.worker.problem() {
+        let problems = [self.schedule.problem(), self.models.problem(), self.worker.problem()];
+        if let Some((key, reason)) = problems.into_iter().flatten().next() {
             return wrong(key.into(), reason.into());
         }
         let valid = |rules: &NamingRules, section: String| {
@@ -187,6 +190,11 @@ impl Config {
         let chosen = self.state_folder.clone().or_else(by_systemd).or_else(of_user);
         chosen.unwrap_or_else(|| Path::new("/var/lib").join(NAME))
     }
+
+    /// Where models are dropped: as configured, else `models` in the state folder.
+    pub fn model_folder(&self) -> PathBuf {
+        self.models.folder.clone().unwrap_or_else(|| self.state_folder().join("models"))
+    }
 }
 
 /// `line 3, `key`: ` for a byte offset, the key only where the line has one.
@@ -211,13 +219,11 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    const MINIMAL: &str = "model = \"m.onnx\"\n[[watch]]\nfolder = \"incoming\"\n";
+    const MINIMAL: &str = "[[watch]]\nfolder = \"incoming\"\n";
 
     #[test]
     fn the_printed_default_is_the_built_in_default() {
-        let mut minimal = parse(MINIMAL).expect("minimal");
-        minimal.model = "/etc/tissuemap/model.onnx".into();
-        assert_eq!(parse(DEFAULT).expect("default"), minimal);
+        assert_eq!(parse(DEFAULT).expect("default"), parse(MINIMAL).expect("minimal"));
     }
 
     #[test]
@@ -250,7 +256,8 @@ mod tests {
     fn paths_are_relative_to_the_file() {
         let config = parse("model = \"/models/m.onnx\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nmanifest = \"names.csv\"")
             .expect("fine");
-        assert_eq!(config.model, Path::new("/models/m.onnx"));
+        assert_eq!(config.model.as_deref(), Some(Path::new("/models/m.onnx")));
+        assert_eq!(config.model_folder(), Path::new("/etc/tissuemap/state/models"));
         assert_eq!(config.state_folder(), Path::new("/etc/tissuemap/state"));
         assert_eq!(config.watch[0].folder, Path::new("/etc/tissuemap/incoming"));
         assert_eq!(config.watch[0].manifest.as_deref(), Some(Path::new("/etc/tissuemap/names.csv")));
@@ -260,7 +267,6 @@ mod tests {
     fn errors_are_one_line_and_name_file_line_and_key() {
         let cases = [
             ("model = \"m\"\n", vec!["watch"]),
-            ("[[watch]]\nfolder = \"a\"\n", vec!["model"]),
             ("model = \"m\"\nwatch = []\n", vec!["`watch`", "at least one folder"]),
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\nsettle_secs = 3\n",
@@ -275,6 +281,10 @@ mod tests {
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[group]\nincomplete = \"go\"\n",
                 vec!["line 5, `incomplete`", "skip"],
+            ),
+            (
+                "[[watch]]\nfolder = \"a\"\n[models]\ntrusted_keys = [\"untrusted comment: k\"]\n",
+                vec!["`models.trusted_keys`", "minisign"],
             ),
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nmemory_mib = 0\n",

@@ -14,11 +14,21 @@ use crate::arrive::members::{Fingerprint, Member};
 use crate::job::{Job, ModelInfo};
 use crate::journal::{Contents, Past};
 
+/// Whose results count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// Those of this model only.
+    This,
+    /// Those of any model that used the same stains of the set as this one would: a new model is no reason to do
+    /// everything again.
+    Any,
+}
+
 /// True when every slide of the set has a whole result of one and the same run, from the slides as they are now and
-/// with this model. Slides that the run could not register have no result, and need none.
-pub fn is_done(job: &Job, model: &ModelInfo) -> bool {
+/// with this model or a like one. Slides that the run could not register have no result, and need none.
+pub fn is_done(job: &Job, model: &ModelInfo, maker: Maker) -> bool {
     let records = slides(job, model).map(|(stain, slide)| (stain, read_record(&result_folder(slide)))).collect();
-    let Some(run) = whole_run(&records, model) else { return false };
+    let Some(run) = whole_run(&records, model, maker) else { return false };
     slides(job, model).all(|(stain, slide)| {
         let input = run.inputs.iter().find(|input| input.stain == *stain);
         input.zip(job.inputs.get(slide)).is_some_and(|(input, now)| is_as_recorded(input, slide, now))
@@ -28,7 +38,7 @@ pub fn is_done(job: &Job, model: &ModelInfo) -> bool {
 /// True when `past` was work on slides with these contents and its results are whole: the slides of the job were only
 /// touched or renamed since. Results of renamed slides are moved beside them; they keep the names that they were made
 /// under. A slide that still lies where it was is a copy, which has a right to results of its own.
-pub fn take_over(job: &Job, contents: &Contents, past: &Past, model: &ModelInfo) -> bool {
+pub fn take_over(job: &Job, contents: &Contents, past: &Past, model: &ModelInfo, maker: Maker) -> bool {
     let mut moves: Vec<(PathBuf, PathBuf)> = Vec::new();
     let mut records = BTreeMap::new();
     for (stain, slide) in slides(job, model) {
@@ -44,7 +54,7 @@ pub fn take_over(job: &Job, contents: &Contents, past: &Past, model: &ModelInfo)
         }
         records.insert(stain, record);
     }
-    if whole_run(&records, model).is_none() {
+    if whole_run(&records, model, maker).is_none() {
         return false;
     }
     moves.iter().all(|(old, new)| match fs::rename(old, new) {
@@ -65,19 +75,23 @@ fn slides<'a>(job: &'a Job, model: &'a ModelInfo) -> impl Iterator<Item = (&'a S
     job.set.slides.iter().filter(|(stain, _)| model.stains.iter().any(|known| known.name == **stain))
 }
 
-/// A record of the run that made all these results with this model, if one did.
-fn whole_run<'a>(records: &'a BTreeMap<&String, Option<Record>>, model: &ModelInfo) -> Option<&'a Record> {
+/// A record of the run that made all these results, if one did.
+fn whole_run<'a>(
+    records: &'a BTreeMap<&String, Option<Record>>,
+    model: &ModelInfo,
+    maker: Maker,
+) -> Option<&'a Record> {
     let run = records.values().flatten().max_by_key(|record| record.times.finished)?;
     let same_run = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.run_id == run.run_id);
     let all_there = records.iter().all(|(stain, record)| was_left_out(run, stain) || same_run(record));
-    (all_there && run.inputs.len() == records.len() && run.model.sha256 == model.sha256).then_some(run)
+    let counts = maker == Maker::Any || run.model.sha256 == model.sha256;
+    (all_there && counts && run.inputs.len() == records.len()).then_some(run)
 }
 
-/// True when this slide, as it is now, was read by an earlier run with this model: it need not be tested again.
-pub fn was_read(slide: &Path, now: &Fingerprint, model: &ModelInfo) -> bool {
-    read_record(&result_folder(slide)).is_some_and(|record| {
-        record.model.sha256 == model.sha256 && record.inputs.iter().any(|input| is_as_recorded(input, slide, now))
-    })
+/// True when this slide, as it is now, was read by an earlier run: it need not be tested again.
+pub fn was_read(slide: &Path, now: &Fingerprint) -> bool {
+    read_record(&result_folder(slide))
+        .is_some_and(|record| record.inputs.iter().any(|input| is_as_recorded(input, slide, now)))
 }
 
 fn was_left_out(run: &Record, stain: &str) -> bool {
@@ -123,6 +137,8 @@ mod tests {
                 sha256: "ab".into(),
                 stains: ["HE", "CD31"].map(stain).to_vec(),
                 provider: Provider::Cpu,
+                revision: None,
+                golden: String::new(),
             };
             let fixture = Self { folder, model };
             for stain in ["HE", "CD31"] {
@@ -150,10 +166,14 @@ mod tests {
         }
 
         fn is_done(&self, stains: &[&str]) -> bool {
+            self.is_done_by(stains, Maker::This)
+        }
+
+        fn is_done_by(&self, stains: &[&str], maker: Maker) -> bool {
             let set = SectionSet { key: SetKey { case: "c1".into(), block: None }, slides: self.slides(stains) };
             let now = |slide: &std::path::PathBuf| (slide.clone(), fingerprint(slide).expect("readable"));
             let inputs = set.slides.values().map(now).collect();
-            is_done(&Job { set, inputs, mpp: None }, &self.model)
+            is_done(&Job { set, inputs, mpp: None }, &self.model, maker)
         }
     }
 
@@ -162,7 +182,7 @@ mod tests {
         let fixture = Fixture::new();
         assert!(fixture.is_done(&["HE", "CD31"]));
         let slide = fixture.slide("HE");
-        assert!(was_read(&slide, &fingerprint(&slide).expect("readable"), &fixture.model));
+        assert!(was_read(&slide, &fingerprint(&slide).expect("readable")));
     }
 
     #[test]
@@ -177,6 +197,9 @@ mod tests {
         let mut fixture = Fixture::new();
         fixture.model.sha256 = "cd".into();
         assert!(!fixture.is_done(&["HE", "CD31"]), "another model");
+        assert!(fixture.is_done_by(&["HE", "CD31"], Maker::Any), "its results need not be of this model");
+        fixture.model.stains.pop();
+        assert!(!fixture.is_done_by(&["HE", "CD31"], Maker::Any), "this model would use other stains");
 
         let fixture = Fixture::new();
         fs::write(fixture.slide("CD31"), "scanned anew").expect("write");

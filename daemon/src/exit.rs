@@ -10,7 +10,7 @@ use crate::job::Fault;
 /// say of a program that Ctrl-C has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// The program ran, but slides or sets failed, or registrations are refused.
+    /// The program ran, but slides or sets failed, or registrations are refused, or the daemon refuses what was asked.
     JobsFailed = 1,
     /// A bug, or the operating system refused something ordinary.
     Internal = 2,
@@ -25,7 +25,7 @@ pub enum Exit {
 /// The table for `--help`.
 pub const HELP: &str = "Exit codes:
   0   done
-  1   slides or section sets failed, or a registration is refused
+  1   slides or section sets failed, a registration is refused, or the daemon refuses what was asked
   2   internal error
   64  the command line or the configuration is wrong
   69  something is not there: the bus, the daemon, a library, the model, or news within --timeout

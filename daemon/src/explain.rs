@@ -60,6 +60,8 @@ pub enum Grouping {
     Unnamed { patterns: Vec<String> },
     /// Another slide has its place in its set.
     Duplicate { first: PathBuf, set: String, stain: String },
+    /// No model serves.
+    NoModel { set: String },
     /// The model does not know its stain: it takes no part in the maps of its set.
     UnknownStain { set: String, stain: String, known: Vec<String> },
     /// Its set lacks stains. `left` is the time to the deadline; at its end, `then` happens.
@@ -170,8 +172,13 @@ pub fn arrival(
 pub fn grouping(slide: &Path, sets: &Sets, now: Duration) -> Option<Grouping> {
     let Some((key, stain)) = sets.place_of(slide) else { return Some(Grouping::Due) };
     let (set, owned) = (key.to_string(), |missing: Vec<&str>| missing.into_iter().map(String::from).collect());
-    if !sets.stains().iter().any(|known| known == stain) {
-        return Some(Grouping::UnknownStain { set, stain: stain.into(), known: sets.stains().to_vec() });
+    let known = sets.stains();
+    if known.is_empty() {
+        return Some(Grouping::NoModel { set });
+    }
+    if !known.contains(stain) {
+        let known = known.into_iter().map(String::from).collect();
+        return Some(Grouping::UnknownStain { set, stain: stain.into(), known });
     }
     Some(match sets.standing(key, now)? {
         SetStanding::Waits { missing, left, then } => {
@@ -297,6 +304,8 @@ impl Grouping {
                 Said::new("duplicate", format!("has stain {stain} of set {set}, as {} has", first.display()))
                     .hint("one of them needs another block or section, or a manifest")
             }
+            Self::NoModel { set } => Said::new("no-model", format!("belongs to set {set}, and no model serves"))
+                .hint("drop a model into the model folder; `tissuemapctl models list` shows what became of it"),
             Self::UnknownStain { set, stain, known } => {
                 let known = list(known);
                 Said::new(
@@ -367,7 +376,7 @@ fn list(items: impl IntoIterator<Item = impl Display>) -> String {
 }
 
 /// `8 s`, `12 min`, `2 h 5 min`.
-fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} min", seconds / 60),

@@ -1,12 +1,14 @@
 //! One watch folder with everything that is known about its slides and section sets. Does no input or output itself:
 //! [`look`] and the job runner do, and report here.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tissuemap::section_set::{Manifest, Namer, NamingError, SectionSet, SetKey, group};
 
+use crate::arrive::members::Fingerprint;
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
 use crate::config::{Group, Watch};
@@ -76,11 +78,11 @@ enum Stale {
 }
 
 impl Folder {
-    /// A folder not yet looked at. `stains` are those that make a set complete.
-    pub fn new(watch: Watch, namer: Namer, stains: Vec<String>, group: &Group) -> Self {
+    /// A folder not yet looked at. `panels` are the stains that make a set complete, for each model.
+    pub fn new(watch: Watch, namer: Namer, panels: Vec<Vec<String>>, group: &Group) -> Self {
         Self {
             arrivals: Arrivals::new(watch.settle()),
-            sets: Sets::new(stains, Duration::from_secs(group.wait_seconds), group.incomplete),
+            sets: Sets::new(panels, Duration::from_secs(group.wait_seconds), group.incomplete),
             watch,
             namer,
             manifest: None,
@@ -217,6 +219,18 @@ impl Folder {
     /// The set that a slide belongs to.
     pub fn set_of(&self, slide: &Path) -> Option<&SetKey> {
         self.sets.place_of(slide).map(|(key, _)| key)
+    }
+
+    /// Sets that are done with, and in which state their slides were.
+    pub fn finished(&self) -> impl Iterator<Item = (&SectionSet, &BTreeMap<PathBuf, Fingerprint>)> {
+        self.sets.finished()
+    }
+
+    /// Other models serve from now on. Sets that are queued or done with stay so.
+    pub fn remodel(&mut self, namer: Namer, panels: Vec<Vec<String>>) {
+        self.namer = namer;
+        self.sets.remodel(panels);
+        self.stale = Stale::Groups;
     }
 
     /// Takes over what may change while the daemon runs.

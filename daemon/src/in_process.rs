@@ -11,7 +11,7 @@ use tissuemap::section_set::SectionSet;
 use tissuemap::slide::{self, OpenOptions};
 use tissuemap::units::Mpp;
 
-use crate::job::{Fault, Job, JobRunner, ModelInfo};
+use crate::job::{Fault, Job, JobRunner, ModelInfo, UNREGISTERED};
 
 /// A loaded model and how to use it.
 pub struct InProcess {
@@ -38,6 +38,8 @@ impl InProcess {
             sha256: model.sha256().to_owned(),
             stains: model.contract().stains.clone(),
             provider: model.provider(),
+            revision: model.contract().training["revision"].as_u64(),
+            golden: model.proof().map(ToString::to_string).unwrap_or_default(),
         };
         Self { model: Mutex::new(model), info, params: params.clone() }
     }
@@ -65,10 +67,6 @@ impl InProcess {
 impl JobRunner for InProcess {
     fn model(&self) -> &ModelInfo {
         &self.info
-    }
-
-    fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault> {
-        probe(slide, mpp, &self.params)
     }
 
     fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault> {
@@ -102,12 +100,18 @@ fn with_mpp(params: &RoadParams, given: Option<Mpp>) -> RoadParams {
 }
 
 fn failed(error: &RoadError) -> Fault {
-    Fault::from_error(error).or_hint(error.hint())
+    let fault = Fault::from_error(error).or_hint(error.hint());
+    match error {
+        RoadError::Slide(error) => fault.with_id(error.id()),
+        RoadError::Model(error) => fault.with_id(error.id()),
+        RoadError::Refused { .. } => fault.with_id(UNREGISTERED),
+        _ => fault,
+    }
 }
 
 /// The fault of a model that may not be used: with the id of the refusal.
 pub fn refused(error: &ModelError) -> Fault {
     let hint =
         format!("{}: models/CONTRACT.md explains what is refused; `tissuemap-train export` writes models", error.id());
-    Fault::from_error(error).or_hint(hint)
+    Fault::from_error(error).or_hint(hint).with_id(error.id())
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::contract::StainSpec;
@@ -32,12 +33,15 @@ pub struct Job {
 pub struct Fault {
     reason: String,
     hint: Option<String>,
+    /// The stable id of the broken rule, where the rule has one.
+    #[serde(default)]
+    id: Option<String>,
 }
 
 impl Fault {
     /// `reason` names the file and says what is wrong, `hint` what a person can do.
     pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { reason: reason.into(), hint: Some(hint.into()) }
+        Self { reason: reason.into(), hint: Some(hint.into()), id: None }
     }
 
     /// The same fault with this hint, unless it has one.
@@ -46,11 +50,29 @@ impl Fault {
         Self { hint: self.hint.or_else(|| Some(hint.into())), ..self }
     }
 
+    /// The same fault as a breach of the rule with this id, such as `slide.corrupt`.
+    #[must_use]
+    pub fn with_id(self, id: impl Into<String>) -> Self {
+        Self { id: Some(id.into()), ..self }
+    }
+
+    /// The stable id of the broken rule, where the rule has one.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Whether a slide is at fault for sure, whatever the model.
+    pub fn blames_slide(&self) -> bool {
+        const BY_MODEL_OR_MACHINE: [&str; 2] = ["slide.library", "slide.too-coarse"];
+        self.id()
+            .is_some_and(|id| (id.starts_with("slide.") && !BY_MODEL_OR_MACHINE.contains(&id)) || id == UNREGISTERED)
+    }
+
     /// The fault that was told in this text.
     pub fn from_text(text: &str) -> Self {
         match text.split_once("; hint: ") {
             Some((reason, hint)) => Self::new(reason, hint),
-            None => Self { reason: text.into(), hint: None },
+            None => Self { reason: text.into(), hint: None, id: None },
         }
     }
 
@@ -87,6 +109,9 @@ impl Fault {
     }
 }
 
+/// Id of the fault that sections of a set do not fit each other.
+pub(crate) const UNREGISTERED: &str = "set.unregistered";
+
 impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
@@ -96,7 +121,7 @@ impl Display for Fault {
 
 impl From<SlideError> for Fault {
     fn from(error: SlideError) -> Self {
-        Self::from_error(&error).or_hint(error.hint())
+        Self::from_error(&error).or_hint(error.hint()).with_id(error.id())
     }
 }
 
@@ -109,39 +134,68 @@ pub struct ModelInfo {
     pub stains: Vec<StainSpec>,
     /// What it computes on.
     pub provider: Provider,
+    /// What its maker calls this state of it, if anything: a later one has a greater number.
+    #[serde(default)]
+    pub revision: Option<u64>,
+    /// How its golden patches came out here, in words.
+    #[serde(default)]
+    pub golden: String,
 }
 
 impl ModelInfo {
+    /// In contract order.
+    pub fn stain_names(&self) -> Vec<String> {
+        self.stains.iter().map(|stain| stain.name.clone()).collect()
+    }
+
     /// Reads file names by these rules, and knows the model's stains and their aliases besides.
     ///
     /// # Errors
     /// A rule is invalid, or a spelling means one stain in the rules and another in the model.
     pub fn namer(&self, rules: &NamingRules) -> Result<Namer, NamingError> {
-        let mut namer = Namer::new(rules)?;
-        for stain in &self.stains {
-            namer.add_stain(&stain.name, &stain.aliases)?;
-        }
-        Ok(namer)
+        namer(rules, [self])
     }
 }
 
-/// Opens slides and runs the model. The daemon itself never parses a pixel; whoever implements this does, in this
-/// process ([`crate::in_process::InProcess`]) or in another ([`crate::worker::Workers`]). All methods block.
-pub trait JobRunner: Send + Sync + 'static {
-    /// The model in use.
-    fn model(&self) -> &ModelInfo;
+/// Reads file names by these rules, and knows the stains and aliases of these models besides.
+///
+/// # Errors
+/// A rule is invalid, or a spelling means one stain in one of them and another in another.
+pub fn namer<'a>(rules: &NamingRules, models: impl IntoIterator<Item = &'a ModelInfo>) -> Result<Namer, NamingError> {
+    let mut namer = Namer::new(rules)?;
+    for stain in models.into_iter().flat_map(|model| &model.stains) {
+        namer.add_stain(&stain.name, &stain.aliases)?;
+    }
+    Ok(namer)
+}
 
-    /// Opens the slide and decodes the first and last tile of every level: a slide that is not whole fails here.
-    ///
-    /// # Errors
-    /// What is wrong with the slide.
-    fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault>;
+/// A model that was loaded and proved. The daemon itself never parses a pixel; whoever implements this does, in this
+/// process ([`crate::in_process::InProcess`]) or in another ([`crate::worker::Served`]). All methods block.
+pub trait JobRunner: Send + Sync + 'static {
+    /// The model.
+    fn model(&self) -> &ModelInfo;
 
     /// Walks the whole road for one set and leaves an output directory beside each slide; whole or not at all.
     ///
     /// # Errors
     /// Why the set could not be processed, or that `progress` cancelled it.
     fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault>;
+}
+
+/// Looks into slides and loads models, in whatever process ([`crate::worker::Workers`]). All methods block.
+pub trait Backend: Send + Sync + 'static {
+    /// Opens the slide and decodes the first and last tile of every level: a slide that is not whole fails here.
+    ///
+    /// # Errors
+    /// What is wrong with the slide.
+    fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault>;
+
+    /// Loads a model and has it repeat its golden patches, beside those that are loaded already. It goes when the last
+    /// one drops it.
+    ///
+    /// # Errors
+    /// Why it may not serve, with the id of the refusal.
+    fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault>;
 }
 
 /// How a job was brought to an end.

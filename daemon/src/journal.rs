@@ -9,7 +9,7 @@
 //!  ──► Requested ──► Running ──► Done                      │
 //!         ▲   ▲         ├──────────────────────────────────┘
 //!         │   └─ wait ──┴─► Failed ──► Quarantined (given up)
-//!         └── other slides, other model, or a person's word; from any state
+//!         └── other slides, a person's word, or (where it was not done) another model; from any state
 //! ```
 //!
 //! **Invariant:** the results beside the slides say what is done ([`crate::done`]); the journal says what was tried. So a
@@ -66,7 +66,8 @@ impl Journal {
     }
 
     /// Asks for a set to be processed as its slides are now. A job that was done, given up or cancelled keeps that state
-    /// as long as neither slides nor model change; any other is requested.
+    /// as long as its slides do not change; any other is requested. Another model is a reason to try again what was given
+    /// up; what was done with the one before stays done, unless it is to be `renew`ed.
     ///
     /// # Errors
     /// The journal cannot be written.
@@ -75,6 +76,7 @@ impl Journal {
         folder: &Path,
         set: &SetKey,
         model: &str,
+        renew: bool,
         now: &Inputs,
     ) -> Result<(JobRow, Contents), JournalError> {
         let folder = folder.to_string_lossy();
@@ -100,7 +102,7 @@ impl Journal {
             let old = row(tx, id)?;
             let reason = if !inputs::same(&before, now) {
                 "its slides changed"
-            } else if known_model != model {
+            } else if known_model != model && (renew || !matches!(old.state, JobState::Done | JobState::Cancelled)) {
                 "another model"
             } else if old.state == JobState::Gone {
                 return come_back(tx, JobId(id)).map(|row| (row, contents));
@@ -120,9 +122,10 @@ impl Journal {
     /// The journal cannot be written; then nothing of the change is.
     pub fn apply(&mut self, job: JobId, change: &Change) -> Result<(), JournalError> {
         self.write(|tx| match change {
-            Change::Begun { attempt } => {
+            Change::Begun { attempt, model } => {
                 // From here on, what lies beside the slides may be of this try.
                 inputs::forget_result(tx, job.0)?;
+                tx.execute("UPDATE jobs SET model = ?2 WHERE id = ?1", params![job.0, model])?;
                 set_state(tx, job, JobState::Running, Some(*attempt), None, &format!("try {attempt}"))
             }
             Change::PutBack { reason } => put_back(tx, job, reason),
@@ -210,11 +213,11 @@ impl Journal {
         query.query_map([id.0], read).and_then(Iterator::collect).map_err(|source| self.error(source))
     }
 
-    /// Work done with this model on slides of together so many bytes, newest first.
+    /// Work done with this model, or with any, on slides of together so many bytes, newest first.
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn past(&self, model: &str, bytes: u64) -> Result<Vec<Past>, JournalError> {
+    pub fn past(&self, model: Option<&str>, bytes: u64) -> Result<Vec<Past>, JournalError> {
         inputs::past(&self.db, model, bytes).map_err(|source| self.error(source))
     }
 

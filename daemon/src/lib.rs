@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! arrive (watch, scan, settle) ─► folder ─► sets ─► run (the one select!) ─► job ─► worker ═► in_process
-//!                                    journal, schedule ─┘  └─► status ─► dbus
+//!                          journal, schedule, models ─┘  └─► status ─► dbus
 //! ```
 
 pub mod arrive;
@@ -19,6 +19,8 @@ pub mod in_process;
 pub mod job;
 pub mod journal;
 pub mod log;
+pub mod models;
+pub mod pages;
 pub mod priority;
 pub mod run;
 pub mod schedule;

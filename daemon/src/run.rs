@@ -1,13 +1,16 @@
 //! The daemon's one loop. Everything slow (looks at folders, probes, jobs) happens on blocking threads and comes back as
-//! a [`Done`]; all state is changed here and nowhere else. Only the journal is written in between: a change must be on the
-//! disk before what follows from it begins.
+//! a [`Done`]; all state is changed here and nowhere else. Only the journal and what is known of models are written in
+//! between: a change must be on the disk before what follows from it begins.
 //!
-//! At most one job and one probe run at a time: a job fills the machine, and a probe must not wait for a job.
+//! At most one job, one probe and one proof of a model run at a time: a job fills the machine, and the others must not wait
+//! for it.
 
 mod commands;
 mod examine;
 mod jobs;
+mod models;
 mod outcome;
+mod pace;
 mod situation;
 mod tell;
 
@@ -22,14 +25,16 @@ use tokio::time::{Instant, sleep_until};
 
 use self::examine::Finding;
 use self::jobs::{Full, Running};
+use self::models::Task;
 use crate::arrive::Settled;
 use crate::arrive::watch::Hints;
-use crate::command::{Command, Commander};
+use crate::command::Command;
 use crate::config::{Config, Watch};
 use crate::done;
 use crate::folder::{Folder, Look, look};
-use crate::job::{Fault, JobRunner, Processed, Step, blocking};
+use crate::job::{Backend, Fault, Processed, Step, blocking, namer};
 use crate::journal::{Change, JobId, Journal, JournalError};
+use crate::models::{Models, Proof};
 use crate::schedule::Queue;
 use crate::status::Status;
 
@@ -42,6 +47,9 @@ enum Done {
     Probe { folder: usize, settled: Settled, outcome: Result<(), Fault> },
     Examined { finding: Result<Finding, Fault> },
     Job { outcome: Result<Processed, Fault> },
+    ModelLook { begun: Duration, look: Result<crate::models::Look, Fault> },
+    Model { proof: Proof },
+    MovedAside { dropped: crate::models::Dropped, outcome: Result<(), Fault> },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -56,14 +64,18 @@ enum Phase {
 /// The daemon: all its state.
 pub struct Daemon {
     config: Config,
-    runner: Arc<dyn JobRunner>,
+    backend: Arc<dyn Backend>,
+    models: Models,
+    /// Models to be proved, and the one that is.
+    proofs: VecDeque<Task>,
+    proving: Option<Task>,
     folders: Vec<Folder>,
     hints: Hints,
     tasks: JoinSet<Done>,
     probing: bool,
     journal: Journal,
-    /// Sets to be processed that the journal has not been asked about.
-    due: VecDeque<(usize, SetKey)>,
+    /// Sets to be processed that the journal has not been asked about, and whether results of another model do not count.
+    due: VecDeque<(usize, SetKey, bool)>,
     queue: Queue,
     running: Option<Running>,
     /// Changes that the journal has had no room for.
@@ -72,7 +84,6 @@ pub struct Daemon {
     paused: bool,
     /// Without a journal, serving makes no sense.
     journal_lost: Option<Fault>,
-    commander: Commander,
     commands: mpsc::Receiver<Command>,
     phase: Phase,
     started: Instant,
@@ -83,36 +94,36 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A daemon that will serve `config` with `runner`, remember in `journal` and tell its state through `status`.
+    /// A daemon that will serve `config` with `backend` and `models`, remember in `journal`, tell its state through
+    /// `status` and obey `commands`.
     ///
     /// # Errors
-    /// A stain spelling of the configuration means something else in the model.
+    /// A stain spelling of the configuration means something else in a model.
     pub fn new(
         config: Config,
-        runner: Arc<dyn JobRunner>,
+        backend: Arc<dyn Backend>,
+        models: Models,
         journal: Journal,
         status: watch::Sender<Status>,
+        commands: mpsc::Receiver<Command>,
     ) -> Result<Self, NamingError> {
-        let model = runner.model();
-        let stains: Vec<String> = model.stains.iter().map(|stain| stain.name.clone()).collect();
         let folder = |watch: &Watch| {
-            let namer = model.namer(&watch.naming.over(&config.naming))?;
-            Ok(Folder::new(watch.clone(), namer, stains.clone(), &config.group))
+            let served = models.serving().iter().map(|runner| runner.model());
+            let namer = namer(&watch.naming.over(&config.naming), served)?;
+            Ok(Folder::new(watch.clone(), namer, models.panels(), &config.group))
         };
         let folders = config.watch.iter().map(folder).collect::<Result<_, NamingError>>()?;
         let hints = Hints::new(&config.watch);
         let damage = journal.moved_aside().map(|aside| {
             format!("journal: damaged, moved to {}, and made anew; hint: check the disk", aside.display())
         });
-        let view = Status {
-            last_error: damage.unwrap_or_default(),
-            model: format!("{} sha256:{}", model.path.display(), model.sha256),
-            ..Status::default()
-        };
-        let (commander, commands) = Commander::new();
+        let view = Status { last_error: damage.unwrap_or_default(), ..Status::default() };
         let mut daemon = Self {
             config,
-            runner,
+            backend,
+            models,
+            proofs: VecDeque::new(),
+            proving: None,
             folders,
             hints,
             tasks: JoinSet::new(),
@@ -125,7 +136,6 @@ impl Daemon {
             unwritten: VecDeque::new(),
             full: Full::default(),
             journal_lost: None,
-            commander,
             commands,
             phase: Phase::Serving,
             started: Instant::now(),
@@ -139,11 +149,6 @@ impl Daemon {
             tracing::warn!("Paused since before the start: nothing is processed until it is resumed");
         }
         Ok(daemon)
-    }
-
-    /// A way to give commands to this daemon.
-    pub fn commander(&self) -> Commander {
-        self.commander.clone()
     }
 
     /// Serves until a message on `stop` (the name of a signal, say) or until `lost` ends, then drains: the running job may
@@ -202,8 +207,8 @@ impl Daemon {
         match self.phase {
             Phase::Serving => {
                 let folders = self.folders.iter().filter_map(Folder::next_due).min();
-                let jobs = self.next_job_due(now);
-                self.started + [folders, jobs].into_iter().flatten().min().unwrap_or(idle)
+                let (jobs, models) = (self.next_job_due(now), self.next_model_due());
+                self.started + [folders, jobs, models].into_iter().flatten().min().unwrap_or(idle)
             }
             Phase::Draining(end) | Phase::Cancelling(end) => end,
         }
@@ -220,7 +225,7 @@ impl Daemon {
             if self.folders[index].begin_look(now) {
                 self.begin_look(index, now);
             }
-            self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key)));
+            self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key, false)));
         }
         if !self.probing {
             let mut settled = self.folders.iter_mut().enumerate().filter_map(|(i, f)| f.next_probe().map(|s| (i, s)));
@@ -228,6 +233,7 @@ impl Daemon {
                 self.begin_probe(folder, settled);
             }
         }
+        self.begin_models(now);
         self.enqueue(now);
         self.begin_next(now);
     }
@@ -242,11 +248,11 @@ impl Daemon {
 
     fn begin_probe(&mut self, folder: usize, settled: Settled) {
         self.probing = true;
-        let (runner, mpp) = (Arc::clone(&self.runner), self.folders[folder].watch().mpp);
+        let (backend, mpp) = (Arc::clone(&self.backend), self.folders[folder].watch().mpp);
         let Settled { slide, fingerprint } = settled.clone();
         let work = move || {
             // After a restart a folder full of processed slides is ready at once.
-            if done::was_read(&slide, &fingerprint, runner.model()) { Ok(()) } else { runner.probe(&slide, mpp) }
+            if done::was_read(&slide, &fingerprint) { Ok(()) } else { backend.probe(&slide, mpp) }
         };
         self.tasks.spawn(async move {
             let outcome = blocking(settled.slide.display(), work).await;
@@ -280,6 +286,10 @@ impl Daemon {
             }
             Done::Examined { finding } => self.examined(finding),
             Done::Job { outcome } => self.finish_job(outcome),
+            Done::ModelLook { begun, look } => self.looked_for_models(begun, look),
+            Done::Model { proof } => self.proved(proof),
+            Done::MovedAside { dropped, outcome: Err(fault) } => self.models.stays(&dropped, &fault),
+            Done::MovedAside { outcome: Ok(()), .. } => {}
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Waiting {
     pub not_before: Duration,
     /// The journal says that it is done: only to be made sure of.
     pub done: bool,
+    /// Results of another model do not count.
+    pub renew: bool,
     /// What is known of its slides' contents.
     pub contents: Contents,
 }
@@ -89,6 +91,7 @@ mod tests {
             attempts: 0,
             not_before: Duration::from_secs(not_before),
             done: false,
+            renew: false,
             contents: Contents::new(),
         }
     }

@@ -71,16 +71,17 @@ struct Entry {
 /// The section sets of one watch folder.
 #[derive(Debug)]
 pub struct Sets {
-    stains: Vec<String>,
+    /// The stains of each model.
+    panels: Vec<Vec<String>>,
     wait: Duration,
     incomplete: Incomplete,
     table: BTreeMap<SetKey, Entry>,
 }
 
 impl Sets {
-    /// A set is complete when it has all `stains`; the deadline is `wait` after its last change.
-    pub fn new(stains: Vec<String>, wait: Duration, incomplete: Incomplete) -> Self {
-        Self { stains, wait, incomplete, table: BTreeMap::new() }
+    /// A set is complete when it has all stains of a panel; the deadline is `wait` after its last change.
+    pub fn new(panels: Vec<Vec<String>>, wait: Duration, incomplete: Incomplete) -> Self {
+        Self { panels, wait, incomplete, table: BTreeMap::new() }
     }
 
     /// Takes in the sets that the ready slides form now, and gives the sets that are to be processed from now on, each
@@ -107,14 +108,15 @@ impl Sets {
     fn advance(&mut self, now: Duration) -> Vec<SetKey> {
         let mut due = Vec::new();
         for (key, entry) in self.table.iter_mut().filter(|(_, entry)| entry.state == State::Waiting) {
-            let complete = missing(&self.stains, &entry.set).next().is_none();
+            let Some(panel) = panel(&self.panels, &entry.set) else { continue };
+            let complete = missing(panel, &entry.set).next().is_none();
             let overdue = now.saturating_sub(entry.changed) >= self.wait;
             if complete || (overdue && self.incomplete == Incomplete::Run) {
                 entry.state = State::Queued { last: None };
                 due.push(key.clone());
             } else if overdue && self.incomplete == Incomplete::Skip {
                 entry.state = State::Skipped;
-                tracing::warn!(set = %key, missing = %list(&self.stains, &entry.set), "Set skipped: its deadline is over");
+                tracing::warn!(set = %key, missing = %list(panel, &entry.set), "Set skipped: its deadline is over");
             }
         }
         due
@@ -161,9 +163,9 @@ impl Sets {
         entry.map(|entry| entry.state = State::Queued { last: None }).is_some()
     }
 
-    /// The stains that make a set complete.
-    pub fn stains(&self) -> &[String] {
-        &self.stains
+    /// All stains that a model knows.
+    pub fn stains(&self) -> BTreeSet<&str> {
+        self.panels.iter().flatten().map(String::as_str).collect()
     }
 
     /// The set that a slide belongs to, and which stain of it the slide is.
@@ -177,7 +179,7 @@ impl Sets {
     /// What keeps a set from being processed at `now`; `None` where it is not there, or nothing does.
     pub fn standing(&self, key: &SetKey, now: Duration) -> Option<Standing<'_>> {
         let entry = self.table.get(key)?;
-        let missing = missing(&self.stains, &entry.set).collect();
+        let missing = missing(panel(&self.panels, &entry.set).unwrap_or_default(), &entry.set).collect();
         match entry.state {
             State::Waiting => {
                 let left = (entry.changed + self.wait).saturating_sub(now);
@@ -186,6 +188,17 @@ impl Sets {
             State::Skipped => Some(Standing::Skipped { missing }),
             _ => None,
         }
+    }
+
+    /// The stains of the models from now on.
+    pub fn remodel(&mut self, panels: Vec<Vec<String>>) {
+        self.panels = panels;
+    }
+
+    /// Sets that are done with.
+    pub fn finished(&self) -> impl Iterator<Item = (&SectionSet, &BTreeMap<PathBuf, Fingerprint>)> {
+        let finished = self.table.values().filter(|entry| entry.state == State::Finished);
+        finished.map(|entry| (&entry.set, &entry.inputs))
     }
 
     /// Deadline and policy from now on.
@@ -209,7 +222,10 @@ impl Sets {
     /// Sets that lack stains, as `case7 (CD31, CC10 missing)`.
     pub fn waiting(&self) -> impl Iterator<Item = String> {
         let waiting = self.table.iter().filter(|(_, entry)| entry.state == State::Waiting);
-        waiting.map(|(key, entry)| format!("{key} ({} missing)", list(&self.stains, &entry.set)))
+        waiting.map(|(key, entry)| match panel(&self.panels, &entry.set) {
+            Some(panel) => format!("{key} ({} missing)", list(panel, &entry.set)),
+            None => format!("{key} (no model)"),
+        })
     }
 
     /// Sets that failed or were skipped, each with the reason. A set leaves this list when it is tried again or its slides
@@ -221,7 +237,7 @@ impl Sets {
                 key.to_string(),
                 format!(
                     "skipped, because {} did not come in time; hint: bring the slides, or set `incomplete = \"run\"`",
-                    list(&self.stains, &entry.set)
+                    list(panel(&self.panels, &entry.set).unwrap_or_default(), &entry.set)
                 ),
             )),
             _ => None,
@@ -251,6 +267,32 @@ fn inputs_of(set: &SectionSet, ready: &BTreeMap<PathBuf, Fingerprint>) -> BTreeM
     set.slides.values().filter_map(known).collect()
 }
 
+/// Which of several models a set is for, by their stains: of those of which it has every stain the one with most of them,
+/// else the one of which it has the largest share; the first of equals. None only where there is none.
+pub fn choose<S: AsRef<[String]>>(panels: &[S], slides: &BTreeMap<String, PathBuf>) -> Option<usize> {
+    let merit = |index: &usize| {
+        let panel = panels[*index].as_ref();
+        let has = panel.iter().filter(|stain| slides.contains_key(*stain)).count();
+        let share = has as f64 / panel.len().max(1) as f64;
+        (share, has)
+    };
+    let better = |a: &usize, b: &usize| {
+        let ((a, has_a), (b, has_b)) = (merit(a), merit(b));
+        a.total_cmp(&b).then(has_a.cmp(&has_b))
+    };
+    // The last of equals is taken, hence from behind.
+    (0..panels.len()).rev().max_by(better)
+}
+
+/// Whether two models are for the same sets.
+pub fn same_stains(one: &[String], other: &[String]) -> bool {
+    one.iter().collect::<BTreeSet<_>>() == other.iter().collect::<BTreeSet<_>>()
+}
+
+fn panel<'a>(panels: &'a [Vec<String>], set: &SectionSet) -> Option<&'a [String]> {
+    choose(panels, &set.slides).map(|index| panels[index].as_slice())
+}
+
 fn missing<'a>(stains: &'a [String], set: &SectionSet) -> impl Iterator<Item = &'a str> {
     stains.iter().map(String::as_str).filter(|stain| !set.slides.contains_key(*stain))
 }
@@ -276,7 +318,7 @@ mod tests {
     }
 
     fn sets(incomplete: Incomplete) -> Sets {
-        Sets::new(STAINS.map(String::from).to_vec(), Duration::from_secs(WAIT), incomplete)
+        Sets::new(vec![STAINS.map(String::from).to_vec()], Duration::from_secs(WAIT), incomplete)
     }
 
     /// The ready slides of case c1 with these stains, each file as long as its number says.

@@ -2,13 +2,14 @@
 //! nobody else.
 //!
 //! ```text
-//! supervisor                                                worker process (tissuemapd worker)
-//! run ─► Workers ─► seat ─► keeper ─► process  ◄═protocol═►  child ─► sandbox, then in_process ─► staging folder
+//! supervisor                                                    worker process (tissuemapd worker)
+//! run ─► Served, Workers ─► seat ─► keeper ─► process  ◄═protocol═►  child ─► sandbox, then in_process ─► staging folder
 //!           └─ publish: from the staging folder to beside the slides
 //! ```
 //!
-//! There are two: one for sets, with the model, and one for first looks into slides. A slide that kills the second does not
-//! take a running job with it, and it is always clear which slide it was.
+//! There is one for first looks into slides, and one for every model that serves or is being proved. A slide that kills the
+//! first does not take a running job with it, and it is always clear which slide it was. A model that kills its own takes
+//! nobody else's.
 
 mod batches;
 pub mod child;
@@ -25,7 +26,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult};
@@ -38,97 +39,132 @@ use self::batches::Batches;
 use self::keeper::{Duty, Load};
 use self::protocol::{Event, Request};
 use self::seat::Seat;
-use crate::config::Config;
-use crate::job::{Fault, Job, JobRunner, ModelInfo};
+use crate::config::{self, Config};
+use crate::job::{Backend, Fault, Job, JobRunner, ModelInfo};
 
-/// The worker processes and what they are for.
-pub struct Workers {
-    jobs: Seat,
-    probes: Seat,
-    model: ModelInfo,
+/// The worker processes: one for first looks, and those that [`Backend::load`] starts.
+pub struct Workers(Arc<House>);
+
+/// What all workers of a daemon share.
+struct House {
+    program: PathBuf,
+    settings: config::Worker,
+    setup: Setup,
     staging: PathBuf,
+    engines: PathBuf,
+    batches: PathBuf,
     next: AtomicU64,
-    job_limit: Duration,
-    probe_limit: Duration,
+    probes: Seat,
+    /// Those of models that serve, the latest last.
+    jobs: Mutex<Vec<Weak<Seat>>>,
+}
+
+/// A model in a worker process of its own.
+pub struct Served {
+    seat: Arc<Seat>,
+    model: ModelInfo,
+    house: Arc<House>,
 }
 
 impl Workers {
-    /// Starts the workers as `program worker` and has the model loaded and proved.
+    /// Starts the worker for first looks as `program worker`. Models are loaded with [`Backend::load`].
     ///
     /// # Errors
-    /// The state folder cannot be written, a worker cannot be confined as configured, or the model is refused.
+    /// The state folder cannot be written, or a worker cannot be confined as configured.
     pub fn start(program: &Path, config: &Config) -> Result<Self, Fault> {
-        let settings = &config.worker;
         let state = config.state_folder();
         let (staging, engines) = (state.join("worker/staging"), state.join("worker/engines"));
         for folder in [&staging, &engines] {
             private_folder(folder).map_err(|error| unwritable(folder, &error))?;
         }
         clear(&staging).map_err(|error| unwritable(&staging, &error))?;
-
-        let folders: Vec<PathBuf> = config.watch.iter().map(|watch| watch.folder.clone()).collect();
-        let setup = |read: Vec<PathBuf>, write: Vec<PathBuf>, gpu: bool| Setup {
+        let setup = Setup {
             version: VERSION,
-            sandbox: settings.sandbox,
-            read,
-            write,
-            gpu,
-            memory: settings.memory_mib << 20,
+            sandbox: config.worker.sandbox,
+            read: config.watch.iter().map(|watch| watch.folder.clone()).collect(),
+            write: vec![],
+            gpu: false,
+            memory: config.worker.memory_mib << 20,
             params: config.road.clone(),
         };
-        let gpu = settings.providers.iter().any(|&provider| provider != Provider::Cpu);
-        let readable = folders.iter().cloned().chain([config.model.clone()]).collect();
-        let jobs = Duty {
-            name: "jobs",
+        let duty = Duty { name: "probes", program: program.into(), setup: setup.clone(), load: None };
+        let (probes, _) = Seat::open(duty)?;
+        Ok(Self(Arc::new(House {
             program: program.into(),
-            setup: setup(readable, vec![staging.clone(), engines.clone()], gpu),
-            load: Some(Load {
-                model: config.model.clone(),
-                providers: settings.providers.clone(),
-                engines,
-                batches: Batches(state.join("batches.json")),
-            }),
-        };
-        let probes = Duty { name: "probes", program: program.into(), setup: setup(folders, vec![], false), load: None };
-        let (jobs, model) = Seat::open(jobs)?;
-        let (probes, _) = Seat::open(probes)?;
-        let model = model.ok_or_else(|| Fault::new("the worker told of no model", "this is a bug"))?;
-        let (job_limit, probe_limit) = (settings.job_limit(), settings.probe_limit());
-        Ok(Self { jobs, probes, model, staging, next: AtomicU64::new(1), job_limit, probe_limit })
+            settings: config.worker.clone(),
+            setup,
+            staging,
+            engines,
+            batches: state.join("batches.json"),
+            next: AtomicU64::new(1),
+            probes,
+            jobs: Mutex::default(),
+        })))
     }
 
-    /// How the worker for sets is.
+    /// How the worker that processes a set is; without one, the one that was loaded last.
     pub fn jobs(&self) -> Vitals {
-        self.jobs.vitals()
+        let seats: Vec<Vitals> = self.0.seats().iter().filter_map(Weak::upgrade).map(|seat| seat.vitals()).collect();
+        let busy = seats.iter().filter(|vitals| vitals.busy_since.is_some()).min_by_key(|vitals| vitals.last_event);
+        busy.or(seats.last()).copied().unwrap_or_else(Vitals::new)
     }
 
     /// How the worker for first looks is.
     pub fn probes(&self) -> Vitals {
-        self.probes.vitals()
+        self.0.probes.vitals()
     }
 }
 
-impl JobRunner for Workers {
-    fn model(&self) -> &ModelInfo {
-        &self.model
+impl House {
+    fn seats(&self) -> MutexGuard<'_, Vec<Weak<Seat>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Backend for Workers {
     fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault> {
         let request = Request::Probe { slide: slide.into(), mpp };
-        let limit = (self.probe_limit, "probe_seconds");
-        match self.probes.call(request, slide.display().to_string(), limit, &())? {
+        let limit = (self.0.settings.probe_limit(), "probe_seconds");
+        match self.0.probes.call(request, slide.display().to_string(), limit, &())? {
             Event::Probed => Ok(()),
             other => Err(not_asked_for(&other)),
         }
     }
 
+    fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+        let house = &self.0;
+        let mut setup = house.setup.clone();
+        setup.read.push(model.into());
+        setup.write = vec![house.staging.clone(), house.engines.clone()];
+        setup.gpu = house.settings.providers.iter().any(|&provider| provider != Provider::Cpu);
+        let load = Load {
+            model: model.into(),
+            providers: house.settings.providers.clone(),
+            engines: house.engines.clone(),
+            batches: Batches(house.batches.clone()),
+        };
+        let (seat, model) = Seat::open(Duty { name: "jobs", program: house.program.clone(), setup, load: Some(load) })?;
+        let model = model.ok_or_else(|| Fault::new("the worker told of no model", "this is a bug"))?;
+        let seat = Arc::new(seat);
+        let mut seats = house.seats();
+        seats.retain(|seat| seat.strong_count() > 0);
+        seats.push(Arc::downgrade(&seat));
+        Ok(Arc::new(Served { seat, model, house: Arc::clone(house) }))
+    }
+}
+
+impl JobRunner for Served {
+    fn model(&self) -> &ModelInfo {
+        &self.model
+    }
+
     fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault> {
-        let folder = self.staging.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let folder = self.house.staging.join(self.house.next.fetch_add(1, Ordering::Relaxed).to_string());
         private_folder(&folder).map_err(|error| unwritable(&folder, &error))?;
         let _guard = Removed(&folder);
         let request = Request::Process { set: job.set.clone(), mpp: job.mpp, folder: folder.clone() };
-        let limit = (self.job_limit, "job_seconds");
-        match self.jobs.call(request, slides(job), limit, progress)? {
+        let limit = (self.house.settings.job_limit(), "job_seconds");
+        match self.seat.call(request, slides(job), limit, progress)? {
             Event::Drawn(drawn) => {
                 drawn.publish(&job.set, &folder).map_err(|error| Fault::from_error(&error).or_hint(error.hint()))
             }
@@ -149,7 +185,7 @@ impl Drop for Removed<'_> {
 }
 
 /// Nobody else reads what a result is before it is published.
-fn private_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
@@ -162,7 +198,7 @@ fn clear(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn unwritable(folder: &Path, error: &io::Error) -> Fault {
+pub(crate) fn unwritable(folder: &Path, error: &io::Error) -> Fault {
     Fault::new(
         format!("{}: {error}", folder.display()),
         "give the daemon a folder that it may write: `state_folder`, or StateDirectory= in its unit",

@@ -163,6 +163,8 @@ pub struct Model {
     provider: Provider,
     /// Patches per call that are best here.
     batch: usize,
+    /// How its golden patches came out, where it had to repeat them.
+    proof: Option<GoldenReport>,
     session: Session,
 }
 
@@ -195,7 +197,10 @@ impl Model {
     /// # Errors
     /// As [`Model::from_bytes`] and [`Model::verify_golden`], on the last of the providers.
     pub fn load_proven(path: &Path, options: &InferOptions) -> Result<Self, ModelError> {
-        Self::open(&read(path)?, path, options, |model| model.verify_golden().map(drop))
+        Self::open(&read(path)?, path, options, |model| {
+            model.proof = Some(model.verify_golden()?);
+            Ok(())
+        })
     }
 
     /// Checks and prepares a model whose file content is in memory. `path` is only what errors call it.
@@ -227,7 +232,8 @@ impl Model {
                 .map_err(|reason| ModelError::Session { path: path.to_owned(), reason })?;
             let (contract, sha256) = (contract.clone(), sha256.clone());
             let batch = batch::UNMEASURED;
-            let mut model = Self { path: path.to_owned(), sha256, contract, precision, provider, batch, session };
+            let path = path.to_owned();
+            let mut model = Self { path, sha256, contract, precision, provider, batch, proof: None, session };
             accept(&mut model).map(|()| model)
         };
         let none = || ModelError::Session { path: path.to_owned(), reason: "no execution provider is named".into() };
@@ -249,6 +255,11 @@ impl Model {
     /// What the model computes on.
     pub fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// How the golden patches came out when the model was loaded; `None` where it did not have to repeat them.
+    pub fn proof(&self) -> Option<&GoldenReport> {
+        self.proof.as_ref()
     }
 
     /// What the model says about itself.

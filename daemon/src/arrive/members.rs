@@ -74,7 +74,7 @@ pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
 }
 
 /// Looks at all members of a slide, with those of its `series` directory if it is DICOM.
-pub(super) fn see(path: &Path, series: Option<&Path>) -> io::Result<Seen> {
+pub(crate) fn see(path: &Path, series: Option<&Path>) -> io::Result<Seen> {
     let mut found = Found::default();
     found.file(path.to_path_buf())?;
     if ending_in(path, &["mrxs"]) {

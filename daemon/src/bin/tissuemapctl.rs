@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, bus, check, plan, process, register, slide, verify};
+use clap::CommandFactory;
+use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, ask, bus, check, models, plan, process, queue, register, slide, status, verify};
 use tissuemap_daemon::exit::{self, Exit, Failure};
+use tissuemap_daemon::pages;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -31,7 +33,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Slide(SlideCommand::Info(args)) => slide::info(&args),
-        Command::Status(args) => in_runtime(bus::status(cli.bus, args)),
+        Command::Status(args) => in_runtime(status::status(cli.bus, args)),
+        Command::Queue(args) => in_runtime(queue::queue(cli.bus, args)),
+        Command::Explain(args) => in_runtime(ask::explain(cli.bus, args)),
+        Command::Submit(args) => in_runtime(ask::submit(cli.bus, args)),
+        Command::Cancel(args) => in_runtime(ask::cancel(cli.bus, args)),
+        Command::Retry(args) => in_runtime(ask::retry(cli.bus, args)),
+        Command::Pause => in_runtime(ask::pause(cli.bus)),
+        Command::Resume => in_runtime(ask::resume(cli.bus)),
+        Command::Models(command) => in_runtime(models::run(cli.bus, command)),
+        Command::Completions(args) => pages::completions(Cli::command(), args.shell),
+        Command::Man(args) => pages::man(Cli::command(), &args.folder),
         Command::Wait(args) => in_runtime(bus::wait(cli.bus, args)),
     }
 }

@@ -1,16 +1,30 @@
-//! The model: proved by its golden patches, in a confined worker process, as the daemon does it.
+//! The models: each proved by its golden patches, in a confined worker process, as the daemon does it.
 
 use std::path::Path;
 use std::time::Instant;
 
 use super::Finding;
 use crate::config::Config;
-use crate::job::{Fault, JobRunner};
+use crate::job::{Backend, Fault};
+use crate::models;
 use crate::worker::Workers;
 
-/// Has a worker load the model and repeat its golden patches.
+const CHECK: &str = "model";
+
+/// Has a worker load each model that would serve and repeat its golden patches.
 pub(super) fn proved(config: &Config, program: &Path, tell: &mut dyn FnMut(Finding)) {
-    const CHECK: &str = "model";
+    let files = match models::files(config) {
+        Ok(files) if files.is_empty() => {
+            let folder = config.model_folder();
+            return tell(Finding::warn(
+                CHECK,
+                "there is none yet",
+                format!("drop one, as `tissuemap-train` exports it, into {}", folder.display()),
+            ));
+        }
+        Ok(files) => files,
+        Err(fault) => return tell(Finding::fail(CHECK, &fault)),
+    };
     let folder = match tempfile::tempdir() {
         Ok(folder) => folder,
         Err(error) => {
@@ -18,24 +32,30 @@ pub(super) fn proved(config: &Config, program: &Path, tell: &mut dyn FnMut(Findi
             return tell(Finding::fail(CHECK, &fault));
         }
     };
-    let begun = Instant::now();
     let private = Config { state_folder: Some(folder.path().into()), ..config.clone() };
-    tell(match Workers::start(program, &private) {
-        Ok(workers) => {
-            let model = workers.model();
-            let stains: Vec<&str> = model.stains.iter().map(|stain| stain.name.as_str()).collect();
+    match Workers::start(program, &private) {
+        Ok(workers) => files.iter().for_each(|file| tell(one(&workers, file))),
+        Err(fault) => tell(Finding::fail("worker", &fault)),
+    }
+}
+
+fn one(workers: &Workers, file: &Path) -> Finding {
+    let begun = Instant::now();
+    match workers.load(file) {
+        Ok(runner) => {
+            let model = runner.model();
             let seconds = begun.elapsed().as_secs_f64();
             Finding::ok(
                 CHECK,
                 format!(
                     "{} ({}) repeats its golden patches on {}, after {seconds:.1} s; sha256 {}",
-                    model.path.display(),
-                    stains.join(", "),
+                    file.display(),
+                    model.stain_names().join(", "),
                     model.provider,
                     model.sha256
                 ),
             )
         }
         Err(fault) => Finding::fail(CHECK, &fault),
-    });
+    }
 }

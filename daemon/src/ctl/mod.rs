@@ -1,13 +1,17 @@
 //! The commands of `tissuemapctl`. Data goes to standard output, words to standard error.
 
+pub mod ask;
 mod bar;
 pub mod bus;
 pub mod check;
 pub mod plan;
+pub mod models;
 pub mod process;
+pub mod queue;
 pub mod register;
 pub mod sets;
 pub mod slide;
+pub mod status;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -16,14 +20,20 @@ use clap::{Args, Parser, Subcommand};
 use tissuemap::road::RoadParams;
 use tissuemap::units::Mpp;
 
+use self::ask::{CancelArgs, ExplainArgs, RetryArgs, SubmitArgs};
+use self::models::ModelsCommand;
+use self::queue::QueueArgs;
+use self::status::StatusArgs;
 use crate::config::BusKind;
 use crate::exit;
+use crate::pages::{CompletionsArgs, ManArgs};
 
 const EXAMPLES: &str = "Examples:
   tissuemapctl process case7_HE.svs case7_CD31.svs --model mouse.onnx
   tissuemapctl register case7_HE.svs case7_CD31.svs --out case7
   tissuemapctl slide info case7_HE.svs
   tissuemapctl status --watch
+  tissuemapctl explain case7_HE.svs
   tissuemapctl wait --timeout 3600 && echo 'a result is there'
 ";
 
@@ -49,6 +59,25 @@ pub enum Command {
     Register(RegisterArgs),
     /// Show what the daemon is doing
     Status(StatusArgs),
+    /// Show all section sets that are queued, failed or cancelled
+    Queue(QueueArgs),
+    /// Say in plain words why a slide is not done yet
+    Explain(ExplainArgs),
+    /// Have the daemon process the sets of slides now
+    Submit(SubmitArgs),
+    /// Have the daemon stop a job, or leave it alone
+    Cancel(CancelArgs),
+    /// Have the daemon try a failed or cancelled job again
+    Retry(RetryArgs),
+    /// Have the daemon begin nothing new
+    #[command(after_help = "Examples:\n  tissuemapctl pause && sleep 3600 && tissuemapctl resume")]
+    Pause,
+    /// Have the daemon go on after a pause
+    #[command(after_help = "Examples:\n  tissuemapctl resume")]
+    Resume,
+    /// Show the daemon's models, or have another one serve
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Wait until the daemon has finished a section set
     Wait(WaitArgs),
     /// Is everything there that the daemon needs? Each finding with a hint
@@ -58,6 +87,12 @@ pub enum Command {
     /// Look at a slide
     #[command(subcommand)]
     Slide(SlideCommand),
+    /// Print what a shell needs to complete the command line
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// `tissuemapctl slide`
@@ -183,19 +218,9 @@ pub struct RegisterArgs {
     pub json: bool,
 }
 
-/// `tissuemapctl status`
-#[derive(Debug, Args)]
-pub struct StatusArgs {
-    /// Print a JSON object
-    #[arg(long)]
-    pub json: bool,
-    /// Print the status again at every change, until the daemon ends
-    #[arg(long)]
-    pub watch: bool,
-}
-
 /// `tissuemapctl wait`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tissuemapctl wait --timeout 3600 && echo 'a result is there'")]
 pub struct WaitArgs {
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS")]

@@ -8,7 +8,7 @@ use tissuemap::section_set::{Grouped, SectionSet};
 use super::ProcessArgs;
 use super::bar::Bar;
 use crate::arrive::members::fingerprint;
-use crate::done::is_done;
+use crate::done::{Maker, is_done};
 use crate::exit::{self, Exit, Failure};
 use crate::in_process::InProcess;
 use crate::job::{Fault, Job, JobRunner};
@@ -46,7 +46,7 @@ fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<()
     let inputs = set.slides.values().map(|slide| Ok((slide.clone(), fingerprint(slide)?)));
     let inputs = inputs.collect::<io::Result<_>>().map_err(|error| Exit::JobsFailed.because(&error))?;
     let job = Job { set, inputs, mpp: args.input.mpp };
-    if !args.force && is_done(&job, runner.model()) {
+    if !args.force && is_done(&job, runner.model(), Maker::This) {
         bar.end("has its results already; --force processes it again");
         return Ok(());
     }

@@ -28,7 +28,7 @@ impl SetsArgs {
     pub(super) fn read(&self) -> Result<Wanted, Failure> {
         let config =
             self.config.as_deref().map(Config::read).transpose().map_err(|error| Exit::Usage.because(&error))?;
-        let model = self.model.clone().or(config.as_ref().map(|config| config.model.clone()));
+        let model = self.model.clone().or(config.as_ref().and_then(|config| config.model.clone()));
         let model = model.ok_or_else(|| Exit::Usage.with(Fault::new("no model", "give --model or --config")))?;
         let manifest = self.manifest.as_deref().map(Manifest::read).transpose();
         let absolute = |slide: &PathBuf| std::path::absolute(slide).unwrap_or_else(|_| slide.clone());

@@ -184,10 +184,10 @@ pub(super) fn keep_result(tx: &Transaction, job: i64, contents: &Contents) -> Re
 /// More sets of the same size than this do not happen; a folder full of equal files must not cost a look at each.
 const PAST_MAX: u32 = 8;
 
-pub(super) fn past(db: &Connection, model: &str, bytes: u64) -> Result<Vec<Past>> {
+pub(super) fn past(db: &Connection, model: Option<&str>, bytes: u64) -> Result<Vec<Past>> {
     let mut query = db.prepare(
         "SELECT jobs.id, case_name, block FROM results JOIN jobs ON jobs.id = results.job
-         WHERE results.bytes = ?1 AND results.model = ?2 ORDER BY jobs.id DESC LIMIT ?3",
+         WHERE results.bytes = ?1 AND results.model = ifnull(?2, results.model) ORDER BY jobs.id DESC LIMIT ?3",
     )?;
     let found = query.query_map(params![bytes, model, PAST_MAX], |row| Ok((row.get(0)?, set_key(row, 1)?)))?;
     let with_slides = |found: Result<(i64, _)>| {

@@ -31,7 +31,7 @@ fn contents_of(case: &str) -> Contents {
 }
 
 fn request(journal: &mut Journal, case: &str, state: &str) -> JobRow {
-    journal.request(Path::new("/slides"), &key(case), "ab", &seen(case, state)).expect("written").0
+    journal.request(Path::new("/slides"), &key(case), "ab", false, &seen(case, state)).expect("written").0
 }
 
 fn done(case: &str) -> Change {
@@ -51,7 +51,7 @@ fn h05_a_running_job_reads_back_as_requested_and_its_try_does_not_count() {
     let folder = tempfile::tempdir().expect("tempdir");
     let mut journal = Journal::open(folder.path()).expect("new");
     let id = request(&mut journal, "c1", "1").id;
-    journal.apply(id, &Change::Begun { attempt: 1 }).expect("written");
+    journal.apply(id, &Change::Begun { attempt: 1, model: "ab".into() }).expect("written");
     assert_eq!(journal.job(id).expect("readable").expect("there").attempts, 1);
     drop(journal);
 
@@ -76,7 +76,7 @@ fn a_job_keeps_its_state_and_id_until_its_slides_or_the_model_change() {
     let row = request(&mut journal, "c1", "2");
     assert_eq!((row.id, row.state, row.attempts), (id, JobState::Requested, 0));
     journal.apply(id, &done("c1")).expect("written");
-    let other = journal.request(Path::new("/slides"), &key("c1"), "cd", &seen("c1", "2")).expect("written");
+    let other = journal.request(Path::new("/slides"), &key("c1"), "cd", false, &seen("c1", "2")).expect("written");
     assert_eq!(
         (other.0.state, other.1),
         (JobState::Requested, contents_of("c1")),
@@ -109,17 +109,17 @@ fn past_work_is_found_by_size_and_model_until_its_job_begins_again() {
     let mut journal = Journal::open(folder.path()).expect("new");
     let id = request(&mut journal, "c1", "1").id;
     journal.apply(id, &done("c1")).expect("written");
-    let past = journal.past("ab", 20).expect("readable");
+    let past = journal.past(Some("ab"), 20).expect("readable");
     assert_eq!(past.len(), 1);
     let slide = (PathBuf::from("/slides/c1_HE.svs"), "c1 HE".to_owned());
     assert_eq!((past[0].job, past[0].slides.get("HE")), (id, Some(&slide)));
-    assert_eq!(journal.past("ab", 21).expect("readable"), []);
-    assert_eq!(journal.past("cd", 20).expect("readable"), []);
-    journal.apply(id, &Change::Begun { attempt: 1 }).expect("written");
-    assert_eq!(journal.past("ab", 20).expect("readable"), []);
+    assert_eq!(journal.past(Some("ab"), 21).expect("readable"), []);
+    assert_eq!(journal.past(Some("cd"), 20).expect("readable"), []);
+    journal.apply(id, &Change::Begun { attempt: 1, model: "ab".into() }).expect("written");
+    assert_eq!(journal.past(Some("ab"), 20).expect("readable"), []);
     let partly = Change::Done { contents: [("HE".to_owned(), "c1 HE".to_owned())].into(), reason: String::new() };
     journal.apply(id, &partly).expect("written");
-    assert_eq!(journal.past("ab", 20).expect("readable"), [], "a content that is not known proves nothing");
+    assert_eq!(journal.past(Some("ab"), 20).expect("readable"), [], "a content that is not known proves nothing");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn victim() {
     for case in cases {
         let id = request(&mut journal, &case, "1").id;
         acknowledge(&case, "requested");
-        journal.apply(id, &Change::Begun { attempt: 1 }).expect("written");
+        journal.apply(id, &Change::Begun { attempt: 1, model: "ab".into() }).expect("written");
         acknowledge(&case, "running");
         journal.apply(id, &done(&case)).expect("written");
         acknowledge(&case, "done");
@@ -239,14 +239,14 @@ fn busy_journal() -> (TempDir, Vec<u8>, Vec<u8>) {
     for case in 0..40 {
         let case = format!("c{case}");
         let id = request(&mut journal, &case, "1").id;
-        journal.apply(id, &Change::Begun { attempt: 1 }).expect("written");
+        journal.apply(id, &Change::Begun { attempt: 1, model: "ab".into() }).expect("written");
         journal.apply(id, &if id.0 % 3 == 0 { given_up() } else { done(&case) }).expect("written");
     }
     drop(journal);
     let mut journal = Journal::open(folder.path()).expect("again");
     for case in 40..50 {
         let id = request(&mut journal, &format!("c{case}"), "1").id;
-        journal.apply(id, &Change::Begun { attempt: 1 }).expect("written");
+        journal.apply(id, &Change::Begun { attempt: 1, model: "ab".into() }).expect("written");
     }
     let read = |suffix: &str| fs::read(folder.path().join(format!("{}{suffix}", Journal::FILE))).expect("readable");
     let files = (read(""), read("-wal"));

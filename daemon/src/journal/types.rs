@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rusqlite::ErrorCode;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use tissuemap::section_set::SetKey;
 
 use super::Contents;
 
 /// Names a job as long as its journal lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobId(pub i64);
 
 impl Display for JobId {
@@ -107,9 +107,10 @@ pub struct Past {
 /// A change of a job's state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// This try begins, counted from 1.
+    /// This try begins, counted from 1, with the model of this hash.
     Begun {
         attempt: u32,
+        model: String,
     },
     /// The try does not count; the job waits as before it.
     PutBack {

@@ -6,7 +6,7 @@ use tissuemap::section_set::SetKey;
 
 use super::Daemon;
 use super::jobs::By;
-use crate::command::{Command, Reply};
+use crate::command::{Command, Refusal, RefusalKind, Reply};
 use crate::config::Config;
 use crate::job::Fault;
 use crate::journal::{Change, JobId, JobRow, JobState, JournalError};
@@ -20,17 +20,21 @@ impl Daemon {
             Command::Pause { reply } => answer(reply, self.pause(true)),
             Command::Resume { reply } => answer(reply, self.pause(false)),
             Command::Explain { slide, reply } => answer(reply, self.explain(&slide)),
+            Command::Models { reply } => answer(reply, Ok::<_, Refusal>(self.models.rows().to_vec())),
+            Command::Activate { which, reply } => self.activate(&which, reply),
+            Command::Rollback { reply } => self.roll_back_on_request(reply),
+            Command::Verify { which, reply } => self.verify(&which, reply),
             Command::Reload { config, reply } => answer(reply, self.reload(*config)),
         }
     }
 
-    fn submit(&mut self, slide: &Path) -> Result<JobId, Fault> {
+    fn submit(&mut self, slide: &Path) -> Result<JobId, Refusal> {
         let folder = self.folder_of(slide)?;
         self.folders[folder].hint();
         let Some(key) = self.folders[folder].set_of(slide).cloned() else {
             let why = self.explain(slide)?;
             let hint = why.hint.unwrap_or_else(|| "submit it when it is ready".into());
-            return Err(Fault::new(format!("{} {}", slide.display(), why.sentence), hint));
+            return Err(RefusalKind::NotReady.because(format!("{} {}", slide.display(), why.sentence), hint));
         };
         let runs = self.running.as_ref().filter(|running| (running.waiting.folder, running.set()) == (folder, &key));
         if let Some(running) = runs {
@@ -39,35 +43,44 @@ impl Daemon {
         self.demand(folder, &key)
     }
 
-    fn retry(&mut self, id: JobId) -> Result<(), Fault> {
+    fn retry(&mut self, id: JobId) -> Result<(), Refusal> {
         let row = self.job(id)?;
         match row.state {
             JobState::Failed | JobState::Quarantined | JobState::Cancelled => {}
             JobState::Done => {
-                return Err(Fault::new(
+                return Err(RefusalKind::WrongState.because(
                     format!("job {id} ({}) is done", row.set),
                     "delete the result folders beside its slides and submit one of them to have it done again",
                 ));
             }
             JobState::Requested | JobState::Running | JobState::Gone => {
                 let state = row.state;
-                return Err(Fault::new(format!("job {id} ({}) is {state}", row.set), "`tissuemapctl status` shows it"));
+                let reason = format!("job {id} ({}) is {state}", row.set);
+                return Err(RefusalKind::WrongState.because(reason, "`tissuemapctl queue` shows it"));
             }
         }
         let folder = self.folders.iter().position(|folder| folder.watch().folder.to_string_lossy() == row.folder);
-        let folder = folder.ok_or_else(|| Fault::new(format!("{}: not watched any more", row.folder), "watch it"))?;
+        let folder = folder.ok_or_else(|| {
+            RefusalKind::NotWatched.because(format!("{}: not watched any more", row.folder), "watch it")
+        })?;
         self.demand(folder, &row.set).map(drop)
     }
 
     /// Queues a set as its slides are now, whatever became of it before.
-    fn demand(&mut self, folder: usize, key: &SetKey) -> Result<JobId, Fault> {
-        let not_there = || Fault::new(format!("set {key}: its slides are not there, or not ready"), "bring them back");
+    pub(super) fn demand(&mut self, folder: usize, key: &SetKey) -> Result<JobId, Refusal> {
+        let not_there = || {
+            RefusalKind::NotReady
+                .because(format!("set {key}: its slides are not there, or not ready"), "bring them back")
+        };
+        if self.models.serving().is_empty() {
+            return Err(RefusalKind::NotReady.because("no model serves", "drop one into the model folder"));
+        }
         if !self.folders[folder].queue(key) {
             return Err(not_there());
         }
         let job = self.folders[folder].queued(key).ok_or_else(not_there)?;
-        let (watch, model) = (&self.folders[folder].watch().folder, &self.runner.model().sha256);
-        let requested = self.journal.request(watch, key, model, &crate::journal::inputs(&job));
+        let (watch, model) = (&self.folders[folder].watch().folder, self.model_for(&job));
+        let requested = self.journal.request(watch, key, &model, true, &crate::journal::inputs(&job));
         let (row, contents) = requested.map_err(|error| refused(&error))?;
         let id = row.id;
         let row = if matches!(row.state, JobState::Failed | JobState::Quarantined | JobState::Cancelled) {
@@ -77,11 +90,11 @@ impl Daemon {
             row
         };
         let now = self.now();
-        self.admit(folder, &job, &row, contents, now);
+        self.admit(folder, &job, &row, (contents, true), now);
         Ok(id)
     }
 
-    fn cancel_job(&mut self, id: JobId) -> Result<(), Fault> {
+    fn cancel_job(&mut self, id: JobId) -> Result<(), Refusal> {
         if let Some(running) = self.running.as_mut().filter(|running| running.waiting.job == id) {
             running.cancel(By::Person);
             return Ok(());
@@ -89,7 +102,8 @@ impl Daemon {
         let row = self.job(id)?;
         if !matches!(row.state, JobState::Requested | JobState::Failed | JobState::Quarantined) {
             let state = row.state;
-            return Err(Fault::new(format!("job {id} ({}) is {state}", row.set), "there is nothing to cancel"));
+            let reason = format!("job {id} ({}) is {state}", row.set);
+            return Err(RefusalKind::WrongState.because(reason, "there is nothing to cancel"));
         }
         self.journal.apply(id, &Change::Cancelled { reason: "on request".into() }).map_err(|error| refused(&error))?;
         self.untold = true;
@@ -105,7 +119,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn pause(&mut self, paused: bool) -> Result<(), Fault> {
+    fn pause(&mut self, paused: bool) -> Result<(), Refusal> {
         self.journal.set_paused(paused).map_err(|error| refused(&error))?;
         if self.paused != paused {
             tracing::warn!("{}", if paused { "Paused on request" } else { "Resumed on request" });
@@ -121,6 +135,7 @@ impl Daemon {
             ("state_folder", old.state_folder != config.state_folder),
             ("[[watch]]", old.watch != config.watch),
             ("[naming]", old.naming != config.naming),
+            ("[models]", old.models != config.models),
             ("[worker]", old.worker != config.worker),
             ("[bus]", old.bus != config.bus),
             ("[road]", old.road != config.road),
@@ -139,15 +154,18 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn folder_of(&self, slide: &Path) -> Result<usize, Fault> {
+    pub(super) fn folder_of(&self, slide: &Path) -> Result<usize, Refusal> {
         self.folders.iter().position(|folder| slide.starts_with(&folder.watch().folder)).ok_or_else(|| {
-            Fault::new(format!("{}: in none of the watched folders", slide.display()), "give its full path")
+            let reason = format!("{}: in none of the watched folders", slide.display());
+            RefusalKind::NotWatched.because(reason, "bring it into one of them, and give its full path")
         })
     }
 
-    fn job(&self, id: JobId) -> Result<JobRow, Fault> {
+    fn job(&self, id: JobId) -> Result<JobRow, Refusal> {
         let row = self.journal.job(id).map_err(|error| refused(&error))?;
-        row.ok_or_else(|| Fault::new(format!("there is no job {id}"), "`tissuemapctl status` lists them"))
+        row.ok_or_else(|| {
+            RefusalKind::NoSuchJob.because(format!("there is no job {id}"), "`tissuemapctl queue` lists them")
+        })
     }
 }
 
@@ -156,6 +174,6 @@ pub(super) fn refused(error: &JournalError) -> Fault {
 }
 
 /// Whoever asked may have gone.
-fn answer<T>(reply: Reply<T>, outcome: Result<T, Fault>) {
-    let _ = reply.send(outcome);
+pub(super) fn answer<T>(reply: Reply<T>, outcome: Result<T, impl Into<Refusal>>) {
+    let _ = reply.send(outcome.map_err(Into::into));
 }

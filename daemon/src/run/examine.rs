@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::disk::{self, Shortage};
-use crate::done;
+use crate::done::{self, Maker};
 use crate::job::{Job, ModelInfo};
 use crate::journal::{Contents, Past, contents};
 
@@ -24,12 +24,13 @@ pub(super) fn examine(
     job: &Job,
     known: &Contents,
     past: &[Past],
-    model: &ModelInfo,
+    (model, maker): (&ModelInfo, Maker),
     state: &Path,
     min_free: u64,
 ) -> Finding {
     let contents = contents(job, known);
-    if done::is_done(job, model) || past.iter().any(|past| done::take_over(job, &contents, past, model)) {
+    let taken_over = |past| done::take_over(job, &contents, past, model, maker);
+    if done::is_done(job, model, maker) || past.iter().any(taken_over) {
         return Finding::Before(contents);
     }
     match disk::shortage(disk::outputs(job).chain([state]), min_free) {

@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::examine::{Finding, examine};
 use super::outcome::given_up;
+use super::pace::Pace;
 use super::{Daemon, Done, Phase};
 use crate::arrive::members::Fingerprint;
 use crate::disk::Shortage;
-use crate::job::{Fault, Job, JobProgress, Processed, Step, blocking};
+use crate::done::Maker;
+use crate::job::{Fault, Job, JobProgress, JobRunner, Processed, Step, blocking};
 use crate::journal::{self, Change, Contents, JobId, JobRow, JobState};
 use crate::schedule::Waiting;
 
@@ -36,10 +38,13 @@ pub(super) enum By {
 pub(super) struct Running {
     pub(super) waiting: Waiting,
     pub(super) job: Arc<Job>,
+    /// The model that it began with, and keeps whatever serves meanwhile.
+    pub(super) runner: Arc<dyn JobRunner>,
     pub(super) begun: Duration,
     cancel: CancellationToken,
     pub(super) cancelled: Option<By>,
     steps: watch::Receiver<Step>,
+    pub(super) pace: Pace,
     /// What the work reports to; taken when it begins.
     progress: Option<JobProgress>,
 }
@@ -105,10 +110,10 @@ impl Daemon {
             if self.full.blocks(now) {
                 return;
             }
-            let Some((folder, key)) = self.due.front().cloned() else { return };
+            let Some((folder, key, renew)) = self.due.front().cloned() else { return };
             if let Some(job) = self.folders[folder].queued(&key) {
-                match self.enter(folder, &job) {
-                    Ok(Some((row, contents))) => self.admit(folder, &job, &row, contents, now),
+                match self.enter(folder, &job, renew) {
+                    Ok(Some((row, contents))) => self.admit(folder, &job, &row, (contents, renew), now),
                     Ok(None) => return,
                     Err(shortage) => return self.wait_for_room(shortage, DISK_LOOK, now),
                 }
@@ -117,17 +122,29 @@ impl Daemon {
         }
     }
 
-    fn enter(&mut self, folder: usize, job: &Job) -> Result<Option<(JobRow, Contents)>, Shortage> {
-        let (watch, model) = (&self.folders[folder].watch().folder, &self.runner.model().sha256);
-        let entered = self.journal.request(watch, &job.set.key, model, &journal::inputs(job));
+    fn enter(&mut self, folder: usize, job: &Job, renew: bool) -> Result<Option<(JobRow, Contents)>, Shortage> {
+        let (watch, model) = (&self.folders[folder].watch().folder, self.model_for(job));
+        let entered = self.journal.request(watch, &job.set.key, &model, renew, &journal::inputs(job));
         if matches!(&entered, Err(error) if error.is_no_space()) {
             return Err(self.no_room_for_state());
         }
         Ok(self.checked(entered))
     }
 
+    /// The hash of the model that would process this job; empty where none serves.
+    pub(super) fn model_for(&self, job: &Job) -> String {
+        self.models.runner_for(&job.set.slides).map(|runner| runner.model().sha256.clone()).unwrap_or_default()
+    }
+
     /// Queues a job, unless the journal says that it is to be left alone.
-    pub(super) fn admit(&mut self, folder: usize, job: &Job, row: &JobRow, contents: Contents, now: Duration) {
+    pub(super) fn admit(
+        &mut self,
+        folder: usize,
+        job: &Job,
+        row: &JobRow,
+        (contents, renew): (Contents, bool),
+        now: Duration,
+    ) {
         self.untold = true;
         match row.state {
             JobState::Quarantined => {
@@ -146,6 +163,7 @@ impl Daemon {
                     attempts: row.attempts,
                     not_before: now + wait.unwrap_or_default().min(longest),
                     done: row.state == JobState::Done,
+                    renew,
                     contents,
                 });
             }
@@ -154,28 +172,42 @@ impl Daemon {
 
     /// Begins the next job, if one may begin.
     pub(super) fn begin_next(&mut self, now: Duration) {
-        if self.running.is_some() || self.paused || self.full.blocks(now) {
+        if self.running.is_some() || self.paused || self.full.blocks(now) || self.rolls_back() {
             return;
         }
         while let Some(waiting) = self.queue.next(self.config.schedule.order, now) {
             self.untold = true;
-            if let Some(job) = self.folders[waiting.folder].start(&waiting.key) {
-                return self.begin_examination(waiting, job, now);
-            }
+            let Some(job) = self.folders[waiting.folder].start(&waiting.key) else { continue };
+            // Sets are queued only where a model serves.
+            let Some(runner) = self.models.runner_for(&job.set.slides) else { continue };
+            return self.begin_examination(waiting, job, runner, now);
         }
     }
 
-    fn begin_examination(&mut self, waiting: Waiting, job: Job, begun: Duration) {
+    fn begin_examination(&mut self, waiting: Waiting, job: Job, runner: Arc<dyn JobRunner>, begun: Duration) {
         let bytes = journal::inputs(&job).values().map(|input| input.bytes).sum();
-        let past = self.journal.past(&self.runner.model().sha256, bytes);
+        let maker = if waiting.renew { Maker::This } else { Maker::Any };
+        let model = (maker == Maker::This).then(|| runner.model().sha256.as_str());
+        let past = self.journal.past(model, bytes);
         let Some(past) = self.checked(past) else { return };
         let (progress, steps, cancel) = JobProgress::new();
-        let (job, known, runner) = (Arc::new(job), waiting.contents.clone(), Arc::clone(&self.runner));
+        let (job, known) = (Arc::new(job), waiting.contents.clone());
+        let its_runner = Arc::clone(&runner);
         let (state, min_free) = (self.config.state_folder(), self.config.schedule.min_free());
         let examined = Arc::clone(&job);
-        let work = move || Ok(examine(&examined, &known, &past, runner.model(), &state, min_free));
+        let work = move || Ok(examine(&examined, &known, &past, (its_runner.model(), maker), &state, min_free));
         self.tasks.spawn(async move { Done::Examined { finding: blocking("examination", work).await } });
-        self.running = Some(Running { waiting, job, begun, cancel, cancelled: None, steps, progress: Some(progress) });
+        self.running = Some(Running {
+            waiting,
+            job,
+            runner,
+            begun,
+            cancel,
+            cancelled: None,
+            steps,
+            pace: Pace::default(),
+            progress: Some(progress),
+        });
     }
 
     pub(super) fn examined(&mut self, finding: Result<Finding, Fault>) {
@@ -207,13 +239,15 @@ impl Daemon {
         let Some(running) = &mut self.running else { return };
         let Some(progress) = running.progress.take() else { return };
         running.begun = now;
+        running.pace = Pace::default();
         running.waiting.attempts += 1;
         let (id, attempt) = (running.waiting.job, running.waiting.attempts);
-        let (job, runner) = (Arc::clone(&running.job), Arc::clone(&self.runner));
+        let (job, runner) = (Arc::clone(&running.job), Arc::clone(&running.runner));
+        let model = runner.model().sha256.clone();
         if self.full.in_a_row == 0 {
             self.full.shortage = None;
         }
-        self.record(id, Change::Begun { attempt }, now);
+        self.record(id, Change::Begun { attempt, model }, now);
         let work = move || runner.process(&job, &progress).map(Processed::Now);
         self.tasks.spawn(async move { Done::Job { outcome: blocking("job", work).await } });
     }

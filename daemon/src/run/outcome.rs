@@ -1,10 +1,12 @@
 //! What follows from the outcome of a job.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Daemon;
 use super::jobs::{By, Full, Running};
+use super::models::retire;
 use crate::disk::{self, Shortage};
 use crate::job::{Fault, Processed};
 use crate::journal::Change;
@@ -16,8 +18,15 @@ const DISK_FULL_WAIT_MAX: Duration = Duration::from_mins(10);
 
 impl Daemon {
     pub(super) fn finish_job(&mut self, outcome: Result<Processed, Fault>) {
-        let now = self.now();
         let Some(running) = self.running.take() else { return };
+        let runner = Arc::clone(&running.runner);
+        self.conclude(running, outcome);
+        // Another model may have taken its place meanwhile.
+        retire(runner);
+    }
+
+    fn conclude(&mut self, running: Running, outcome: Result<Processed, Fault>) {
+        let now = self.now();
         let (id, key, folder) = (running.waiting.job, running.set().clone(), running.waiting.folder);
         let seconds = now.saturating_sub(running.begun).as_secs_f64();
         self.untold = true;
@@ -33,6 +42,7 @@ impl Daemon {
                         let (outputs, registration) = (result.outputs.clone(), result.registration.clone());
                         self.view.push_outcome(key.to_string(), Ok(Product { outputs, registration }));
                         self.full = Full::default();
+                        self.models.job_done(&running.runner.model().sha256);
                     }
                 }
                 if !running.waiting.done {
@@ -73,8 +83,9 @@ impl Daemon {
     }
 
     fn failed(&mut self, running: Running, fault: Fault, now: Duration) {
-        let Running { waiting, .. } = running;
+        let Running { waiting, runner, .. } = running;
         let attempts = waiting.attempts.max(1);
+        self.job_failed_with(&runner.model().sha256, waiting.job, attempts, &fault);
         self.view.push_outcome(waiting.key.to_string(), Err(fault.to_string()));
         if attempts >= self.config.schedule.tries {
             tracing::error!(set = %waiting.key, reason = %fault, attempts, "Set failed and is quarantined");

@@ -12,22 +12,33 @@ impl Daemon {
         if std::mem::take(&mut self.untold) {
             self.tell_jobs();
         }
+        let now = self.now();
         let view = &mut self.view;
         view.state = match (self.phase, &self.running) {
             (Phase::Draining(_) | Phase::Cancelling(_), _) => State::Draining,
             (Phase::Serving, Some(_)) => State::Busy,
             (Phase::Serving, None) => State::Idle,
         };
-        view.job = self.running.as_ref().map(|running| {
+        view.job = self.running.as_mut().map(|running| {
             let step = running.step();
+            let left = running.pace.left(step, now);
             let (id, set) = (running.waiting.job, running.set().to_string());
-            CurrentJob { id, set, stage: stage_name(step.stage), progress: step.progress() }
+            CurrentJob { id, set, stage: stage_name(step.stage), progress: step.progress(), left }
         });
         view.paused = self.paused;
         view.disk = self.full.shortage().cloned();
         view.waiting = self.folders.iter().flat_map(Folder::waiting).collect();
         view.arriving = self.folders.iter().flat_map(Folder::arriving).collect();
+        if view.models.as_slice() != self.models.rows() {
+            view.models = Arc::new(self.models.rows().to_vec());
+            view.model = self.models.serving_in_words();
+            view.provider = self.models.providers_in_words();
+        }
+        if view.rejections.back() != self.models.rejections.back() {
+            view.rejections.clone_from(&self.models.rejections);
+        }
         let mut problems: Vec<String> = self.folders.iter().flat_map(Folder::problems).collect();
+        problems.extend(self.models.problems());
         problems.extend(view.disk.as_ref().map(ToString::to_string));
         for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {
             view.last_error.clone_from(problem);
@@ -49,6 +60,7 @@ impl Daemon {
             self.view.jobs = Arc::new(jobs);
         }
         let queue = self.queue.in_order(self.config.schedule.order);
+        self.view.queued = Arc::new(queue.iter().map(|waiting| waiting.job).collect());
         self.view.queue = queue.into_iter().map(|waiting| waiting.key.to_string()).collect();
     }
 }

@@ -2,29 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tissuemap::contract::StainSpec;
 use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::units::Mpp;
-use zbus::connection;
 
 use super::*;
-use crate::job::{Job, ModelInfo};
+use crate::command::Commander;
+use crate::job::{Job, JobRunner, ModelInfo};
 use crate::status::State;
-use crate::status::dbus::{self, Daemon1Proxy};
 use crate::testing;
 
+mod bus;
 mod crash;
 mod disk;
 mod jobs;
+mod models;
 
 /// Pretends: what a slide's file says is what becomes of it. Results are real folders with real records.
 #[derive(Default)]
@@ -38,22 +37,39 @@ struct Pretender {
     release: watch::Sender<bool>,
 }
 
-fn model() -> &'static ModelInfo {
-    static MODEL: std::sync::OnceLock<ModelInfo> = std::sync::OnceLock::new();
+/// What the daemon of these tests begins with.
+const MODEL: &str = "stains HE CD31\n";
+
+/// The model that a file pretends to be: lines `stains HE CD31`, `revision 7`, `refused onnx.opset`.
+fn pretended(path: &Path) -> Result<ModelInfo, Fault> {
+    let text = fs::read_to_string(path).expect("readable");
+    let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    if let Some(id) = line("refused") {
+        return Err(Fault::new(format!("{}: bad", path.display()), "export it again").with_id(id));
+    }
     let stain = |name: &str| StainSpec { name: name.into(), aliases: vec![] };
-    MODEL.get_or_init(|| ModelInfo {
-        path: "/models/mouse.onnx".into(),
-        sha256: "ab12".into(),
-        stains: ["HE", "CD31"].map(stain).to_vec(),
+    Ok(ModelInfo {
+        path: path.into(),
+        sha256: sha256(&text),
+        stains: line("stains").expect("a model").split(' ').map(stain).collect(),
         provider: Provider::Cpu,
+        revision: line("revision").map(|number| number.parse().expect("a number")),
+        golden: "as they were".into(),
     })
 }
 
-impl JobRunner for Pretender {
-    fn model(&self) -> &ModelInfo {
-        model()
-    }
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
 
+/// A model of a pretender. One that says `fails` fails whatever it is given.
+struct Pretended {
+    pretender: Arc<Pretender>,
+    model: ModelInfo,
+    fails: bool,
+}
+
+impl Backend for Arc<Pretender> {
     fn probe(&self, slide: &Path, _: Option<Mpp>) -> Result<(), Fault> {
         match fs::read_to_string(slide).expect("readable").as_str() {
             "broken" => Err(Fault::new(format!("{}: damaged", slide.display()), "copy it again")),
@@ -62,7 +78,27 @@ impl JobRunner for Pretender {
         }
     }
 
+    fn load(&self, path: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+        let fails = fs::read_to_string(path).expect("readable").contains("fails");
+        Ok(Arc::new(Pretended { pretender: Arc::clone(self), model: pretended(path)?, fails }))
+    }
+}
+
+impl JobRunner for Pretended {
+    fn model(&self) -> &ModelInfo {
+        &self.model
+    }
+
     fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault> {
+        if self.fails {
+            return Err(Fault::new("index out of range", "report it"));
+        }
+        self.pretender.process(job, progress, &self.model.sha256)
+    }
+}
+
+impl Pretender {
+    fn process(&self, job: &Job, progress: &dyn Progress, model: &str) -> Result<SetResult, Fault> {
         self.jobs.lock().expect("not poisoned").push(job.set.slides.clone());
         progress.stage(Stage::Infer, 1, 4);
         for slide in job.set.slides.values() {
@@ -85,8 +121,8 @@ impl JobRunner for Pretender {
         }
         let run = format!("{:?}", std::time::SystemTime::now());
         let bytes = self.bytes.load(Ordering::Relaxed);
-        let outputs = testing::publish(&job.set.slides, &run, &model().sha256, bytes)
-            .map_err(|error| Fault::from_error(error.as_ref()))?;
+        let outputs =
+            testing::publish(&job.set.slides, &run, model, bytes).map_err(|error| Fault::from_error(error.as_ref()))?;
         Ok(set_result(&job.set.key, outputs))
     }
 }
@@ -110,20 +146,26 @@ impl Fixture {
     }
 
     fn start_in(folder: TempDir, state: TempDir, settings: &str) -> Self {
+        Self::start_with(folder, state, "model = \"m.onnx\"\n", settings)
+    }
+
+    fn start_with(folder: TempDir, state: TempDir, model: &str, settings: &str) -> Self {
         let runner = Arc::new(Pretender::default());
         let (sender, status) = watch::channel(Status::default());
         let file = folder.path().join(".tissuemapd.toml");
         let head = format!(
-            "model = \"m.onnx\"\ndrain_seconds = 1\nstate_folder = \"{}\"\n\
+            "{model}drain_seconds = 1\nstate_folder = \"{}\"\n\
              [[watch]]\nfolder = \".\"\nsettle_seconds = 1\nscan_seconds = 1\n",
             state.path().display()
         );
         fs::write(&file, format!("{head}{settings}")).expect("write");
         let config = Config::read(&file).expect("valid");
         let journal = Journal::open(&config.state_folder()).expect("a journal");
-        let shared: Arc<dyn JobRunner> = Arc::<Pretender>::clone(&runner);
-        let daemon = Daemon::new(config, shared, journal, sender).expect("no clash of stains");
-        let commander = daemon.commander();
+        fs::write(folder.path().join("m.onnx"), MODEL).expect("write");
+        let backend = Arc::new(Arc::clone(&runner));
+        let models = Models::start(&config, &*backend).expect("a model");
+        let (commander, commands) = Commander::new();
+        let daemon = Daemon::new(config, backend, models, journal, sender, commands).expect("no clash of stains");
         let (stop, stopped) = mpsc::channel(2);
         let daemon = tokio::spawn(daemon.run(stopped, std::future::pending()));
         Self { folder, state, runner, commander, status, stop, daemon }
@@ -162,7 +204,7 @@ async fn a_complete_set_is_processed_once_and_an_incomplete_one_waits() {
     daemon.bring("c1_CD31.svs", "fine");
     let status = daemon.until(|s| s.state == State::Idle && s.outcomes.len() == 1).await;
     assert_eq!(status.waiting, ["c2 (CD31 missing)"]);
-    assert_eq!(status.model, "/models/mouse.onnx sha256:ab12");
+    assert_eq!(status.model, format!("m.onnx sha256:{}", sha256(MODEL)));
     daemon.bring("c2_CD31.svs", "fine");
     let status = daemon.until(|s| s.state == State::Idle && s.outcomes.len() == 2).await;
     assert_eq!(status.waiting, [""; 0]);
@@ -236,118 +278,6 @@ async fn draining_cancels_a_job_that_takes_too_long() {
     daemon.stop.send("test").await.expect("alive");
     assert!(daemon.daemon.await.expect("no panic").is_ok());
     assert!(daemon.status.borrow().outcomes.is_empty(), "a cancelled job is no result");
-}
-
-/// A bus of our own, ended with the test.
-struct PrivateBus {
-    process: Child,
-    address: String,
-}
-
-impl PrivateBus {
-    fn start() -> Self {
-        let mut process = std::process::Command::new("dbus-daemon")
-            .args(["--session", "--print-address", "--nofork", "--nopidfile"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dbus-daemon is installed (package dbus)");
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut address).expect("its address");
-        Self { process, address: address.trim().to_owned() }
-    }
-
-    fn builder(&self) -> connection::Builder<'static> {
-        connection::Builder::address(zbus::Address::try_from(self.address.as_str()).expect("valid"))
-    }
-}
-
-impl Drop for PrivateBus {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_bus_shows_properties_and_sends_signals() {
-    let bus = PrivateBus::start();
-    let mut daemon = Fixture::start("");
-    let service = dbus::serve(bus.builder(), daemon.status.clone()).await.expect("served");
-    tokio::spawn(dbus::announce(service, daemon.status.clone()));
-
-    let client = bus.builder().build().await.expect("connected");
-    let proxy = Daemon1Proxy::new(&client).await.expect("there");
-    let mut ready = proxy.receive_result_ready().await.expect("subscribed");
-    let mut failed = proxy.receive_job_failed().await.expect("subscribed");
-    let mut jobs = proxy.receive_current_job_changed().await;
-    let mut stages = proxy.receive_stage_changed().await;
-
-    daemon.bring("c1_HE.svs", "hold");
-    daemon.bring("c1_CD31.svs", "fine");
-    daemon.bring("c2_HE.svs", "fails");
-    daemon.bring("c2_CD31.svs", "fine");
-    while jobs.next().await.expect("a change").get().await.expect("a value") != "c1" {}
-    while stages.next().await.expect("a change").get().await.expect("a value") != "infer" {}
-    daemon.until(|s| s.queue == ["c2"]).await;
-    // The cache of the proxy follows by signals; a fresh proxy asks.
-    let proxy = Daemon1Proxy::new(&client).await.expect("there");
-    assert_eq!(proxy.state().await.expect("state"), "busy");
-    assert_eq!(proxy.current_job().await.expect("job"), "c1");
-    assert_eq!(proxy.queue().await.expect("queue"), ["c2"]);
-    assert!((proxy.progress().await.expect("progress") - 0.25).abs() < 1e-9);
-    assert_eq!(proxy.version().await.expect("version"), env!("CARGO_PKG_VERSION"));
-    daemon.runner.release.send_replace(true);
-
-    let signal = ready.next().await.expect("a signal");
-    let args = signal.args().expect("two arguments");
-    assert_eq!(args.set, "c1");
-    let output = daemon.folder.path().canonicalize().expect("exists").join("c1_HE.tissuemap");
-    assert!(args.outputs.iter().any(|path| path.ends_with("c1_HE.tissuemap")), "{:?} {output:?}", args.outputs);
-    let signal = failed.next().await.expect("a signal");
-    let args = signal.args().expect("two arguments");
-    assert_eq!(args.set, "c2");
-    assert!(args.reason.contains("c2_HE.svs: no tissue; hint: scan again"), "{}", args.reason);
-
-    daemon.until(|s| s.state == State::Idle).await;
-    let proxy = Daemon1Proxy::new(&client).await.expect("there");
-    assert!(proxy.last_error().await.expect("error").contains("no tissue"));
-    let last: serde_json::Value = serde_json::from_str(&proxy.last_result().await.expect("result")).expect("JSON");
-    assert_eq!(last["set"], "c1");
-    assert_eq!(last["outputs"].as_array().map(Vec::len), Some(2));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_introspection_file_is_what_the_bus_tells() {
-    let bus = PrivateBus::start();
-    let (_sender, status) = watch::channel(Status::default());
-    let _service = dbus::serve(bus.builder(), status).await.expect("served");
-    let client = bus.builder().build().await.expect("connected");
-    let object =
-        zbus::fdo::IntrospectableProxy::builder(&client).destination(dbus::NAME).path(dbus::PATH).build().await;
-    let told = object.expect("there").introspect().await.expect("introspectable");
-
-    // Only our own interface; the standard ones come with the library.
-    let begin = told.find("  <interface name=\"org.tissuemap.Daemon1\">").expect("our interface");
-    let end = begin + told[begin..].find("  </interface>").expect("its end") + "  </interface>\n".len();
-    let head = "<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n \
-                \"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n<node name=\"/org/tissuemap/Daemon1\">\n";
-    let told = format!("{head}{}</node>\n", &told[begin..end]);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/org.tissuemap.Daemon1.xml");
-    let written = fs::read_to_string(&file).unwrap_or_default();
-    if written != told {
-        let actual = std::env::temp_dir().join("org.tissuemap.Daemon1.xml");
-        fs::write(&actual, told).expect("write");
-        panic!("{} differs from what the bus tells; that is now in {}", file.display(), actual.display());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_daemon_is_told_that_the_name_is_taken() {
-    let bus = PrivateBus::start();
-    let (_sender, status) = watch::channel(Status::default());
-    let _first = dbus::serve(bus.builder(), status.clone()).await.expect("served");
-    assert!(matches!(dbus::serve(bus.builder(), status).await, Err(zbus::Error::NameTaken)));
 }
 
 fn set_result(key: &SetKey, outputs: Vec<PathBuf>) -> SetResult {

@@ -8,12 +8,14 @@ pub mod dbus;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::road::{Stage, StainVerdict};
 
 use crate::disk::Shortage;
 use crate::journal::{JobId, JobRow};
+use crate::models::{ModelRow, Rejection};
 
 /// The daemon as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ pub struct CurrentJob {
     pub stage: &'static str,
     /// 0 to 1, of this stage.
     pub progress: f64,
+    /// How long the rest of this stage takes, as was known at its last step.
+    pub left: Option<Duration>,
 }
 
 /// What became of one job.
@@ -75,8 +79,14 @@ pub struct Product {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Status {
     pub state: State,
-    /// Path and hash of the model; empty while starting.
+    /// Name and hash of the model that serves, of each where there are several; empty while starting and without one.
     pub model: String,
+    /// What it computes on: `tensorrt`, `cuda` or `cpu`, of each where they differ; empty like `model`.
+    pub provider: String,
+    /// All models that are remembered, in the order they came. Shared, because it seldom changes.
+    pub models: Arc<Vec<ModelRow>>,
+    /// The latest models that were refused or rolled back, oldest first.
+    pub rejections: VecDeque<Rejection>,
     pub job: Option<CurrentJob>,
     /// A person wants nothing new to be begun.
     pub paused: bool,
@@ -86,6 +96,8 @@ pub struct Status {
     pub jobs: Arc<Vec<JobRow>>,
     /// Sets that will be processed, next first.
     pub queue: Vec<String>,
+    /// Their jobs, in the same order. A job that is done may be among them, to be looked at again after a restart.
+    pub queued: Arc<Vec<JobId>>,
     /// Sets that lack stains, with the stains.
     pub waiting: Vec<String>,
     /// Slides that are still being copied or tested.
@@ -99,7 +111,7 @@ pub struct Status {
 }
 
 /// The status value keeps so many outcomes. More jobs than this cannot end between two looks of a reader that is awake.
-const OUTCOMES: usize = 16;
+const OUTCOMES: usize = 64;
 
 impl Status {
     /// Adds the outcome of the next job.
@@ -109,6 +121,11 @@ impl Status {
         while self.outcomes.len() > OUTCOMES {
             self.outcomes.pop_front();
         }
+    }
+
+    /// An open job.
+    pub fn row(&self, id: JobId) -> Option<&JobRow> {
+        self.jobs.binary_search_by_key(&id, |row| row.id).ok().map(|index| &self.jobs[index])
     }
 
     /// The latest successful job.
@@ -136,11 +153,11 @@ mod tests {
     #[test]
     fn outcomes_are_numbered_without_gaps_and_only_the_latest_are_kept() {
         let mut status = Status::default();
-        for i in 0..40 {
+        for i in 0..100 {
             status.push_outcome(format!("case{i}"), if i % 2 == 0 { Ok(Product::default()) } else { Err("no".into()) });
         }
         let numbers: Vec<u64> = status.outcomes.iter().map(|o| o.number).collect();
-        assert_eq!(numbers, (25..=40).collect::<Vec<_>>());
-        assert_eq!(status.last_result().map(|o| o.set.as_str()), Some("case38"));
+        assert_eq!(numbers, (37..=100).collect::<Vec<_>>());
+        assert_eq!(status.last_result().map(|o| o.set.as_str()), Some("case98"));
     }
 }

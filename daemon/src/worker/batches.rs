@@ -44,7 +44,14 @@ mod tests {
     fn sizes_are_kept_by_model_and_provider_and_a_damaged_file_is_started_anew() {
         let folder = tempfile::tempdir().expect("tempdir");
         let batches = Batches(folder.path().join("batches.json"));
-        let model = |provider| ModelInfo { path: "m.onnx".into(), sha256: "ab".into(), stains: vec![], provider };
+        let model = |provider| ModelInfo {
+            path: "m.onnx".into(),
+            sha256: "ab".into(),
+            stains: vec![],
+            provider,
+            revision: None,
+            golden: String::new(),
+        };
         batches.store(&model(Provider::Cpu), 16);
         batches.store(&model(Provider::Cuda), 128);
         assert_eq!(batches.read(), BTreeMap::from([("ab-cpu".to_owned(), 16), ("ab-cuda".to_owned(), 128)]));

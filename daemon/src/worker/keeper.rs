@@ -173,7 +173,8 @@ impl Keeper {
             };
             let subject = load.model.display().to_string();
             let bounds = Bounds { subject: &subject, limit: LOAD_LIMIT, key: None };
-            let (loaded, answer) = self.ask(serving, &request, &bounds, &|_| {})?;
+            let lost = |Lost(fault)| Lost(Fault::new(fault.reason(), MODEL_HINT).with_id("model.worker-lost"));
+            let (loaded, answer) = self.ask(serving, &request, &bounds, &|_| {}).map_err(lost)?;
             serving = loaded;
             let Event::Loaded { info, batch } = answer else { return Err(unexpected(answer)) };
             self.take_model(info, batch)?;
@@ -186,7 +187,10 @@ impl Keeper {
         let load = self.duty.load.as_ref();
         if let Some(first) = self.model.as_ref().filter(|first| first.sha256 != info.sha256) {
             let reason = format!("{}: the file is not the model that serves any more", first.path.display());
-            return Err(Lost(Fault::new(reason, "put the model back, or restart tissuemapd to serve the other one")));
+            return Err(Lost(Fault::new(
+                reason,
+                "the disk may be damaged, or somebody has written there; restart tissuemapd",
+            )));
         }
         load.inspect(|load| load.batches.store(&info, batch));
         tracing::info!(provider = %info.provider, batch, "Model loaded");
@@ -335,6 +339,8 @@ impl Keeper {
         )
     }
 }
+
+const MODEL_HINT: &str = "the model asks for more memory or time than it may have, or is hostile; the log says more";
 
 const MEMORY_HINT: &str = "raise `memory_mib` in [worker] if the slides are genuine and the machine has the memory";
 

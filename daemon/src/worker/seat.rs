@@ -33,6 +33,13 @@ pub struct Vitals {
     pub last_event: Instant,
 }
 
+impl Vitals {
+    /// Of a seat that nobody has taken yet.
+    pub(super) fn new() -> Self {
+        Self { pid: None, starts: 0, busy_since: None, last_event: Instant::now() }
+    }
+}
+
 /// Work for a worker.
 pub(super) struct Call {
     pub(super) request: Request,
@@ -69,8 +76,7 @@ impl Seat {
     /// # Errors
     /// Why no worker could be started.
     pub(super) fn open(duty: Duty) -> Result<(Self, Option<ModelInfo>), Fault> {
-        let vitals = Vitals { pid: None, starts: 0, busy_since: None, last_event: Instant::now() };
-        let vitals = Arc::new(Mutex::new(vitals));
+        let vitals = Arc::new(Mutex::new(Vitals::new()));
         let (inputs, heard) = mpsc::sync_channel(UNHEARD);
         let (ready, is_ready) = mpsc::channel();
         let keeper = Keeper::new(duty, heard, inputs.clone(), Arc::clone(&vitals));

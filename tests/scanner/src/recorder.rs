@@ -1,7 +1,7 @@
 //! A job runner that writes down what it was given, and in which state the slides were.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +10,10 @@ use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult};
 use tissuemap::units::Mpp;
 use tissuemap_daemon::arrive::members::fingerprint;
-use tissuemap_daemon::job::{Fault, Job, JobRunner, ModelInfo};
+use tissuemap_daemon::job::{Backend, Fault, Job, JobRunner, ModelInfo};
 
 use crate::ledger::seconds;
-use crate::template::digest;
+use crate::template::{digest, sha256};
 
 /// What was done with a slide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,18 +39,23 @@ pub struct Sighting {
 
 /// See the module.
 pub struct Recorder {
-    model: ModelInfo,
+    stains: Vec<StainSpec>,
     sightings: Mutex<Vec<Sighting>>,
+}
+
+/// A recorder as the one model that is loaded, whatever its file holds.
+pub struct Shared(pub Arc<Recorder>);
+
+struct Recording {
+    recorder: Arc<Recorder>,
+    model: ModelInfo,
 }
 
 impl Recorder {
     /// A runner whose model wants these stains.
     pub fn new(stains: &[String]) -> Self {
         let stain = |name: &String| StainSpec { name: name.clone(), aliases: Vec::new() };
-        let stains = stains.iter().map(stain).collect();
-        let model =
-            ModelInfo { path: "recorder.onnx".into(), sha256: "recorder".into(), stains, provider: Provider::Cpu };
-        Self { model, sightings: Mutex::default() }
+        Self { stains: stains.iter().map(stain).collect(), sightings: Mutex::default() }
     }
 
     /// Everything so far, in the order of time.
@@ -79,18 +84,34 @@ impl Recorder {
     }
 }
 
-impl JobRunner for Recorder {
+impl Backend for Shared {
+    fn probe(&self, slide: &Path, _: Option<Mpp>) -> Result<(), Fault> {
+        self.0.see(Act::Probe, slide, "")
+    }
+
+    fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+        let unreadable = |error| Fault::new(format!("{}: {error}", model.display()), "write it");
+        let content = std::fs::read(model).map_err(unreadable)?;
+        let model = ModelInfo {
+            path: model.into(),
+            sha256: sha256(&content),
+            stains: self.0.stains.clone(),
+            provider: Provider::Cpu,
+            revision: None,
+            golden: String::new(),
+        };
+        Ok(Arc::new(Recording { recorder: Arc::clone(&self.0), model }))
+    }
+}
+
+impl JobRunner for Recording {
     fn model(&self) -> &ModelInfo {
         &self.model
     }
 
-    fn probe(&self, slide: &Path, _: Option<Mpp>) -> Result<(), Fault> {
-        self.see(Act::Probe, slide, "")
-    }
-
     fn process(&self, job: &Job, _: &dyn Progress) -> Result<SetResult, Fault> {
         let set = job.set.key.to_string();
-        job.set.slides.values().try_for_each(|slide| self.see(Act::Process, slide, &set))?;
+        job.set.slides.values().try_for_each(|slide| self.recorder.see(Act::Process, slide, &set))?;
         Ok(SetResult {
             key: job.set.key.clone(),
             outputs: Vec::new(),

@@ -135,5 +135,14 @@ pub fn digest<'a>(files: impl IntoIterator<Item = (&'a Path, &'a [u8])>) -> Stri
         hash.update((content.len() as u64).to_le_bytes());
         hash.update(content);
     }
+    hex(hash)
+}
+
+/// Of one file's content, in hexadecimal digits.
+pub(crate) fn sha256(content: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(content))
+}
+
+fn hex(hash: Sha256) -> String {
     hash.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use tissuemap_daemon::command::Commander;
 use tissuemap_daemon::config::Config;
 use tissuemap_daemon::journal::Journal;
+use tissuemap_daemon::models::Models;
 use tissuemap_daemon::run::Daemon;
 use tissuemap_daemon::status::Status;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +17,7 @@ use crate::check::{Verdict, check};
 use crate::ledger::Entry;
 use crate::plan::{Copy, Wish, plan};
 use crate::play::play;
-use crate::recorder::{Recorder, Sighting};
+use crate::recorder::{Recorder, Shared, Sighting};
 use crate::template::Template;
 
 /// How the daemon is set up for a trial.
@@ -70,6 +72,7 @@ fn config(folder: &Path, wish: &Wish, setup: &Setup) -> anyhow::Result<Config> {
     );
     let path = folder.join("tissuemapd.toml");
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    std::fs::write(folder.join("none.onnx"), "")?;
     Ok(Config::read(&path)?)
 }
 
@@ -82,7 +85,11 @@ async fn serve(
 ) -> anyhow::Result<(Vec<Entry>, Vec<String>)> {
     let (status, told) = watch::channel(Status::default());
     let journal = Journal::open(&config.state_folder())?;
-    let daemon = Daemon::new(config, Arc::clone(recorder) as _, journal, status)?;
+    let backend = Arc::new(Shared(Arc::clone(recorder)));
+    let models = Models::start(&config, &*backend).map_err(|fault| anyhow!("{fault}"))?;
+    // Nobody asks anything of it.
+    let (_, commands) = Commander::new();
+    let daemon = Daemon::new(config, backend, models, journal, status, commands)?;
     let (stop, stopped) = mpsc::channel(1);
     let daemon = tokio::spawn(daemon.run(stopped, std::future::pending()));
     let parallel = setup.parallel;

@@ -13,27 +13,37 @@ const PLACE: &str = "TISSUEMAP_TEST_CRASH_PLACE";
 /// Publishes slowly, and writes down when it is asked for what it has done already.
 struct Publisher {
     log: PathBuf,
+    model: ModelInfo,
+}
+
+/// Loads publishers that write into this log.
+struct Press(PathBuf);
+
+impl Backend for Press {
+    fn probe(&self, _: &Path, _: Option<Mpp>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn load(&self, path: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+        Ok(Arc::new(Publisher { log: self.0.clone(), model: pretended(path)? }))
+    }
 }
 
 impl JobRunner for Publisher {
     fn model(&self) -> &ModelInfo {
-        model()
-    }
-
-    fn probe(&self, _: &Path, _: Option<Mpp>) -> Result<(), Fault> {
-        Ok(())
+        &self.model
     }
 
     fn process(&self, job: &Job, _: &dyn Progress) -> Result<SetResult, Fault> {
         use std::io::Write;
         // In one piece: the next victim goes on where this one was killed.
         let mut log = fs::File::options().append(true).create(true).open(&self.log).expect("writable");
-        if done::is_done(job, model()) {
+        if done::is_done(job, &self.model, done::Maker::This) {
             log.write_all(format!("{} twice\n", job.set.key).as_bytes()).expect("written");
         }
         std::thread::sleep(Duration::from_millis(10));
         let run = format!("{:?}", std::time::SystemTime::now());
-        let outputs = testing::publish(&job.set.slides, &run, &model().sha256, 1000)
+        let outputs = testing::publish(&job.set.slides, &run, &self.model.sha256, 1000)
             .map_err(|error| Fault::from_error(error.as_ref()))?;
         log.write_all(format!("{} published\n", job.set.key).as_bytes()).expect("written");
         Ok(set_result(&job.set.key, outputs))
@@ -42,7 +52,7 @@ impl JobRunner for Publisher {
 
 fn daemon(place: &Path) -> (Daemon, watch::Receiver<Status>) {
     let file = place.join("tissuemapd.toml");
-    let text = "model = \"m\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nscan_seconds = 1\n";
+    let text = "model = \"m.onnx\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nscan_seconds = 1\n";
     fs::write(&file, text).expect("write");
     let mut config = Config::read(&file).expect("valid");
     // A second of settling in every life would leave no time to be killed in.
@@ -50,8 +60,11 @@ fn daemon(place: &Path) -> (Daemon, watch::Receiver<Status>) {
     let journal = Journal::open(&config.state_folder()).expect("a journal");
     assert_eq!(journal.moved_aside(), None, "a kill damages nothing");
     let (sender, status) = watch::channel(Status::default());
-    let runner = Arc::new(Publisher { log: place.join("log") });
-    (Daemon::new(config, runner, journal, sender).expect("no clash of stains"), status)
+    fs::write(place.join("m.onnx"), MODEL).expect("write");
+    let press = Arc::new(Press(place.join("log")));
+    let models = Models::start(&config, &*press).expect("a model");
+    let daemon = Daemon::new(config, press, models, journal, sender, Commander::new().1);
+    (daemon.expect("no clash of stains"), status)
 }
 
 #[tokio::test(flavor = "multi_thread")]

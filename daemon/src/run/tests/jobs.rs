@@ -11,12 +11,12 @@ const AT_ONCE: &str = "[group]\nwait_seconds = 0\nincomplete = \"run\"\n";
 const QUICK: &str = "[group]\nwait_seconds = 0\nincomplete = \"run\"\n[schedule]\nretry_seconds = 1\n";
 
 impl Fixture {
-    fn slide(&self, name: &str) -> PathBuf {
+    pub(super) fn slide(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Waits until what is told of a slide contains this, and gives all of it.
-    async fn until_told(&self, slide: &str, part: &str) -> String {
+    pub(super) async fn until_told(&self, slide: &str, part: &str) -> String {
         let slide = self.slide(slide);
         for _ in 0..600 {
             let told = self.commander.explain(slide.clone()).await.expect("told").to_string();

@@ -1,0 +1,173 @@
+//! What `status` shows, as text.
+
+use std::time::Duration;
+
+use console::truncate_str;
+use serde::{Serialize, Serializer};
+use zbus::{Connection, DeserializeDict, Type};
+
+use crate::explain::span;
+use crate::status::dbus::{NAME, PATH};
+
+/// All properties of the daemon at one moment, as the bus gives them and `status --json` prints them.
+#[derive(Debug, Clone, Default, DeserializeDict, Type, Serialize)]
+#[zbus(signature = "dict", rename_all = "PascalCase")]
+pub(super) struct Report {
+    state: String,
+    version: String,
+    paused: bool,
+    disk: String,
+    model: String,
+    provider: String,
+    current_job: String,
+    current_job_id: i64,
+    stage: String,
+    progress: f64,
+    /// Seconds; null while unknown.
+    #[serde(serialize_with = "unless_negative")]
+    eta: i64,
+    queue_length: u32,
+    queue: Vec<String>,
+    waiting: Vec<String>,
+    arriving: Vec<String>,
+    problems: Vec<String>,
+    last_error: String,
+    /// JSON of its own on the bus, an object here; null before the first result.
+    #[serde(serialize_with = "as_json")]
+    last_result: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so.
+fn unless_negative<S: Serializer>(seconds: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    Some(*seconds).filter(|seconds| *seconds >= 0).serialize(serializer)
+}
+
+fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::from_str::<serde_json::Value>(text).unwrap_or_default().serialize(serializer)
+}
+
+/// Entries of a list that are shown before the rest is counted.
+const SHOWN: usize = 8;
+
+/// Columns of the progress bar.
+const BAR: usize = 24;
+
+impl Report {
+    /// All properties in one question, so that they are of one moment.
+    pub(super) async fn ask(bus: &Connection) -> zbus::Result<Self> {
+        let reply = bus.call_method(Some(NAME), PATH, Some("org.freedesktop.DBus.Properties"), "GetAll", &NAME).await?;
+        reply.body().deserialize()
+    }
+
+    /// Words for people; for a terminal of so many rows and columns, no more than fits into it.
+    pub(super) fn text(&self, size: Option<(usize, usize)>) -> String {
+        let lines = self.lines();
+        let Some((rows, columns)) = size else { return joined(lines.iter().map(String::as_str)) };
+        let hidden = if lines.len() > rows { lines.len() + 1 - rows.max(1) } else { 0 };
+        let rest = (hidden > 0).then(|| format!("... and {hidden} more lines"));
+        let shown = lines[..lines.len() - hidden].iter().chain(&rest);
+        joined(shown.map(|line| truncate_str(line, columns, "...")).collect::<Vec<_>>().iter().map(AsRef::as_ref))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let paused = if self.paused { ", paused: nothing new is begun" } else { "" };
+        let mut lines = vec![format!("tissuemapd {} is {}{paused}", self.version, self.state)];
+        if !self.model.is_empty() {
+            lines.push(line("model", &format!("{} on {}", self.model, self.provider)));
+        }
+        if !self.current_job.is_empty() {
+            let left = Duration::from_secs(self.eta.max(0) as u64);
+            let left = if self.eta < 0 { String::new() } else { format!(", {} left", span(left)) };
+            let (bar, percent) = (bar(self.progress), (100.0 * self.progress).floor());
+            let place =
+                format!("{} (job {})  {} {bar} {percent} %{left}", self.current_job, self.current_job_id, self.stage);
+            lines.push(line("working", &place));
+        }
+        if self.queue_length > 0 {
+            let first: Vec<&str> = self.queue.iter().take(SHOWN).map(String::as_str).collect();
+            let more = if self.queue.len() > SHOWN { ", ..." } else { "" };
+            lines.push(line("queue", &format!("{}: {}{more}", self.queue_length, first.join(", "))));
+        }
+        for (name, entries) in [("waiting", &self.waiting), ("arriving", &self.arriving), ("problem", &self.problems)] {
+            lines.extend(entries.iter().take(SHOWN).map(|entry| line(name, entry)));
+            if entries.len() > SHOWN {
+                lines.push(line(name, &format!("... and {} more: --json shows all", entries.len() - SHOWN)));
+            }
+        }
+        lines
+    }
+}
+
+fn line(name: &str, text: &str) -> String {
+    format!("{name:<9} {text}")
+}
+
+fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn bar(progress: f64) -> String {
+    let done = (progress.clamp(0.0, 1.0) * BAR as f64) as usize;
+    format!("[{}{}]", "#".repeat(done), "-".repeat(BAR - done))
+}
+
+#[cfg(test)]
+mod tests {
+    use console::measure_text_width;
+
+    use super::*;
+
+    fn busy() -> Report {
+        Report {
+            state: "busy".into(),
+            version: "0.1.0".into(),
+            model: "/models/mouse.onnx sha256:ab12".into(),
+            provider: "cpu".into(),
+            current_job: "case7".into(),
+            current_job_id: 17,
+            stage: "infer".into(),
+            progress: 0.5,
+            eta: 150,
+            queue_length: 20,
+            queue: (0..20).map(|i| format!("case{i}")).collect(),
+            waiting: vec!["c2 (CD31 missing)".into()],
+            problems: (0..20).map(|i| format!("{i}.svs: damaged; hint: copy it again")).collect(),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn one_line_each_and_long_lists_are_counted() {
+        let text = busy().text(None);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "tissuemapd 0.1.0 is busy",
+                "model     /models/mouse.onnx sha256:ab12 on cpu",
+                "working   case7 (job 17)  infer [############------------] 50 %, 2 min left",
+                "queue     20: case0, case1, case2, case3, case4, case5, case6, case7, ...",
+            ]
+        );
+        assert_eq!(lines[4], "waiting   c2 (CD31 missing)");
+        assert_eq!(lines.len(), 5 + SHOWN + 1);
+        assert_eq!(lines.last(), Some(&"problem   ... and 12 more: --json shows all"));
+    }
+
+    #[test]
+    fn nothing_is_drawn_beyond_a_terminal_of_any_size() {
+        for (rows, columns) in [(1, 1), (3, 10), (5, 40), (14, 80), (40, 200)] {
+            let text = busy().text(Some((rows, columns)));
+            assert!(text.lines().count() <= rows, "{rows} rows: {text}");
+            assert!(text.lines().all(|line| measure_text_width(line) <= columns.max(3)), "{columns} columns: {text}");
+        }
+        assert!(busy().text(Some((5, 80))).contains("... and 10 more lines"));
+    }
+
+    #[test]
+    fn json_has_null_for_what_is_not_known() {
+        let idle = serde_json::to_value(Report { eta: -1, ..Report::default() }).expect("JSON");
+        assert!(idle["eta"].is_null() && idle["last_result"].is_null());
+        assert_eq!(serde_json::to_value(busy()).expect("JSON")["eta"], 150);
+    }
+}

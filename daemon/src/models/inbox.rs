@@ -1,0 +1,187 @@
+//! The folder where models are dropped: which have settled, and what becomes of those that are refused.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::store::signature_of;
+use crate::arrive::members::{Fingerprint, Member, Seen, see};
+use crate::arrive::scan::Snapshot;
+use crate::arrive::settle::{Event, Settle};
+use crate::job::Fault;
+
+/// Where refused models go, beside those that arrive.
+const REJECTED: &str = "rejected";
+/// What lies there beside a model.
+const REASON: &str = ".reason.txt";
+/// More reasons than this are not told.
+const REASONS: usize = 16;
+/// A look is one directory with a handful of files.
+const LOOK_SPACING: Duration = Duration::from_secs(2);
+
+/// What one look found.
+#[derive(Debug)]
+pub(crate) struct Look {
+    snapshot: Snapshot,
+    /// The first lines of the reasons that lie beside refused models.
+    reasons: Vec<String>,
+}
+
+/// Looks at the model folder. Blocks.
+pub(crate) fn look(folder: &Path) -> Result<Look, Fault> {
+    let failed = |error: &io::Error| {
+        Fault::new(format!("model folder {}: {error}", folder.display()), "create it, or correct `folder` in [models]")
+    };
+    let mut snapshot = Snapshot::default();
+    for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
+        let path = entry.map_err(|error| failed(&error))?.path();
+        if names_a_model(&path)
+            && let Ok(seen) = see_model(&path)
+            && !seen.fingerprint.members().is_empty()
+        {
+            snapshot.slides.insert(path, seen);
+        }
+    }
+    Ok(Look { snapshot, reasons: reasons(&folder.join(REJECTED)) })
+}
+
+fn names_a_model(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
+}
+
+/// A model and its signature settle together.
+fn see_model(path: &Path) -> io::Result<Seen> {
+    let (model, signature) = (see(path, None)?, see(&signature_of(path), None)?);
+    let members = [model.fingerprint.members(), signature.fingerprint.members()].concat();
+    // A signature without its model is nothing yet.
+    let members = if model.fingerprint.members().is_empty() { Vec::new() } else { members };
+    let touched = model.touched.max(signature.touched);
+    Ok(Seen { fingerprint: Fingerprint::new(members), touched, awaits: None })
+}
+
+fn reasons(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.to_string_lossy().ends_with(REASON)).collect();
+    files.sort();
+    let first_line = |path: &PathBuf| {
+        let mut text = String::new();
+        File::open(path).and_then(|file| file.take(4096).read_to_string(&mut text)).ok()?;
+        text.lines().next().map(str::to_owned)
+    };
+    files.iter().take(REASONS).filter_map(first_line).collect()
+}
+
+/// A model that has settled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Dropped {
+    pub(super) path: PathBuf,
+    fingerprint: Fingerprint,
+}
+
+impl Dropped {
+    /// In which state it was, for comparison.
+    pub(super) fn state(&self) -> String {
+        let member = |member: &Member| {
+            let modified = member.modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            format!("{} bytes of {modified}", member.bytes)
+        };
+        self.fingerprint.members().iter().map(member).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether nothing was written since it settled.
+    pub(super) fn is_as_it_was(&self) -> bool {
+        see_model(&self.path).is_ok_and(|seen| seen.fingerprint == self.fingerprint)
+    }
+
+    fn modified(&self) -> SystemTime {
+        self.fingerprint.members().iter().map(|member| member.modified).max().unwrap_or(UNIX_EPOCH)
+    }
+
+    /// Moves the model to those that were refused, with the reason. It stays where it has changed meanwhile: it will
+    /// settle again.
+    pub(crate) fn move_aside(&self, fault: &Fault) -> io::Result<()> {
+        let (Some(folder), Some(name), true) = (self.path.parent(), self.path.file_name(), self.is_as_it_was()) else {
+            return Ok(());
+        };
+        let folder = folder.join(REJECTED);
+        fs::create_dir_all(&folder)?;
+        let target = folder.join(name);
+        let mut reason = target.clone().into_os_string();
+        reason.push(REASON);
+        fs::write(reason, format!("{fault}\nid: {}\n", fault.id().unwrap_or_default()))?;
+        let signature = signature_of(&self.path);
+        if signature.exists() {
+            fs::rename(&signature, signature_of(&target))?;
+        }
+        fs::rename(&self.path, target)
+    }
+}
+
+/// See the module. Does no input or output itself.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    folder: PathBuf,
+    settle: Settle,
+    looking: bool,
+    last_look: Option<Duration>,
+    fault: Option<Fault>,
+    reasons: Vec<String>,
+}
+
+impl Inbox {
+    pub(super) fn new(folder: PathBuf, quiet: Duration) -> Self {
+        let settle = Settle::new(quiet);
+        Self { folder, settle, looking: false, last_look: None, fault: None, reasons: Vec::new() }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// When the next look is due; `None` while one is being taken.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        (!self.looking).then(|| self.last_look.map_or(Duration::ZERO, |last| last + LOOK_SPACING))
+    }
+
+    /// True when a look is due; the caller then takes it and reports with [`Inbox::looked`].
+    pub(super) fn begin_look(&mut self, now: Duration) -> bool {
+        let due = self.next_due().is_some_and(|due| due <= now);
+        self.looking |= due;
+        due
+    }
+
+    /// Takes in a look that took this time; gives models that have settled, the latest written last, and all that are there.
+    pub(super) fn looked(
+        &mut self,
+        time: Range<Duration>,
+        look: Result<Look, Fault>,
+    ) -> (Vec<Dropped>, Option<BTreeSet<PathBuf>>) {
+        self.looking = false;
+        self.last_look = Some(time.end);
+        let Look { snapshot, reasons } = match look {
+            Ok(look) => look,
+            Err(fault) => {
+                self.fault = Some(fault);
+                return (Vec::new(), None);
+            }
+        };
+        (self.fault, self.reasons) = (None, reasons);
+        let settled = self.settle.observe(time, &snapshot).into_iter().filter_map(|event| match event {
+            Event::Settled { slide, fingerprint } => Some(Dropped { path: slide, fingerprint }),
+            Event::Unsettled { .. } => None,
+        });
+        let mut settled: Vec<Dropped> = settled.collect();
+        settled.sort_by_key(Dropped::modified);
+        (settled, Some(snapshot.slides.into_keys().collect()))
+    }
+
+    /// What needs a person: the folder, and refused models as long as they lie there.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        let reasons = self.reasons.iter().map(|reason| format!("model refused: {reason}"));
+        self.fault.iter().map(ToString::to_string).chain(reasons)
+    }
+}
