@@ -48,3 +48,6 @@ mod plan_command;
 
 /// The system's message bus with our policy: who may look, who may change.
 mod bus;
+
+/// Models that are dropped while the daemon serves: what is refused, and what jobs notice of it.
+mod swap;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -17,8 +17,8 @@ use tissuemap::section_set::{SectionSet, SetKey};
 use tissuemap::units::Mpp;
 use tissuemap_daemon::config::Config;
 use tissuemap_daemon::in_process::InProcess;
-use tissuemap_daemon::job::{Fault, Job, JobRunner};
-use tissuemap_daemon::worker::Workers;
+use tissuemap_daemon::job::{Backend, Fault, Job, JobRunner};
+use tissuemap_daemon::worker::{Vitals, Workers};
 
 use crate::support;
 use crate::support::site::{STAINS, scanned, slide};
@@ -56,8 +56,11 @@ impl Site {
         Config::read(&path).expect("valid")
     }
 
-    fn workers(&self, worker: &str) -> Workers {
-        Workers::start(&support::program("tissuemapd"), &self.config(worker)).expect("they start")
+    fn workers(&self, worker: &str) -> Crew {
+        let config = self.config(worker);
+        let workers = Workers::start(&support::program("tissuemapd"), &config).expect("they start");
+        let model = workers.load(&config.model.expect("configured")).expect("proved");
+        Crew { workers, model }
     }
 
     fn job(&self) -> Job {
@@ -73,6 +76,30 @@ impl Site {
         let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
+    }
+}
+
+/// A worker for first looks, and one for sets.
+struct Crew {
+    workers: Workers,
+    model: Arc<dyn JobRunner>,
+}
+
+impl Crew {
+    fn jobs(&self) -> Vitals {
+        self.workers.jobs()
+    }
+
+    fn probes(&self) -> Vitals {
+        self.workers.probes()
+    }
+
+    fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault> {
+        self.workers.probe(slide, mpp)
+    }
+
+    fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault> {
+        self.model.process(job, progress)
     }
 }
 
@@ -155,8 +182,8 @@ fn h16_a_set_through_the_sandbox_is_the_same_to_the_byte_and_slides_stay_as_they
     assert_eq!(site.results(), ["c1_CD31.tissuemap", "c1_HE.tissuemap", "c1_KI67.tissuemap"]);
 
     let config = site.config("");
-    let here = InProcess::load(&config.model, &config.road).expect("loads");
-    assert_eq!(here.model(), workers.model());
+    let here = InProcess::load(&config.model.expect("configured"), &config.road).expect("loads");
+    assert_eq!(here.model(), workers.model.model());
     let direct = here.process(&job, &()).expect("processed");
     assert_eq!(
         (&confined.key, confined.tissue_cells, &confined.warnings),
@@ -350,7 +377,10 @@ fn a_model_that_is_refused_and_a_program_that_is_none_are_told_at_the_start() {
     let site = Site::new();
     let program = support::program("tissuemapd");
     fs::write(site.folder.path().join("model.onnx"), "junk").expect("write");
-    let fault = Workers::start(&program, &site.config("")).err().expect("no model");
+    let config = site.config("");
+    let workers = Workers::start(&program, &config).expect("they need no model");
+    let fault = workers.load(&config.model.expect("configured")).err().expect("no model");
+    assert_eq!(fault.id(), Some("onnx.unknown-field"));
     assert_said(&fault, &["model.onnx", "onnx."]);
     let fault = Workers::start(Path::new("/nonexistent/tissuemapd"), &site.config("")).err().expect("no program");
     assert_said(&fault, &["/nonexistent/tissuemapd", "No such file"]);

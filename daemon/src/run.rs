@@ -74,8 +74,8 @@ pub struct Daemon {
     tasks: JoinSet<Done>,
     probing: bool,
     journal: Journal,
-    /// Sets to be processed that the journal has not been asked about, and whether results of another model do not count.
-    due: VecDeque<(usize, SetKey, bool)>,
+    /// Sets to be processed that the journal has not been asked about.
+    due: VecDeque<(usize, SetKey)>,
     queue: Queue,
     running: Option<Running>,
     /// Changes that the journal has had no room for.
@@ -225,7 +225,7 @@ impl Daemon {
             if self.folders[index].begin_look(now) {
                 self.begin_look(index, now);
             }
-            self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key, false)));
+            self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key)));
         }
         if !self.probing {
             let mut settled = self.folders.iter_mut().enumerate().filter_map(|(i, f)| f.next_probe().map(|s| (i, s)));

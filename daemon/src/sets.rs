@@ -454,4 +454,21 @@ mod tests {
         update(&mut sets, 1, &ALL[..2]);
         assert!(sets.start(&key("c1")).is_none());
     }
+
+    #[test]
+    fn a_set_is_for_the_largest_model_that_it_is_complete_for_else_for_the_nearest_to_that() {
+        let panels: Vec<Vec<String>> = [&["HE"][..], &["HE", "CD31"], &["CD31", "HE", "KI67", "COL1"]]
+            .map(|panel| panel.iter().map(|stain| (*stain).to_owned()).collect())
+            .to_vec();
+        let chosen = |stains: &[&str]| {
+            let slides = stains.iter().map(|stain| ((*stain).to_owned(), PathBuf::from(stain))).collect();
+            choose(&panels, &slides)
+        };
+        assert_eq!(chosen(&["HE"]), Some(0));
+        assert_eq!(chosen(&["HE", "CD31", "KI67"]), Some(1), "complete, and larger than the first");
+        assert_eq!(chosen(&["HE", "CD31", "KI67", "COL1", "CC10"]), Some(2));
+        assert_eq!(chosen(&["CD31", "KI67", "COL1"]), Some(2), "three quarters are more than a half");
+        assert_eq!(chosen(&["CC10"]), Some(0), "the first of equals");
+        assert_eq!(choose::<Vec<String>>(&[], &BTreeMap::new()), None);
+    }
 }

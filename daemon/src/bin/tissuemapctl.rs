@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use tissuemap_daemon::ctl::{Cli, Command, SlideCommand, ask, bus, check, models, plan, process, queue, register, slide, status, verify};
+use tissuemap_daemon::ctl::{
+    Cli, Command, SlideCommand, ask, bus, check, models, plan, process, queue, register, slide, status, verify,
+};
 use tissuemap_daemon::exit::{self, Exit, Failure};
 use tissuemap_daemon::pages;
 use tracing_subscriber::EnvFilter;

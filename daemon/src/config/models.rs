@@ -18,7 +18,7 @@ pub struct Models {
     pub canary_jobs: u32,
     /// Public keys of minisign. With at least one, a model needs a signature by one of them.
     pub trusted_keys: Vec<String>,
-    /// Sets scanned within so many days are processed again with a model that is new. 0: none.
+    /// Sets scanned within so many days are processed again where another model made their results. 0: none.
     pub reprocess_days: u32,
 }
 

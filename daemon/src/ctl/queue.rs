@@ -22,7 +22,7 @@ Examples:
 "
 )]
 pub struct QueueArgs {
-    /// Print a JSON array: id, set, folder, state, attempts, not_before, place, reason
+    /// Print a JSON array
     #[arg(long)]
     pub json: bool,
 }

@@ -2,9 +2,11 @@
 
 mod view;
 
+use std::time::Duration;
+
 use clap::Args;
 use console::Term;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use zbus::fdo::PropertiesProxy;
 
 use self::view::Report;
@@ -29,6 +31,9 @@ pub struct StatusArgs {
     #[arg(long)]
     pub watch: bool,
 }
+
+/// Less than the time between two times that the daemon tells changes.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Prints the daemon's status, once or at every change.
 ///
@@ -57,6 +62,9 @@ pub async fn status(kind: BusKind, args: StatusArgs) -> Result<(), Failure> {
             change = changes.next() => if change.is_none() { return Err(gone()) },
             _ = owner.next() => return Err(gone()),
         }
+        // What changes together is told one by one; one look is enough for all of it.
+        tokio::time::sleep(TOGETHER).await;
+        while changes.next().now_or_never().flatten().is_some() {}
     }
 }
 

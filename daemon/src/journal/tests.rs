@@ -76,12 +76,22 @@ fn a_job_keeps_its_state_and_id_until_its_slides_or_the_model_change() {
     let row = request(&mut journal, "c1", "2");
     assert_eq!((row.id, row.state, row.attempts), (id, JobState::Requested, 0));
     journal.apply(id, &done("c1")).expect("written");
-    let other = journal.request(Path::new("/slides"), &key("c1"), "cd", false, &seen("c1", "2")).expect("written");
-    assert_eq!(
-        (other.0.state, other.1),
-        (JobState::Requested, contents_of("c1")),
-        "contents are of slides, not models"
-    );
+    let mut other = |model: &str, renew: bool| {
+        journal.request(Path::new("/slides"), &key("c1"), model, renew, &seen("c1", "2")).expect("written")
+    };
+    assert_eq!(other("cd", false).0.state, JobState::Done, "what was done stays done");
+    let (row, contents) = other("cd", true);
+    assert_eq!((row.state, contents), (JobState::Requested, contents_of("c1")), "contents are of slides, not models");
+    journal.apply(id, &given_up()).expect("written");
+    let mut other = |model: &str| {
+        journal.request(Path::new("/slides"), &key("c1"), model, false, &seen("c1", "2")).expect("written").0
+    };
+    assert_eq!(other("cd").state, JobState::Quarantined, "the model that it was given up with");
+    let row = other("ef");
+    assert_eq!((row.state, row.attempts), (JobState::Requested, 0), "another one may fare better");
+    journal.apply(id, &Change::Cancelled { reason: "on request".into() }).expect("written");
+    let row = journal.request(Path::new("/slides"), &key("c1"), "ab", false, &seen("c1", "2")).expect("written").0;
+    assert_eq!(row.state, JobState::Cancelled, "nobody wants it with any");
     assert_ne!(request(&mut journal, "c2", "1").id, id);
 }
 

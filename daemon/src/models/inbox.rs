@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::NOT_LOADED;
 use super::store::signature_of;
 use crate::arrive::members::{Fingerprint, Member, Seen, see};
 use crate::arrive::scan::Snapshot;
@@ -108,11 +109,16 @@ impl Dropped {
             return Ok(());
         };
         let folder = folder.join(REJECTED);
-        fs::create_dir_all(&folder)?;
+        if !fs::symlink_metadata(&folder).is_ok_and(|what| what.is_dir()) {
+            fs::create_dir(&folder)?;
+        }
         let target = folder.join(name);
         let mut reason = target.clone().into_os_string();
         reason.push(REASON);
-        fs::write(reason, format!("{fault}\nid: {}\n", fault.id().unwrap_or_default()))?;
+        // A link that somebody left there must not lead elsewhere.
+        let _ = fs::remove_file(&reason);
+        let mut reason = File::create_new(reason)?;
+        write!(reason, "{fault}\nid: {}\n", fault.id().unwrap_or(NOT_LOADED))?;
         let signature = signature_of(&self.path);
         if signature.exists() {
             fs::rename(&signature, signature_of(&target))?;

@@ -16,39 +16,32 @@
 //! is copied by mistake, or by somebody who knows its weakness, changes nothing.
 
 mod inbox;
+mod proof;
 mod registry;
+mod start;
 mod store;
 
+use crate::config::Config;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tissuemap::infer::Provider;
 
+pub use self::proof::Verified;
 pub use self::registry::{ModelRow, ModelState};
 
 pub(crate) use self::inbox::{Dropped, Look, look};
+pub(crate) use self::proof::{Proof, Proved, Source};
 
 use self::inbox::Inbox;
 use self::registry::{Coming, Registry};
-use self::store::{Store, Stored};
-use crate::config::Config;
-use crate::job::{Backend, Fault, JobRunner, ModelInfo};
+use self::store::Store;
+use crate::job::{Fault, JobRunner};
 use crate::journal::JobId;
 use crate::sets::{choose, same_stains};
-
-/// A model that repeated its golden patches on request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Verified {
-    pub sha256: String,
-    pub name: String,
-    pub provider: Provider,
-    /// How they came out, in words.
-    pub golden: String,
-}
 
 /// A model that was refused or rolled back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,37 +54,6 @@ pub struct Rejection {
     pub id: String,
     /// What is wrong, and what a person can do.
     pub reason: String,
-}
-
-/// A model in a worker of its own that has proved itself there.
-pub(crate) struct Proved {
-    stored: Stored,
-    pub(crate) runner: Arc<dyn JobRunner>,
-}
-
-/// What the proof of a model came to.
-pub(crate) enum Proof {
-    Proved(Proved),
-    /// It serves already.
-    Known,
-    /// The file was written meanwhile; it will settle again.
-    Changed,
-    /// `sha256` where it could be read.
-    Refused {
-        sha256: Option<String>,
-        fault: Fault,
-    },
-}
-
-/// Which model is to be proved.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Source {
-    Dropped(Dropped),
-    /// In the store, by SHA-256 and name.
-    Kept {
-        sha256: String,
-        name: String,
-    },
 }
 
 /// All models: those that serve, those that arrive, and what is remembered of both.
@@ -130,99 +92,13 @@ const FILE: &str = "models.json";
 /// So many refusals are told.
 const REJECTIONS: usize = 16;
 
+/// Id of a refusal for a reason that lies in the machine, and has no id of its own.
+const NOT_LOADED: &str = "model.not-loaded";
+
 /// Id of the refusal to serve a model whose time is over.
 const DOWNGRADE: &str = "model.downgrade";
 
 impl Models {
-    /// Loads the models that served last, and the configured one where it is new. Blocks.
-    ///
-    /// # Errors
-    /// The state folder cannot be used, or no model that should serve can.
-    pub fn start(config: &Config, backend: &dyn Backend) -> Result<Self, Fault> {
-        let (state, folder) = (config.state_folder(), config.model_folder());
-        let trouble = |error: std::io::Error| crate::worker::unwritable(&state, &error);
-        let store = Store::open(&state, config.models.keys()).map_err(trouble)?;
-        if config.models.folder.is_none() {
-            std::fs::create_dir_all(&folder).map_err(trouble)?;
-        }
-        let file = state.join(FILE);
-        let registry = Registry::read(&file).map_err(trouble)?;
-        let mut models = Self {
-            inbox: Inbox::new(folder, config.models.settle()),
-            store: Arc::new(store),
-            registry,
-            file,
-            unwritten: None,
-            serving: Vec::new(),
-            fallen: None,
-            rejections: VecDeque::new(),
-        };
-        models.bring_back(backend)?;
-        if let Some(model) = &config.model {
-            models.begin_with(model, backend)?;
-        }
-        Ok(models)
-    }
-
-    /// Loads what served when the daemon ended; in place of one that cannot be loaded any more, the one before it.
-    fn bring_back(&mut self, backend: &dyn Backend) -> Result<(), Fault> {
-        let active = self.registry.rows().iter().filter(|row| row.state == ModelState::Active);
-        let active: Vec<(String, String)> = active.map(|row| (row.sha256.clone(), row.name.clone())).collect();
-        for (sha256, name) in active {
-            let before = self.registry.before(&sha256).into_iter().map(|row| (row.sha256.clone(), row.name.clone()));
-            let candidates: Vec<(String, String)> =
-                std::iter::once((sha256.clone(), name.clone())).chain(before).collect();
-            let mut first = None;
-            for (candidate, its_name) in candidates {
-                match self.store.get(&candidate, &its_name).and_then(|stored| load(stored, backend)) {
-                    Ok(proved) => {
-                        match first.take() {
-                            Some(fault) => self.fall_back(&sha256, &name, &fault, proved),
-                            None => drop(self.serve(proved.runner)),
-                        }
-                        break;
-                    }
-                    Err(fault) => first = first.or(Some(fault)),
-                }
-            }
-            if let Some(fault) = first {
-                return Err(fault);
-            }
-        }
-        Ok(())
-    }
-
-    fn fall_back(&mut self, sha256: &str, name: &str, fault: &Fault, instead: Proved) {
-        let its_name = instead.stored.name.clone();
-        tracing::error!(model = name, instead = its_name, reason = %fault, "MODEL LOST; the one before it serves");
-        self.go_back(sha256, &format!("could not be loaded at the start: {}", fault.reason()), instead);
-        self.fallen = Some(format!("model {name} cannot be loaded any more, and {its_name} serves instead: {fault}"));
-    }
-
-    /// The configured model is like one that is dropped: it comes to serve once, when it is new.
-    fn begin_with(&mut self, model: &Path, backend: &dyn Backend) -> Result<(), Fault> {
-        let known = |stored: &Stored| self.registry.get(&stored.sha256).map(|row| row.state);
-        let outcome = self.store.take_in(model).and_then(|stored| match known(&stored) {
-            Some(ModelState::Active | ModelState::Standby) => Ok(None),
-            Some(ModelState::Rejected) | None => load(stored, backend).map(Some),
-        });
-        match outcome {
-            Ok(None) => Ok(()),
-            Ok(Some(proved)) => {
-                self.activate(proved, "configured as `model`");
-                Ok(())
-            }
-            Err(fault) if self.serving.is_empty() => Err(fault),
-            Err(fault) => {
-                let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                tracing::error!(model = name, reason = %fault, "Configured model refused; what served before serves");
-                self.fallen = Some(format!("the configured model is refused: {fault}"));
-                self.tell_rejection(&name, &fault);
-                Ok(())
-            }
-        }
-    }
-
     /// The models that serve.
     pub(crate) fn serving(&self) -> &[Arc<dyn JobRunner>] {
         &self.serving
@@ -281,21 +157,6 @@ impl Models {
         settled.into_iter().filter(|dropped| !self.registry.has_handled(&dropped.path, &dropped.state())).collect()
     }
 
-    /// The work of proving a model, for a blocking thread.
-    pub(crate) fn proof(&self, source: Source, backend: Arc<dyn Backend>) -> impl FnOnce() -> Proof + use<> {
-        let (store, rows) = (Arc::clone(&self.store), self.registry.rows().to_vec());
-        move || match source {
-            Source::Kept { sha256, name } => {
-                let proved = store.get(&sha256, &name).and_then(|stored| load(stored, &*backend));
-                proved.map_or_else(|fault| Proof::Refused { sha256: Some(sha256), fault }, Proof::Proved)
-            }
-            Source::Dropped(dropped) => match prove_dropped(&dropped, &store, &rows, &*backend) {
-                Proof::Refused { .. } if !dropped.is_as_it_was() => Proof::Changed,
-                proof => proof,
-            },
-        }
-    }
-
     /// Whether a proved model may serve beside or in place of what does.
     ///
     /// # Errors
@@ -346,13 +207,11 @@ impl Models {
     fn serve(&mut self, runner: Arc<dyn JobRunner>) -> Option<Arc<dyn JobRunner>> {
         let stains = runner.model().stain_names();
         let same = |other: &Arc<dyn JobRunner>| same_stains(&other.model().stain_names(), &stains);
-        match self.serving.iter().position(same) {
-            Some(index) => Some(std::mem::replace(&mut self.serving[index], runner)),
-            None => {
-                self.serving.push(runner);
-                None
-            }
-        }
+        let Some(index) = self.serving.iter().position(same) else {
+            self.serving.push(runner);
+            return None;
+        };
+        Some(std::mem::replace(&mut self.serving[index], runner))
     }
 
     /// A dropped file was dealt with: it is not looked at again unless it changes.
@@ -373,7 +232,7 @@ impl Models {
     pub(crate) fn refuse(&mut self, name: &str, sha256: Option<&str>, fault: &Fault) {
         tracing::error!(
             model = name,
-            id = fault.id().unwrap_or_default(),
+            id = fault.id().unwrap_or(NOT_LOADED),
             reason = fault.reason(),
             hint = fault.hint(),
             "Model refused"
@@ -387,7 +246,7 @@ impl Models {
 
     pub(crate) fn tell_rejection(&mut self, name: &str, fault: &Fault) {
         let number = self.rejections.back().map_or(0, |last| last.number) + 1;
-        let id = fault.id().unwrap_or("model.not-loaded").to_owned();
+        let id = fault.id().unwrap_or(NOT_LOADED).to_owned();
         self.rejections.push_back(Rejection { number, name: name.into(), id, reason: fault.to_string() });
         while self.rejections.len() > REJECTIONS {
             self.rejections.pop_front();
@@ -461,56 +320,6 @@ impl Models {
             tracing::error!(file = %self.file.display(), reason = %error, "What is known of models not written");
             format!("{error}; hint: check the disk of the state folder")
         });
-    }
-}
-
-fn prove_dropped(dropped: &Dropped, store: &Store, rows: &[ModelRow], backend: &dyn Backend) -> Proof {
-    let stored = match store.take_in(&dropped.path) {
-        Ok(stored) => stored,
-        Err(fault) => return Proof::Refused { sha256: None, fault },
-    };
-    let sha256 = stored.sha256.clone();
-    match rows.iter().find(|row| row.sha256 == sha256) {
-        Some(row) if row.state == ModelState::Active => return Proof::Known,
-        Some(row) if row.state == ModelState::Standby => {
-            return Proof::Refused { sha256: Some(sha256), fault: served_before(&dropped.path, row) };
-        }
-        _ => {}
-    }
-    load(stored, backend).map_or_else(
-        |fault| {
-            store.discard(&sha256);
-            Proof::Refused { sha256: Some(sha256), fault }
-        },
-        Proof::Proved,
-    )
-}
-
-/// Has a worker of its own load the model and prove it.
-fn load(stored: Stored, backend: &dyn Backend) -> Result<Proved, Fault> {
-    let runner = backend.load(&stored.path)?;
-    if runner.model().sha256 != stored.sha256 {
-        let reason = format!("{}: is not what was taken in, SHA-256 {}", stored.path.display(), stored.sha256);
-        return Err(Fault::new(reason, "the disk may be damaged; drop the model again").with_id("model.unreadable"));
-    }
-    Ok(Proved { stored, runner })
-}
-
-fn served_before(path: &Path, row: &ModelRow) -> Fault {
-    let reason = format!("{}: served here before, and does not any more: {}", path.display(), row.reason);
-    let which = &row.sha256[..12.min(row.sha256.len())];
-    Fault::new(reason, format!("`tissuemapctl models activate {which}` brings it back on purpose")).with_id(DOWNGRADE)
-}
-
-impl Proved {
-    pub(crate) fn name(&self) -> &str {
-        &self.stored.name
-    }
-
-    pub(crate) fn verified(&self) -> Verified {
-        let ModelInfo { sha256, provider, golden, .. } = self.runner.model();
-        let (sha256, golden) = (sha256.clone(), golden.clone());
-        Verified { sha256, name: self.stored.name.clone(), provider: *provider, golden }
     }
 }
 

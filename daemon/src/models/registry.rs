@@ -172,9 +172,10 @@ impl Registry {
         self.rows.iter().find(|row| row.state == ModelState::Active && row.has_stains_of(stains))
     }
 
-    /// The model of this name, or whose SHA-256 begins so; of several of one name the latest.
+    /// The model of this name, or whose SHA-256 begins so; of several of one name the latest that may serve.
     pub(super) fn find(&self, which: &str) -> Result<&ModelRow, Fault> {
-        let by_name = self.rows.iter().filter(|row| row.name == which).max_by_key(|row| row.since);
+        let by_name = self.rows.iter().filter(|row| row.name == which);
+        let by_name = by_name.max_by_key(|row| (row.state != ModelState::Rejected, row.since));
         let mut by_hash = self.rows.iter().filter(|row| which.len() >= 4 && row.sha256.starts_with(which));
         let (first, second) = (by_hash.next(), by_hash.next());
         match (by_name, first, second) {
@@ -299,3 +300,6 @@ impl Registry {
         self.handled.len() < before
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,8 +110,9 @@ impl Daemon {
             if self.full.blocks(now) {
                 return;
             }
-            let Some((folder, key, renew)) = self.due.front().cloned() else { return };
+            let Some((folder, key)) = self.due.front().cloned() else { return };
             if let Some(job) = self.folders[folder].queued(&key) {
+                let renew = self.keeps_up_to_date(&job.inputs);
                 match self.enter(folder, &job, renew) {
                     Ok(Some((row, contents))) => self.admit(folder, &job, &row, (contents, renew), now),
                     Ok(None) => return,
@@ -172,15 +173,15 @@ impl Daemon {
 
     /// Begins the next job, if one may begin.
     pub(super) fn begin_next(&mut self, now: Duration) {
-        if self.running.is_some() || self.paused || self.full.blocks(now) || self.rolls_back() {
+        if self.running.is_some() || self.paused || self.full.blocks(now) || !self.has_models() {
             return;
         }
         while let Some(waiting) = self.queue.next(self.config.schedule.order, now) {
             self.untold = true;
             let Some(job) = self.folders[waiting.folder].start(&waiting.key) else { continue };
-            // Sets are queued only where a model serves.
-            let Some(runner) = self.models.runner_for(&job.set.slides) else { continue };
-            return self.begin_examination(waiting, job, runner, now);
+            if let Some(runner) = self.models.runner_for(&job.set.slides) {
+                return self.begin_examination(waiting, job, runner, now);
+            }
         }
     }
 

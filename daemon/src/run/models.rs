@@ -87,10 +87,10 @@ impl Daemon {
         self.proofs.push_back(Task { source, purpose, not_before: Duration::ZERO });
     }
 
-    /// Nothing is begun while a model that is given up has no successor.
-    pub(super) fn rolls_back(&self) -> bool {
+    /// Whether jobs may begin: not without a model, and not while one that is given up has no successor.
+    pub(super) fn has_models(&self) -> bool {
         let goes_back = |task: &Task| matches!(task.purpose, Purpose::GoBack(_));
-        self.proofs.iter().chain(&self.proving).any(goes_back)
+        !self.models.serving().is_empty() && !self.proofs.iter().chain(&self.proving).any(goes_back)
     }
 
     pub(super) fn proved(&mut self, proof: Proof) {
@@ -127,16 +127,11 @@ impl Daemon {
                 return self.proofs.push_back(Task { source, purpose, not_before });
             }
             Proof::Refused { sha256, fault } => (sha256, fault),
-            Proof::Proved(proved) => match self.fits(&proved).and_then(|()| self.models.admit(&proved)) {
-                Ok(()) => {
-                    let runner = Arc::clone(&proved.runner);
-                    match self.activate_proved(proved, "dropped into the model folder") {
-                        Ok(_) => {
-                            self.models.handled(&dropped);
-                            return self.renew(&*runner);
-                        }
-                        Err(fault) => (Some(runner.model().sha256.clone()), fault),
-                    }
+            Proof::Proved(proved) => match self.admitted(&proved) {
+                Ok(namers) => {
+                    self.models.handled(&dropped);
+                    let before = self.models.activate(proved, "dropped into the model folder");
+                    return self.serve_with(namers, before);
                 }
                 Err(fault) => {
                     self.models.keep(&proved, &fault);
@@ -170,8 +165,9 @@ impl Daemon {
         self.config.watch.iter().map(namer).collect()
     }
 
-    fn fits(&self, proved: &Proved) -> Result<(), Fault> {
-        self.namers_with(proved).map(drop)
+    fn admitted(&self, proved: &Proved) -> Result<Vec<Namer>, Fault> {
+        self.models.admit(proved)?;
+        self.namers_with(proved)
     }
 
     /// Has a model serve from the next job on.
@@ -188,27 +184,25 @@ impl Daemon {
         for (folder, namer) in self.folders.iter_mut().zip(namers) {
             folder.remodel(namer, panels.clone());
         }
-        before.map(retire);
+        before.into_iter().for_each(retire);
+        self.bring_up_to_date();
     }
 
-    /// Processes sets again that were done with another model, as far back as is configured.
-    fn renew(&mut self, runner: &dyn JobRunner) {
-        let Some(age) = self.config.models.reprocess() else { return };
+    /// Whether a set of these slides is processed again where another model made its results.
+    pub(super) fn keeps_up_to_date(&self, inputs: &BTreeMap<PathBuf, Fingerprint>) -> bool {
+        let Some(age) = self.config.models.reprocess() else { return false };
         let since = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        let recent = |fingerprint: &Fingerprint| fingerprint.members().iter().any(|member| member.modified >= since);
-        let for_it = |slides: &BTreeMap<String, PathBuf>| {
-            self.models.runner_for(slides).is_some_and(|other| other.model().sha256 == runner.model().sha256)
-        };
+        inputs.values().flat_map(Fingerprint::members).any(|member| member.modified >= since)
+    }
+
+    /// Queues sets that are done with, where they are to be kept up to date with the models that serve.
+    fn bring_up_to_date(&mut self) {
         for index in 0..self.folders.len() {
-            let finished = self.folders[index].finished();
-            let sets = finished.filter(|(set, inputs)| inputs.values().any(recent) && for_it(&set.slides));
-            let keys: Vec<_> = sets.map(|(set, _)| set.key.clone()).collect();
-            tracing::info!(
-                folder = %self.folders[index].watch().folder.display(), sets = keys.len(), "Processing again with the new model"
-            );
+            let recent = self.folders[index].finished().filter(|(_, inputs)| self.keeps_up_to_date(inputs));
+            let keys: Vec<_> = recent.map(|(set, _)| set.key.clone()).collect();
             for key in keys {
                 if self.folders[index].queue(&key) {
-                    self.due.push_back((index, key, true));
+                    self.due.push_back((index, key));
                 }
             }
         }

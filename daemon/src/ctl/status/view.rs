@@ -73,7 +73,7 @@ impl Report {
         let paused = if self.paused { ", paused: nothing new is begun" } else { "" };
         let mut lines = vec![format!("tissuemapd {} is {}{paused}", self.version, self.state)];
         if !self.model.is_empty() {
-            lines.push(line("model", &format!("{} on {}", self.model, self.provider)));
+            lines.push(line("model", &format!("{} on {}", short(&self.model), self.provider)));
         }
         if !self.current_job.is_empty() {
             let left = Duration::from_secs(self.eta.max(0) as u64);
@@ -102,6 +102,16 @@ fn line(name: &str, text: &str) -> String {
     format!("{name:<9} {text}")
 }
 
+/// Twelve digits of each SHA-256 are enough to know a model again.
+fn short(model: &str) -> String {
+    let mut parts = model.split("sha256:");
+    let name = parts.next().unwrap_or_default().to_owned();
+    parts.fold(name, |text, part| {
+        let digits = part.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(part.len());
+        text + "sha256:" + &part[..digits.min(12)] + &part[digits..]
+    })
+}
+
 fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
@@ -121,7 +131,7 @@ mod tests {
         Report {
             state: "busy".into(),
             version: "0.1.0".into(),
-            model: "/models/mouse.onnx sha256:ab12".into(),
+            model: "mouse.onnx sha256:264bece1a0958584, rat.onnx sha256:ab12".into(),
             provider: "cpu".into(),
             current_job: "case7".into(),
             current_job_id: 17,
@@ -144,7 +154,7 @@ mod tests {
             lines[..4],
             [
                 "tissuemapd 0.1.0 is busy",
-                "model     /models/mouse.onnx sha256:ab12 on cpu",
+                "model     mouse.onnx sha256:264bece1a095, rat.onnx sha256:ab12 on cpu",
                 "working   case7 (job 17)  infer [############------------] 50 %, 2 min left",
                 "queue     20: case0, case1, case2, case3, case4, case5, case6, case7, ...",
             ]

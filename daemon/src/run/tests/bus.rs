@@ -270,21 +270,21 @@ async fn models_have_objects_and_are_activated_rolled_back_and_rejected_on_the_b
 /// Stands in for polkit: knows what one caller may do, as polkit knows it.
 struct Polkit {
     allowed: &'static str,
-    asked: mpsc::UnboundedSender<(String, u32)>,
+    asked: mpsc::Sender<(String, u32)>,
 }
 
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
 impl Polkit {
-    async fn check_authorization(
+    fn check_authorization(
         &self,
         subject: zbus_polkit::policykit1::Subject,
         action: &str,
-        _details: HashMap<String, String>,
+        details: HashMap<String, String>,
         flags: u32,
-        _cancellation: &str,
+        cancellation: &str,
     ) -> zbus::fdo::Result<(bool, bool, HashMap<String, String>)> {
-        assert_eq!(subject.kind(), "system-bus-name");
-        let _ = self.asked.send((action.to_owned(), flags));
+        assert_eq!((subject.kind(), details.len(), cancellation), ("system-bus-name", 0, ""));
+        self.asked.try_send((action.to_owned(), flags)).expect("somebody listens");
         match action {
             "org.tissuemap.daemon1.pause" if self.allowed.is_empty() => {
                 Err(zbus::fdo::Error::Failed(format!("Action {action} is not registered")))
@@ -305,7 +305,7 @@ async fn h17_where_polkit_is_present_nothing_is_changed_without_its_word() {
 
     // The last one does not even know the actions, as if their file were not installed.
     for allowed in [Action::Pause.id(), Action::ManageJobs.id(), ""] {
-        let (asked, mut questions) = mpsc::unbounded_channel();
+        let (asked, mut questions) = mpsc::channel(16);
         let path = "/org/freedesktop/PolicyKit1/Authority";
         let polkit = bus.builder().serve_at(path, Polkit { allowed, asked }).name("org.freedesktop.PolicyKit1");
         let polkit = polkit.build().await.expect("served");

@@ -1,0 +1,78 @@
+use tissuemap::contract::StainSpec;
+
+use super::*;
+
+fn info(sha256: &str, stains: &[&str]) -> ModelInfo {
+    let stain = |name: &&str| StainSpec { name: (*name).into(), aliases: vec![] };
+    ModelInfo {
+        path: "m.onnx".into(),
+        sha256: sha256.into(),
+        stains: stains.iter().map(stain).collect(),
+        provider: Provider::Cpu,
+        revision: None,
+        golden: String::new(),
+    }
+}
+
+fn chain(registry: &Registry, sha256: &str) -> Vec<String> {
+    registry.before(sha256).iter().map(|row| row.sha256.clone()).collect()
+}
+
+#[test]
+fn a_rollback_goes_back_step_by_step_and_never_in_a_circle() {
+    let mut registry = Registry::default();
+    for sha256 in ["aaaa", "bbbb", "cccc"] {
+        registry.activate(&info(sha256, &["HE", "CD31"]), &format!("{sha256}.onnx"), Coming::New, "dropped");
+    }
+    registry.activate(&info("dddd", &["HE"]), "dddd.onnx", Coming::New, "dropped");
+    assert_eq!(registry.active(&["CD31".into(), "HE".into()]).expect("serves").sha256, "cccc");
+    assert_eq!(registry.get("dddd").expect("known").replaced, None, "other stains, nobody's successor");
+    assert_eq!(chain(&registry, "cccc"), ["bbbb", "aaaa"]);
+    registry.set_aside("cccc", "bad");
+    registry.activate(&info("bbbb", &["HE", "CD31"]), "bbbb.onnx", Coming::Back, "again");
+    assert!(!registry.get("bbbb").expect("known").on_trial, "it has served before");
+    assert_eq!(chain(&registry, "bbbb"), ["aaaa"]);
+    registry.activate(&info("aaaa", &["HE", "CD31"]), "aaaa.onnx", Coming::New, "on request");
+    assert_eq!(chain(&registry, "aaaa"), ["bbbb"], "which it replaced, and which replaced it");
+}
+
+#[test]
+fn only_first_failures_of_several_sets_speak_against_a_model_and_one_success_clears_it() {
+    let mut registry = Registry::default();
+    for sha256 in ["aaaa", "bbbb"] {
+        registry.activate(&info(sha256, &["HE"]), "m.onnx", Coming::New, "dropped");
+    }
+    assert_eq!(registry.job_failed("bbbb", JobId(1), true), 1);
+    assert_eq!(registry.job_failed("bbbb", JobId(1), true), 1, "the same set");
+    assert_eq!(registry.job_failed("bbbb", JobId(2), false), 1, "not the model's fault");
+    registry.job_done("bbbb");
+    assert_eq!(registry.job_failed("bbbb", JobId(3), true), 0, "it has shown that it can");
+    let row = registry.get("bbbb").expect("known");
+    assert_eq!((row.jobs_done, row.jobs_failed, row.on_trial), (1, 4, false));
+}
+
+#[test]
+fn a_model_is_found_by_name_or_by_the_beginning_of_its_hash() {
+    let mut registry = Registry::default();
+    registry.activate(&info("abcd1", &["HE"]), "one.onnx", Coming::New, "dropped");
+    registry.activate(&info("abcd2", &["HE"]), "two.onnx", Coming::New, "dropped");
+    registry.reject("ffff3", "two.onnx", "bad");
+    assert_eq!(registry.find("two.onnx").expect("known").sha256, "abcd2", "not the one that may not serve");
+    assert_eq!(registry.find("abcd1").expect("known").name, "one.onnx");
+    assert!(registry.find("abcd").expect_err("two").reason().contains("several"));
+    assert!(registry.find("abc").expect_err("too short").reason().contains("no such model"));
+}
+
+#[test]
+fn h08_a_damaged_memory_is_moved_aside_and_begun_anew() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let file = folder.path().join("models.json");
+    let mut registry = Registry::read(&file).expect("nothing yet");
+    registry.activate(&info("aaaa", &["HE"]), "m.onnx", Coming::New, "dropped");
+    registry.write(&file).expect("written");
+    assert_eq!(Registry::read(&file).expect("readable").rows(), registry.rows());
+    let text = fs::read(&file).expect("there");
+    fs::write(&file, &text[..text.len() / 2]).expect("torn");
+    assert_eq!(Registry::read(&file).expect("readable").rows(), []);
+    assert!(folder.path().join("models.corrupt.json").exists() && !file.exists());
+}
