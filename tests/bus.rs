@@ -73,7 +73,8 @@ impl SystemBus {
         let config = format!(
             "<busconfig><type>custom</type><listen>unix:dir={}</listen><auth>EXTERNAL</auth>\
              <policy context=\"default\"><allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\"/>\
-             <allow send_type=\"signal\"/><allow receive_type=\"method_call\"/><allow receive_type=\"signal\"/></policy>\
+             <allow send_type=\"signal\"/><allow receive_type=\"method_call\"/><allow receive_type=\"method_return\"/>\
+             <allow receive_type=\"error\"/><allow receive_type=\"signal\"/></policy>\
              <include>policy.conf</include></busconfig>",
             folder.path().display()
         );
@@ -108,7 +109,7 @@ impl SystemBus {
         self.processes.push(daemon);
         let begun = Instant::now();
         while !self.ctl(&support::program("tissuemapctl"), &["status"]).output().expect("it runs").status.success() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "tissuemapd does not answer");
+            assert!(begun.elapsed() < Duration::from_mins(1), "tissuemapd does not answer");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

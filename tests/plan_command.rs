@@ -50,7 +50,10 @@ fn a_plan_tells_sets_registration_and_patches_and_leaves_pictures_only_where_tol
     let there = |folder: &Path| fs::read_dir(folder).expect("readable").count();
     assert_eq!(there(&out), written.len(), "every file is listed");
     let picture = image::open(out.join("demo_patches.png")).expect("a picture").to_rgb8();
-    assert!(picture.width() > 500 && picture.pixels().any(|pixel| pixel[2] > pixel[0] + 60), "patches are blue");
+    assert!(
+        picture.width() > 500 && picture.pixels().any(|pixel| i32::from(pixel[2]) > i32::from(pixel[0]) + 60),
+        "patches are blue"
+    );
 
     let again = plan(&[&he], &["--out", out.to_str().expect("UTF-8")]);
     assert_eq!(again.status.code(), Some(64), "what is there is not replaced unasked: {}", stderr(&again));

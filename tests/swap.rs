@@ -67,8 +67,9 @@ impl Lab {
         let models = Models::start(&config, &*workers).expect("a model");
         let journal = Journal::open(&config.state_folder()).expect("a journal");
         let (sender, status) = watch::channel(Status::default());
-        let daemon = Daemon::new(config, Arc::clone(&workers) as _, models, journal, sender).expect("no clash");
-        let commander = daemon.commander();
+        let (commander, commands) = Commander::new();
+        let daemon = Daemon::new(config, Arc::clone(&workers) as _, models, journal, sender, commands);
+        let daemon = daemon.expect("no clash");
         let (stop, stopped) = mpsc::channel(1);
         let daemon = tokio::spawn(daemon.run(stopped, std::future::pending()));
         Self { folder, commander, workers, status, stop, daemon }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 /// Watches folders for scanned slides and leaves a cluster map beside every one. Research use only.
 #[derive(Parser)]
-#[command(version, after_help = exit::HELP)]
+#[command(name = "tissuemapd", version, after_help = exit::HELP)]
 enum Cli {
     /// Serve until SIGTERM or SIGINT
     Run {

@@ -39,7 +39,7 @@ const EXAMPLES: &str = "Examples:
 
 /// Operates tissuemap: asks the daemon, or works on slides without it. Research use only.
 #[derive(Debug, Parser)]
-#[command(version, after_help = format!("{EXAMPLES}\n{}", exit::HELP))]
+#[command(name = "tissuemapctl", version, after_help = format!("{EXAMPLES}\n{}", exit::HELP))]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

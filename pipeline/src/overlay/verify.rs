@@ -83,7 +83,7 @@ pub fn verify(folder: &Path, slides: bool, read: &mut dyn FnMut(u64)) -> Result<
         Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| !is_ours(path)).collect(),
         Err(source) => return Err(VerifyError::Unreadable { folder: folder.into(), source }),
     };
-    Ok(Verified { outputs, slides, foreign, record })
+    Ok(Verified { record, outputs, slides, foreign })
 }
 
 fn is_ours(path: &Path) -> bool {

@@ -275,6 +275,7 @@ struct Polkit {
 
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
 impl Polkit {
+    #[allow(clippy::needless_pass_by_value)] // The bus hands arguments over.
     fn check_authorization(
         &self,
         subject: zbus_polkit::policykit1::Subject,
