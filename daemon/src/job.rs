@@ -147,23 +147,15 @@ impl ModelInfo {
     pub fn stain_names(&self) -> Vec<String> {
         self.stains.iter().map(|stain| stain.name.clone()).collect()
     }
-
-    /// Reads file names by these rules, and knows the model's stains and their aliases besides.
-    ///
-    /// # Errors
-    /// A rule is invalid, or a spelling means one stain in the rules and another in the model.
-    pub fn namer(&self, rules: &NamingRules) -> Result<Namer, NamingError> {
-        namer(rules, [self])
-    }
 }
 
-/// Reads file names by these rules, and knows the stains and aliases of these models besides.
+/// Reads file names by these rules, and knows these stains of models and their aliases besides.
 ///
 /// # Errors
 /// A rule is invalid, or a spelling means one stain in one of them and another in another.
-pub fn namer<'a>(rules: &NamingRules, models: impl IntoIterator<Item = &'a ModelInfo>) -> Result<Namer, NamingError> {
+pub fn namer<'a>(rules: &NamingRules, stains: impl IntoIterator<Item = &'a StainSpec>) -> Result<Namer, NamingError> {
     let mut namer = Namer::new(rules)?;
-    for stain in models.into_iter().flat_map(|model| &model.stains) {
+    for stain in stains {
         namer.add_stain(&stain.name, &stain.aliases)?;
     }
     Ok(namer)

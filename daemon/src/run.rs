@@ -109,7 +109,7 @@ impl Daemon {
     ) -> Result<Self, NamingError> {
         let folder = |watch: &Watch| {
             let served = models.serving().iter().map(|runner| runner.model());
-            let namer = namer(&watch.naming.over(&config.naming), served)?;
+            let namer = namer(&watch.naming.over(&config.naming), served.flat_map(|model| &model.stains))?;
             Ok(Folder::new(watch.clone(), namer, models.panels(), &config.group))
         };
         let folders = config.watch.iter().map(folder).collect::<Result<_, NamingError>>()?;

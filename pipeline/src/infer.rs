@@ -376,17 +376,17 @@ fn most_probable(row: &[f32]) -> usize {
     (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap_or_default()
 }
 
-/// Which ONNX Runtime is used: what its build is called, and where the library lies.
+/// Which ONNX Runtime is used: what was required of it and of what commit it is, and where the library lies.
 ///
 /// # Errors
 /// It is not there, or too old.
 pub fn runtime_version() -> Result<String, LibraryError> {
     environment()?;
     let path = ONNX_RUNTIME.locate()?;
-    // `ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…`: the branch of a release carries its number.
+    // `ORT Build Info: git-branch=HEAD, git-commit-id=…`: the published builds do not tell their number here.
     let info = ort::info();
-    let build = info.split_once("git-branch=").and_then(|(_, rest)| rest.split(',').next()).unwrap_or(info);
-    Ok(format!("{} ({})", build.trim_start_matches("rel-"), path.display()))
+    let commit = info.split_once("git-commit-id=").and_then(|(_, rest)| rest.split(',').next()).unwrap_or(info);
+    Ok(format!("{}, commit {commit} ({})", ONNX_RUNTIME.required, path.display()))
 }
 
 /// ONNX Runtime's process-wide state; it allows one per process and is never torn down.

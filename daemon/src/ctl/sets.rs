@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use tissuemap::contract::StainSpec;
 use tissuemap::road::RoadParams;
-use tissuemap::section_set::{Grouped, Manifest, Namer, NamingRules, group};
+use tissuemap::section_set::{Grouped, Manifest, NamingRules, group};
 
 use super::SetsArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::job::Fault;
+use crate::job::{Fault, namer};
 
 /// What a command line asks for.
 pub(super) struct Wanted {
@@ -29,7 +29,9 @@ impl SetsArgs {
         let config =
             self.config.as_deref().map(Config::read).transpose().map_err(|error| Exit::Usage.because(&error))?;
         let model = self.model.clone().or(config.as_ref().and_then(|config| config.model.clone()));
-        let model = model.ok_or_else(|| Exit::Usage.with(Fault::new("no model", "give --model or --config")))?;
+        let model = model.ok_or_else(|| {
+            Exit::Usage.with(Fault::new("no model", "give --model, or a --config that names one as `model`"))
+        })?;
         let manifest = self.manifest.as_deref().map(Manifest::read).transpose();
         let absolute = |slide: &PathBuf| std::path::absolute(slide).unwrap_or_else(|_| slide.clone());
         Ok(Wanted {
@@ -48,12 +50,7 @@ impl Wanted {
     /// # Errors
     /// A stain spelling of the rules means something else in the model.
     pub(super) fn group(&self, stains: &[StainSpec]) -> Result<Grouped, Failure> {
-        let namer = || {
-            let mut namer = Namer::new(&self.naming)?;
-            stains.iter().try_for_each(|stain| namer.add_stain(&stain.name, &stain.aliases))?;
-            Ok(namer)
-        };
-        let namer = namer().map_err(|error: tissuemap::section_set::NamingError| Exit::Usage.because(&error))?;
+        let namer = namer(&self.naming, stains).map_err(|error| Exit::Usage.because(&error))?;
         Ok(group(&self.slides, &namer, self.manifest.as_ref()))
     }
 }

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use tissuemap::overlay::{Checked, FileState, RESULT_EXTENSION, Verified, verify};
+use tissuemap::overlay::{Checked, FileState, RESULT_EXTENSION, Verified, sha256_of, verify};
 
 use super::VerifyArgs;
 use crate::exit::{self, Exit, Failure};
@@ -73,11 +72,9 @@ fn find(place: &Path, results: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
 }
 
 fn model_sha256(path: &Path) -> Result<String, Failure> {
-    let bytes = fs::read(path);
-    let bytes = bytes.map_err(|error| {
-        Exit::Usage.with(Fault::new(format!("{}: {error}", path.display()), "name the model's file"))
-    })?;
-    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    sha256_of(path, &mut |_| {})
+        .map(|(_, sha256)| sha256)
+        .map_err(|error| Exit::Usage.with(Fault::new(format!("{}: {error}", path.display()), "name the model's file")))
 }
 
 /// Lines for people, the object for programs, and whether all is well.

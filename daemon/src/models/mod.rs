@@ -21,7 +21,6 @@ mod registry;
 mod start;
 mod store;
 
-use crate::config::Config;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -39,6 +38,7 @@ pub(crate) use self::proof::{Proof, Proved, Source};
 use self::inbox::Inbox;
 use self::registry::{Coming, Registry};
 use self::store::Store;
+use crate::config::Config;
 use crate::job::{Fault, JobRunner};
 use crate::journal::JobId;
 use crate::sets::{choose, same_stains};
@@ -75,10 +75,13 @@ pub struct Models {
 /// or of the configured one. Changes nothing.
 ///
 /// # Errors
-/// The state folder cannot be read, or a model in it is gone or not signed as wanted.
+/// What the state folder tells cannot be read, or a model in it is gone or not signed as wanted.
 pub fn files(config: &Config) -> Result<Vec<PathBuf>, Fault> {
     let state = config.state_folder();
-    let registry = Registry::read(&state.join(FILE)).map_err(|error| crate::worker::unwritable(&state, &error))?;
+    let registry = Registry::peek(&state.join(FILE)).map_err(|error| {
+        let reason = format!("{}: {error}", state.join(FILE).display());
+        Fault::new(reason, "run this as the daemon's user; a damaged file is moved aside at its next start")
+    })?;
     let store = Store::to_read(&state, config.models.keys());
     let active = registry.rows().iter().filter(|row| row.state == ModelState::Active);
     let kept = active.map(|row| store.get(&row.sha256, &row.name).map(|stored| stored.path));

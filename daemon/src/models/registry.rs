@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -127,14 +127,26 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// What the file says; nothing where there is none. A damaged one is moved aside.
+    /// What the file says; nothing where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read; `InvalidData` where it is damaged.
+    pub(super) fn peek(path: &Path) -> io::Result<Self> {
+        match fs::read(path) {
+            Ok(text) => {
+                Ok(serde_json::from_slice(&text).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Registry::peek`], but a damaged file is moved aside and says nothing.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
-        };
-        serde_json::from_slice(&text).or_else(|error| {
+        Self::peek(path).or_else(|error| {
+            if error.kind() != ErrorKind::InvalidData {
+                return Err(error);
+            }
             let aside = path.with_extension("corrupt.json");
             fs::rename(path, &aside)?;
             tracing::error!(

@@ -160,7 +160,8 @@ impl Daemon {
         };
         let namer = |watch: &Watch| {
             let rules = watch.naming.over(&self.config.naming);
-            namer(&rules, others.iter().copied().chain([info])).map_err(|error| clash(&error))
+            namer(&rules, others.iter().copied().chain([info]).flat_map(|model| &model.stains))
+                .map_err(|error| clash(&error))
         };
         self.config.watch.iter().map(namer).collect()
     }

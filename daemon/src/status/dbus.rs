@@ -1,6 +1,13 @@
 //! The daemon on D-Bus: `org.tissuemap.Daemon1`, what people may ask of it included, and an object for every open job and every
 //! model. docs/DBUS.md shows it by example.
 
+/// Sends the change of each property whose value is another after than before.
+macro_rules! tell_changed {
+    ($object:ident, $emitter:ident, $before:expr, $after:expr, { $($($field:ident).+ => $tell:ident,)* }) => {
+        $(if $before.$($field).+ != $after.$($field).+ { $object.$tell($emitter).await?; })*
+    };
+}
+
 mod access;
 mod error;
 mod job;

@@ -27,7 +27,7 @@ use crate::tissue::TissueOutcome;
 use crate::units::Mpp;
 
 pub use png::{blend, scale_bar_um};
-pub use record::{Input, OutputFile, Record};
+pub use record::{Input, OutputFile, Record, sha256_of};
 pub use verify::{Checked, FileState, Verified, VerifyError, verify};
 
 /// In every output: maps are not to be taken for a diagnosis.

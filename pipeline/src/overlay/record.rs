@@ -297,8 +297,11 @@ fn fingerprint(stain: &str, path: &Path) -> io::Result<Input> {
     })
 }
 
-/// Length and hash of a file; `read` hears of every piece how many bytes it has.
-pub(super) fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, String)> {
+/// Length and SHA-256 of a file; `read` hears of every piece how many bytes it has.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut file = File::open(path)?;
     let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);

@@ -152,24 +152,10 @@ impl Shown for Job1 {
 
     async fn tell(interface: &InterfaceRef<Self>, old: &JobView, new: &JobView) -> zbus::Result<()> {
         let (job, emitter) = (interface.get().await, interface.signal_emitter());
-        if old.row.state != new.row.state {
-            job.state_changed(emitter).await?;
-        }
-        if old.row.attempts != new.row.attempts {
-            job.attempts_changed(emitter).await?;
-        }
-        if old.row.reason != new.row.reason {
-            job.reason_changed(emitter).await?;
-        }
-        if old.row.not_before != new.row.not_before {
-            job.not_before_changed(emitter).await?;
-        }
-        if old.stage != new.stage {
-            job.stage_changed(emitter).await?;
-        }
-        if old.progress != new.progress {
-            job.progress_changed(emitter).await?;
-        }
+        tell_changed!(job, emitter, old, new, {
+            row.state => state_changed, row.attempts => attempts_changed, row.reason => reason_changed,
+            row.not_before => not_before_changed, stage => stage_changed, progress => progress_changed,
+        });
         Ok(())
     }
 }

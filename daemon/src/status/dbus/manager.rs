@@ -355,16 +355,13 @@ pub(super) async fn tell(interface: &InterfaceRef<Daemon1>, old: &Status, new: &
     let emitter = interface.signal_emitter();
     let daemon = interface.get().await;
     let (before, after) = (Properties::from(old), Properties::from(new));
-    macro_rules! tell_changed {
-        ($($property:ident $tell:ident,)*) => { $(if before.$property != after.$property { daemon.$tell(emitter).await?; })* };
-    }
-    tell_changed! {
-        state state_changed, paused paused_changed, disk disk_changed, queue queue_invalidate,
-        queue_length queue_length_changed, current_job current_job_changed, current_job_id current_job_id_changed,
-        stage stage_changed, progress progress_changed, eta eta_changed, last_result last_result_changed,
-        last_error last_error_changed, problems problems_invalidate, waiting waiting_invalidate,
-        arriving arriving_invalidate, model model_changed, provider provider_changed,
-    }
+    tell_changed!(daemon, emitter, before, after, {
+        state => state_changed, paused => paused_changed, disk => disk_changed, queue => queue_invalidate,
+        queue_length => queue_length_changed, current_job => current_job_changed, current_job_id => current_job_id_changed,
+        stage => stage_changed, progress => progress_changed, eta => eta_changed, last_result => last_result_changed,
+        last_error => last_error_changed, problems => problems_invalidate, waiting => waiting_invalidate,
+        arriving => arriving_invalidate, model => model_changed, provider => provider_changed,
+    });
     let last = old.outcomes.back().map_or(0, |outcome| outcome.number);
     for outcome in new.outcomes.iter().filter(|outcome| outcome.number > last) {
         match &outcome.result {

@@ -188,14 +188,11 @@ impl Shown for Model1 {
 
     async fn tell(interface: &InterfaceRef<Self>, old: &ModelEntry, new: &ModelEntry) -> zbus::Result<()> {
         let (model, emitter) = (interface.get().await, interface.signal_emitter());
-        macro_rules! tell_changed {
-            ($($property:ident $tell:ident,)*) => { $(if old.$property != new.$property { model.$tell(emitter).await?; })* };
-        }
-        tell_changed! {
-            name name_changed, state state_changed, since since_changed, reason reason_changed, stains stains_changed,
-            revision revision_changed, provider provider_changed, golden golden_changed, on_trial on_trial_changed,
-            jobs_done jobs_done_changed, jobs_failed jobs_failed_changed,
-        }
+        tell_changed!(model, emitter, old, new, {
+            name => name_changed, state => state_changed, since => since_changed, reason => reason_changed, stains => stains_changed,
+            revision => revision_changed, provider => provider_changed, golden => golden_changed, on_trial => on_trial_changed,
+            jobs_done => jobs_done_changed, jobs_failed => jobs_failed_changed,
+        });
         Ok(())
     }
 }
