@@ -1,11 +1,10 @@
 //! Who may do what on the system's bus: a real bus with our policy, the real daemon, and callers that are other users.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -13,6 +12,7 @@ use tissuemap::contract::example;
 use tissuemap::units::Mpp;
 
 use crate::support;
+use crate::support::bus::Bus;
 use crate::support::site::STAINS;
 
 const NAME: &str = "org.tissuemap.Daemon1";
@@ -52,7 +52,7 @@ impl Caller {
 /// A bus with our policy, and the daemon on it.
 struct SystemBus {
     folder: TempDir,
-    address: String,
+    bus: Bus,
     processes: Vec<Child>,
 }
 
@@ -79,15 +79,8 @@ impl SystemBus {
             folder.path().display()
         );
         fs::write(folder.path().join("bus.conf"), config).expect("write");
-        let mut bus = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", folder.path().join("bus.conf").display()))
-            .args(["--print-address", "--nofork", "--nopidfile"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("dbus-daemon is installed (package dbus)");
-        let mut address = String::new();
-        BufReader::new(bus.stdout.take().expect("piped")).read_line(&mut address).expect("its address");
-        let mut site = Self { folder, address: address.trim().to_owned(), processes: vec![bus] };
+        let bus = Bus::configured(&folder.path().join("bus.conf"));
+        let mut site = Self { folder, bus, processes: Vec::new() };
         site.start_daemon();
         site
     }
@@ -102,7 +95,7 @@ impl SystemBus {
         let daemon = Command::new(support::program("tissuemapd"))
             .args(["run", "--config"])
             .arg(folder.join("tissuemapd.toml"))
-            .env("DBUS_SYSTEM_BUS_ADDRESS", &self.address)
+            .env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus.address)
             .env("RUST_LOG", "warn")
             .spawn()
             .expect("it runs");
@@ -116,7 +109,7 @@ impl SystemBus {
 
     fn ctl(&self, program: &Path, args: &[&str]) -> Command {
         let mut ctl = Command::new(program);
-        ctl.args(args).env("DBUS_SYSTEM_BUS_ADDRESS", &self.address).current_dir("/");
+        ctl.args(args).env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus.address).current_dir("/");
         ctl
     }
 
@@ -137,7 +130,7 @@ impl SystemBus {
         args: &[&str],
     ) -> Result<String, String> {
         let mut send = Command::new("dbus-send");
-        send.arg(format!("--bus={}", self.address)).arg("--print-reply").arg(format!("--dest={destination}"));
+        send.arg(format!("--bus={}", self.bus.address)).arg("--print-reply").arg(format!("--dest={destination}"));
         send.arg(path).arg(method).args(args).current_dir("/");
         let output = caller.run(send);
         if output.status.success() {

@@ -16,6 +16,7 @@ use tissuemap::slide::OpenOptions;
 use tissuemap::units::Mpp;
 
 use crate::support;
+use crate::support::bus::Bus;
 use crate::support::site::{STAINS, scanned, slide, succeed};
 
 fn stdout(output: &Output) -> &str {
@@ -29,8 +30,7 @@ fn stderr(output: &Output) -> &str {
 /// A scanner's computer: a folder where slides arrive, a model, a configuration and a bus of its own.
 struct Site {
     folder: TempDir,
-    bus: Child,
-    address: String,
+    bus: Bus,
 }
 
 impl Site {
@@ -43,15 +43,7 @@ impl Site {
         let config = "model = \"model.onnx\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\nscan_seconds = 1\n\
                       [bus]\nkind = \"session\"\n";
         fs::write(folder.path().join("tissuemapd.toml"), config).expect("write");
-        let mut bus = Command::new("dbus-daemon")
-            .args(["--session", "--print-address", "--nofork", "--nopidfile"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dbus-daemon is installed (package dbus)");
-        let mut address = String::new();
-        BufReader::new(bus.stdout.take().expect("piped")).read_line(&mut address).expect("its address");
-        Self { folder, bus, address: address.trim().to_owned() }
+        Self { folder, bus: Bus::session() }
     }
 
     fn incoming(&self) -> PathBuf {
@@ -83,7 +75,7 @@ impl Site {
 
     fn ctl(&self, args: &[&str]) -> Command {
         let mut ctl = Command::new(support::program("tissuemapctl"));
-        ctl.args(["--bus", "session"]).args(args).env("DBUS_SESSION_BUS_ADDRESS", &self.address);
+        ctl.args(["--bus", "session"]).args(args).env("DBUS_SESSION_BUS_ADDRESS", &self.bus.address);
         ctl
     }
 
@@ -91,7 +83,7 @@ impl Site {
         let mut child = Command::new(support::program("tissuemapd"))
             .args(["run", "--config"])
             .arg(self.config())
-            .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
+            .env("DBUS_SESSION_BUS_ADDRESS", &self.bus.address)
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())
             .spawn()
@@ -100,13 +92,6 @@ impl Site {
         let mut daemon = Daemon { child, log };
         daemon.until("Ready");
         daemon
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.bus.kill();
-        let _ = self.bus.wait();
     }
 }
 

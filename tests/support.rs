@@ -3,6 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub(crate) mod bus;
 pub(crate) mod site;
 
 /// The repository's root.
