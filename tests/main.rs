@@ -51,3 +51,6 @@ mod bus;
 
 /// Models that are dropped while the daemon serves: what is refused, and what jobs notice of it.
 mod swap;
+
+/// `tissuemapd` as a service: what systemd hears, when it hears nothing, lights, metrics, the audit log.
+mod service;

@@ -90,6 +90,7 @@ pub fn run(config: &Path, program: &Path, tell: &mut dyn FnMut(Finding)) {
     tell(machine::watches(&config.watch));
     tell(machine::memory(&config.worker));
     tell(machine::graphics(&config.worker));
+    machine::lights(&config.leds, tell);
     model::proved(&config, program, tell);
     tell(bus(config.bus.kind));
 }

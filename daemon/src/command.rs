@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audit::Requester;
 use crate::config::Config;
 use crate::explain::Explanation;
 use crate::job::Fault;
@@ -73,7 +74,10 @@ impl Display for Refusal {
     }
 }
 
-/// One wish, and where the answer goes.
+/// One wish: who has it, and what.
+pub type Wish = (Requester, Command);
+
+/// What is wished, and where the answer goes.
 #[derive(Debug)]
 pub enum Command {
     /// Process the set of this slide as it is now, also if stains are missing or it was given up.
@@ -132,15 +136,23 @@ pub enum Command {
 /// Commands that wait for the loop at the same time; whoever sends more waits.
 const PENDING: usize = 16;
 
-/// A way to give commands to the daemon.
+/// A way to give commands to the daemon, in somebody's name.
 #[derive(Debug, Clone)]
-pub struct Commander(mpsc::Sender<Command>);
+pub struct Commander {
+    sender: mpsc::Sender<Wish>,
+    by: Requester,
+}
 
 impl Commander {
-    /// A commander, and where its commands arrive.
-    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+    /// A commander, and where its commands arrive. Until told otherwise, it speaks for the daemon itself.
+    pub fn new() -> (Self, mpsc::Receiver<Wish>) {
         let (sender, receiver) = mpsc::channel(PENDING);
-        (Self(sender), receiver)
+        (Self { sender, by: Requester::Daemon }, receiver)
+    }
+
+    /// The same commander in this name; the audit log repeats it.
+    pub fn on_behalf_of(&self, by: Requester) -> Self {
+        Self { sender: self.sender.clone(), by }
     }
 
     /// [`Command::Submit`].
@@ -234,7 +246,7 @@ impl Commander {
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
         let ending = || RefusalKind::Ending.because("tissuemapd is ending", "start it again");
         let (reply, answer) = oneshot::channel();
-        self.0.send(command(reply)).await.map_err(|_| ending())?;
+        self.sender.send((self.by.clone(), command(reply))).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?
     }
 }

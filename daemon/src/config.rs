@@ -1,6 +1,7 @@
 //! The daemon's configuration file.
 
 mod models;
+mod report;
 mod schedule;
 mod watch;
 mod worker;
@@ -13,6 +14,7 @@ use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
 
 pub use self::models::Models;
+pub use self::report::{Audit, Leds, Light, Metrics};
 pub use self::schedule::{Order, Schedule};
 pub use self::watch::{FolderNaming, Watch};
 pub use self::worker::{Sandbox, Worker};
@@ -46,6 +48,12 @@ pub struct Config {
     pub worker: Worker,
     #[serde(default)]
     pub bus: Bus,
+    #[serde(default)]
+    pub leds: Leds,
+    #[serde(default)]
+    pub metrics: Metrics,
+    #[serde(default)]
+    pub audit: Audit,
     /// How a set is processed.
     #[serde(default)]
     pub road: RoadParams,
@@ -130,6 +138,9 @@ impl Config {
         self.model = self.model.as_ref().map(|model| folder.join(model));
         self.models.resolve(folder);
         self.state_folder = self.state_folder.as_ref().map(|state| folder.join(state));
+        self.leds.class_folder = folder.join(&self.leds.class_folder);
+        self.metrics.file = self.metrics.file.as_ref().map(|file| folder.join(file));
+        self.audit.file = self.audit.file.as_ref().map(|file| folder.join(file));
         for watch in &mut self.watch {
             watch.folder = folder.join(&watch.folder);
             watch.manifest = watch.manifest.as_ref().map(|manifest| folder.join(manifest));
@@ -241,6 +252,9 @@ mod tests {
         assert!(config.watch[0].marker.is_some() && config.watch[0].naming != FolderNaming::default());
         assert_eq!(config.watch[0].ignore, parse(MINIMAL).expect("minimal").watch[0].ignore);
         assert_eq!(config.road, RoadParams::default());
+        assert!(config.leds.lights().iter().all(Option::is_some) && config.leds.button.is_some());
+        assert_eq!(config.leds.class_folder, parse(MINIMAL).expect("minimal").leds.class_folder);
+        assert!(config.metrics.file.is_some() && config.audit.file.is_some());
         let keys = |table: &toml::Value, section: &str| -> Vec<String> {
             let section = table.get(section).and_then(toml::Value::as_table);
             section.into_iter().flat_map(toml::Table::keys).cloned().collect()

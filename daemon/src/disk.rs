@@ -44,7 +44,11 @@ pub fn outputs(job: &Job) -> impl Iterator<Item = &Path> {
     job.set.slides.values().filter_map(|slide| slide.parent())
 }
 
-fn free(folder: &Path) -> io::Result<u64> {
+/// Bytes that an ordinary user may still write there. Blocks on a dead network share.
+///
+/// # Errors
+/// The file system cannot be asked.
+pub fn free(folder: &Path) -> io::Result<u64> {
     let state = rustix::fs::statvfs(folder)?;
     Ok(state.f_bavail.saturating_mul(state.f_frsize))
 }

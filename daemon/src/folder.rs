@@ -24,6 +24,9 @@ const HINT_SPACING: Duration = Duration::from_secs(1);
 /// the names of all.
 const GROUP_SPACING: Duration = Duration::from_secs(1);
 
+/// A look that takes longer than this is told as a problem: a share whose host is gone does not answer, and says nothing.
+const SLOW_LOOK: Duration = Duration::from_mins(2);
+
 /// What one look at a watch folder found.
 #[derive(Debug)]
 pub struct Look {
@@ -59,7 +62,7 @@ pub struct Folder {
     /// Why the last look failed.
     fault: Option<Fault>,
     last_look: Option<Duration>,
-    looking: bool,
+    looking_since: Option<Duration>,
     hinted: bool,
     /// The ready slides as they were grouped last, and when that was.
     grouped: Vec<SectionSet>,
@@ -89,7 +92,7 @@ impl Folder {
             misfits: Vec::new(),
             fault: None,
             last_look: None,
-            looking: false,
+            looking_since: None,
             hinted: false,
             grouped: Vec::new(),
             grouped_at: None,
@@ -107,6 +110,15 @@ impl Folder {
         self.hinted = true;
     }
 
+    /// What is to be told of a look that does not end.
+    pub fn unanswered(&self, now: Duration) -> Option<String> {
+        let since = self.looking_since?;
+        (now.saturating_sub(since) > SLOW_LOOK).then(|| {
+            let folder = self.watch.folder.display();
+            format!("watch folder {folder}: does not answer; hint: see whether its disk or the share's host is up")
+        })
+    }
+
     /// When something is to be done here if nothing happens before: a look, or the end of a set's deadline.
     pub fn next_due(&self) -> Option<Duration> {
         let group = (self.stale > Stale::Nothing).then(|| self.next_group());
@@ -114,7 +126,7 @@ impl Folder {
     }
 
     fn next_look(&self) -> Option<Duration> {
-        if self.looking {
+        if self.looking_since.is_some() {
             return None;
         }
         let Some(last) = self.last_look else { return Some(Duration::ZERO) };
@@ -132,7 +144,7 @@ impl Folder {
     pub fn begin_look(&mut self, now: Duration) -> bool {
         let due = self.next_look().is_some_and(|due| due <= now);
         if due {
-            (self.looking, self.hinted) = (true, false);
+            (self.looking_since, self.hinted) = (Some(now), false);
         }
         due
     }
@@ -140,7 +152,7 @@ impl Folder {
     /// Takes in a look that took this time. A failed one changes nothing that is known: a share that is away for a
     /// minute has not lost its slides.
     pub fn looked(&mut self, time: Range<Duration>, look: Result<Look, Fault>) {
-        self.looking = false;
+        self.looking_since = None;
         self.last_look = Some(time.end);
         match look {
             Ok(Look { snapshot, manifest }) => {

@@ -149,6 +149,15 @@ impl ModelInfo {
     }
 }
 
+/// How those who do the work are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Why work that was begun does not go on.
+    pub stalled: Option<Fault>,
+    /// How many had to be replaced.
+    pub restarts: u32,
+}
+
 /// Reads file names by these rules, and knows these stains of models and their aliases besides.
 ///
 /// # Errors
@@ -188,6 +197,11 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Why it may not serve, with the id of the refusal.
     fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault>;
+
+    /// How the work goes. Does not block.
+    fn health(&self) -> Health {
+        Health::default()
+    }
 }
 
 /// How a job was brought to an end.

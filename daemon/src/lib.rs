@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! arrive (watch, scan, settle) ─► folder ─► sets ─► run (the one select!) ─► job ─► worker ═► in_process
-//!                          journal, schedule, models ─┘  └─► status ─► dbus
+//!                          journal, schedule, models ─┘  └─► status ─► dbus, systemd, leds, metrics
 //! ```
 
 pub mod arrive;
+pub mod audit;
 pub mod check;
 pub mod command;
 pub mod config;

@@ -1,8 +1,14 @@
-//! The log: on standard error, where systemd's journal or a terminal takes it.
+//! The log: to systemd's journal with its fields where standard error leads there, as text on standard error elsewhere.
+
+mod journal;
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use self::journal::Journal;
 
 /// What is logged: as `RUST_LOG` says, else what an operator wants to know.
 pub fn filter() -> EnvFilter {
@@ -11,6 +17,9 @@ pub fn filter() -> EnvFilter {
 
 /// Begins to log.
 pub fn start() {
-    let ansi = stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(stderr).with_ansi(ansi).init();
+    let registry = tracing_subscriber::registry().with(filter());
+    match Journal::behind_stderr() {
+        Some(journal) => registry.with(journal).init(),
+        None => registry.with(fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal())).init(),
+    }
 }

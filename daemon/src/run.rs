@@ -5,6 +5,7 @@
 //! At most one job, one probe and one proof of a model run at a time: a job fills the machine, and the others must not wait
 //! for it.
 
+mod account;
 mod commands;
 mod examine;
 mod jobs;
@@ -13,6 +14,7 @@ mod outcome;
 mod pace;
 mod situation;
 mod tell;
+mod vouch;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,7 +30,8 @@ use self::jobs::{Full, Running};
 use self::models::Task;
 use crate::arrive::Settled;
 use crate::arrive::watch::Hints;
-use crate::command::Command;
+use crate::audit::{Audit, Event};
+use crate::command::Wish;
 use crate::config::{Config, Watch};
 use crate::done;
 use crate::folder::{Folder, Look, look};
@@ -36,10 +39,14 @@ use crate::job::{Backend, Fault, Processed, Step, blocking, namer};
 use crate::journal::{Change, JobId, Journal, JournalError};
 use crate::models::{Models, Proof};
 use crate::schedule::Queue;
-use crate::status::Status;
+use crate::status::pulse::Heart;
+use crate::status::{Status, systemd};
 
 /// How long a cancelled job may take to notice. It looks between batches, which take seconds on a slow machine.
 const CANCEL_GRACE: Duration = Duration::from_secs(20);
+
+/// From the end of the loop to the end of the process.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// What a blocking thread brought back.
 enum Done {
@@ -74,6 +81,7 @@ pub struct Daemon {
     tasks: JoinSet<Done>,
     probing: bool,
     journal: Journal,
+    audit: Option<Audit>,
     /// Sets to be processed that the journal has not been asked about.
     due: VecDeque<(usize, SetKey)>,
     queue: Queue,
@@ -84,9 +92,12 @@ pub struct Daemon {
     paused: bool,
     /// Without a journal, serving makes no sense.
     journal_lost: Option<Fault>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Wish>,
     phase: Phase,
     started: Instant,
+    heart: Heart,
+    /// Why the daemon does not vouch for itself.
+    stalled: Option<Fault>,
     view: Status,
     /// Jobs or queue changed since they were last told.
     untold: bool,
@@ -105,7 +116,7 @@ impl Daemon {
         models: Models,
         journal: Journal,
         status: watch::Sender<Status>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Wish>,
     ) -> Result<Self, NamingError> {
         let folder = |watch: &Watch| {
             let served = models.serving().iter().map(|runner| runner.model());
@@ -130,6 +141,7 @@ impl Daemon {
             probing: false,
             paused: false,
             journal,
+            audit: None,
             due: VecDeque::new(),
             queue: Queue::default(),
             running: None,
@@ -139,6 +151,8 @@ impl Daemon {
             commands,
             phase: Phase::Serving,
             started: Instant::now(),
+            heart: Heart::new(),
+            stalled: None,
             view,
             untold: true,
             status,
@@ -163,8 +177,10 @@ impl Daemon {
     ) -> Result<(), Fault> {
         tokio::pin!(lost);
         let mut outcome = Ok(());
+        self.note_start();
         loop {
             self.begin();
+            self.vouch();
             self.tell();
             if let Some(fault) = self.journal_lost.take().filter(|_| outcome.is_ok()) {
                 tracing::error!(reason = %fault, "Lost the journal");
@@ -172,6 +188,7 @@ impl Daemon {
                 self.stop("loss");
             }
             if self.phase != Phase::Serving && self.running.is_none() {
+                self.note(Event::Ended);
                 return outcome;
             }
             let serving = self.phase == Phase::Serving;
@@ -188,7 +205,7 @@ impl Daemon {
                     Ok(done) => self.take_in(done),
                     Err(error) => tracing::error!(%error, "Task ended without a result"),
                 },
-                Some(command) = self.commands.recv() => self.obey(command),
+                Some(wish) = self.commands.recv() => self.obey(wish),
                 () = next_step(self.running.as_mut().map(Running::steps)) => {}
                 () = sleep_until(wake) => self.overdue(),
             }
@@ -204,14 +221,15 @@ impl Daemon {
         let now = self.now();
         // Any far moment: a folder that is neither being looked at nor due is due within its scan interval.
         let idle = now + Duration::from_hours(1);
-        match self.phase {
+        let work = match self.phase {
             Phase::Serving => {
                 let folders = self.folders.iter().filter_map(Folder::next_due).min();
                 let (jobs, models) = (self.next_job_due(now), self.next_model_due());
                 self.started + [folders, jobs, models].into_iter().flatten().min().unwrap_or(idle)
             }
             Phase::Draining(end) | Phase::Cancelling(end) => end,
-        }
+        };
+        work.min(self.heart.next())
     }
 
     /// Begins whatever is due.
@@ -318,7 +336,9 @@ impl Daemon {
         match (self.phase, &self.running) {
             (Phase::Serving, running) => {
                 tracing::info!(reason, job = running.is_some(), "Draining");
-                self.phase = Phase::Draining(Instant::now() + Duration::from_secs(self.config.drain_seconds));
+                let drain = Duration::from_secs(self.config.drain_seconds);
+                systemd::stopping(drain + CANCEL_GRACE + ENDING);
+                self.phase = Phase::Draining(Instant::now() + drain);
             }
             _ => self.cancel(),
         }
@@ -327,13 +347,13 @@ impl Daemon {
     /// The moment that [`Daemon::wake`] named has come.
     fn overdue(&mut self) {
         match self.phase {
-            Phase::Serving => {}
-            Phase::Draining(_) => self.cancel(),
-            Phase::Cancelling(_) => {
+            Phase::Draining(end) if Instant::now() >= end => self.cancel(),
+            Phase::Cancelling(end) if Instant::now() >= end => {
                 if let Some(running) = self.running.take() {
                     tracing::warn!(set = %running.set(), "Job does not end; leaving it behind");
                 }
             }
+            _ => {}
         }
     }
 

@@ -1,10 +1,10 @@
-//! The signals that ask a program to end.
+//! The signals that ask a program to end, or to read its configuration again.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Receives the name of every SIGTERM and SIGINT from now on.
@@ -27,6 +27,14 @@ pub fn receive() -> io::Result<mpsc::Receiver<&'static str>> {
         }
     });
     Ok(receiver)
+}
+
+/// Receives every SIGHUP from now on, which asks a daemon to read its configuration again.
+///
+/// # Errors
+/// The handler cannot be installed.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// Becomes true with the first SIGTERM or SIGINT from now on, for work that looks up now and then. It replaces the sudden

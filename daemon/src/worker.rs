@@ -25,7 +25,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tissuemap::infer::Provider;
@@ -40,7 +40,7 @@ use self::keeper::{Duty, Load};
 use self::protocol::{Event, Request};
 use self::seat::Seat;
 use crate::config::{self, Config};
-use crate::job::{Backend, Fault, Job, JobRunner, ModelInfo};
+use crate::job::{Backend, Fault, Health, Job, JobRunner, ModelInfo};
 
 /// The worker processes: one for first looks, and those that [`Backend::load`] starts.
 pub struct Workers(Arc<House>);
@@ -54,6 +54,8 @@ struct House {
     engines: PathBuf,
     batches: PathBuf,
     next: AtomicU64,
+    /// Workers that had to be replaced, of all seats that there ever were.
+    restarts: Arc<AtomicU32>,
     probes: Seat,
     /// Those of models that serve, the latest last.
     jobs: Mutex<Vec<Weak<Seat>>>,
@@ -87,7 +89,15 @@ impl Workers {
             memory: config.worker.memory_mib << 20,
             params: config.road.clone(),
         };
-        let duty = Duty { name: "probes", program: program.into(), setup: setup.clone(), load: None };
+        let restarts = Arc::new(AtomicU32::new(0));
+        let duty = Duty {
+            name: "probes",
+            program: program.into(),
+            setup: setup.clone(),
+            stall: config.worker.stall(),
+            restarts: Arc::clone(&restarts),
+            load: None,
+        };
         let (probes, _) = Seat::open(duty)?;
         Ok(Self(Arc::new(House {
             program: program.into(),
@@ -97,6 +107,7 @@ impl Workers {
             engines,
             batches: state.join("batches.json"),
             next: AtomicU64::new(1),
+            restarts,
             probes,
             jobs: Mutex::default(),
         })))
@@ -143,13 +154,30 @@ impl Backend for Workers {
             engines: house.engines.clone(),
             batches: Batches(house.batches.clone()),
         };
-        let (seat, model) = Seat::open(Duty { name: "jobs", program: house.program.clone(), setup, load: Some(load) })?;
+        let (seat, model) = Seat::open(Duty {
+            name: "jobs",
+            program: house.program.clone(),
+            setup,
+            stall: house.settings.stall(),
+            restarts: Arc::clone(&house.restarts),
+            load: Some(load),
+        })?;
         let model = model.ok_or_else(|| Fault::new("the worker told of no model", "this is a bug"))?;
         let seat = Arc::new(seat);
         let mut seats = house.seats();
         seats.retain(|seat| seat.strong_count() > 0);
         seats.push(Arc::downgrade(&seat));
         Ok(Arc::new(Served { seat, model, house: Arc::clone(house) }))
+    }
+
+    fn health(&self) -> Health {
+        let limit = self.0.settings.stall();
+        let stalled = [("sets", self.jobs()), ("first looks", self.probes())].into_iter().find_map(|(what, vitals)| {
+            let reason = format!("the worker for {what} has made no progress for {} seconds", limit.as_secs());
+            (vitals.silence() > limit)
+                .then(|| Fault::new(reason, "it is replaced; see whether disks and shares answer"))
+        });
+        Health { stalled, restarts: self.0.restarts.load(Ordering::Relaxed) }
     }
 }
 

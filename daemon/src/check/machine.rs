@@ -6,9 +6,10 @@ use std::path::Path;
 use tissuemap::infer::{self, Provider};
 use tissuemap::slide;
 
-use super::Finding;
-use crate::config::{Watch, Worker};
+use super::{Finding, Grade};
+use crate::config::{Leds, Watch, Worker};
 use crate::job::Fault;
+use crate::status::leds;
 
 /// OpenSlide and ONNX Runtime: there, and new enough.
 pub(super) fn libraries(tell: &mut dyn FnMut(Finding)) {
@@ -98,5 +99,18 @@ pub(super) fn graphics(worker: &Worker) -> Finding {
                 &Fault::new("no NVIDIA driver (/dev/nvidiactl), and the processor may not compute", hint),
             )
         }
+    }
+}
+
+/// Are the lights and the button there that the configuration names? The daemon serves without them.
+pub(super) fn lights(leds: &Leds, tell: &mut dyn FnMut(Finding)) {
+    let named =
+        [("ready", &leds.ready), ("busy", &leds.busy), ("attention", &leds.attention), ("button", &leds.button)];
+    for (name, light) in named.into_iter().filter_map(|(name, light)| Some((name, light.as_ref()?))) {
+        let check = format!("light {name}");
+        tell(match leds::look(light, leds) {
+            Ok(()) => Finding::ok(check, "is there"),
+            Err(fault) => Finding::of(check, Grade::Warn, &fault),
+        });
     }
 }

@@ -18,6 +18,8 @@ pub struct Worker {
     pub job_seconds: u64,
     /// A slide that takes longer to be looked into is given up.
     pub probe_seconds: u64,
+    /// A worker that tells of no progress for so long is replaced.
+    pub stall_seconds: u64,
 }
 
 /// What becomes of the worker where the kernel lacks a part of its confinement.
@@ -39,6 +41,8 @@ impl Default for Worker {
             memory_mib: 8192,
             job_seconds: 2 * 3600,
             probe_seconds: 120,
+            // The longest step that tells nothing, one registration, takes a minute on a Raspberry Pi.
+            stall_seconds: 900,
         }
     }
 }
@@ -50,6 +54,7 @@ impl Worker {
             ("worker.memory_mib", self.memory_mib),
             ("worker.job_seconds", self.job_seconds),
             ("worker.probe_seconds", self.probe_seconds),
+            ("worker.stall_seconds", self.stall_seconds),
         ];
         let zero = zero.into_iter().find(|&(_, value)| value == 0).map(|(key, _)| (key, "must be at least 1"));
         let none = self.providers.is_empty().then_some(("worker.providers", "must name at least one, such as \"cpu\""));
@@ -64,5 +69,10 @@ impl Worker {
     /// [`Worker::probe_seconds`] as a duration.
     pub fn probe_limit(&self) -> Duration {
         Duration::from_secs(self.probe_seconds)
+    }
+
+    /// [`Worker::stall_seconds`] as a duration.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds)
     }
 }

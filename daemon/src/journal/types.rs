@@ -43,6 +43,9 @@ impl JobState {
     pub(super) const ALL: [Self; 7] =
         [Self::Requested, Self::Running, Self::Done, Self::Failed, Self::Quarantined, Self::Cancelled, Self::Gone];
 
+    /// Those of jobs that are neither done nor gone.
+    pub const OPEN: [Self; 5] = [Self::Requested, Self::Running, Self::Failed, Self::Quarantined, Self::Cancelled];
+
     /// The word in the journal and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -53,6 +53,15 @@ pub(crate) enum Source {
     },
 }
 
+impl Source {
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Dropped(dropped) => dropped.name(),
+            Self::Kept { name, .. } => name.clone(),
+        }
+    }
+}
+
 impl Proved {
     pub(crate) fn name(&self) -> &str {
         &self.stored.name

@@ -1,31 +1,77 @@
 //! What people ask for ([`Command`]), and the answers.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use tissuemap::section_set::SetKey;
 
 use super::Daemon;
 use super::jobs::By;
-use crate::command::{Command, Refusal, RefusalKind, Reply};
+use crate::audit::{Event, Requester};
+use crate::command::{Command, Refusal, RefusalKind, Reply, Wish};
 use crate::config::Config;
 use crate::job::Fault;
 use crate::journal::{Change, JobId, JobRow, JobState, JournalError};
 
 impl Daemon {
-    pub(super) fn obey(&mut self, command: Command) {
+    pub(super) fn obey(&mut self, (by, command): Wish) {
         match command {
-            Command::Submit { slide, reply } => answer(reply, self.submit(&slide)),
-            Command::Cancel { job, reply } => answer(reply, self.cancel_job(job)),
-            Command::Retry { job, reply } => answer(reply, self.retry(job)),
-            Command::Pause { reply } => answer(reply, self.pause(true)),
-            Command::Resume { reply } => answer(reply, self.pause(false)),
+            Command::Submit { slide, reply } => {
+                let outcome = self.submit(&slide);
+                self.answer(by, "submit", &slide.display(), outcome, reply);
+            }
+            Command::Cancel { job, reply } => {
+                let outcome = self.cancel_job(job);
+                self.answer(by, "cancel", &job, outcome, reply);
+            }
+            Command::Retry { job, reply } => {
+                let outcome = self.retry(job);
+                self.answer(by, "retry", &job, outcome, reply);
+            }
+            Command::Pause { reply } => {
+                let outcome = self.pause(true);
+                self.answer(by, "pause", &"", outcome, reply);
+            }
+            Command::Resume { reply } => {
+                let outcome = self.pause(false);
+                self.answer(by, "resume", &"", outcome, reply);
+            }
+            Command::Reload { config, reply } => {
+                let outcome = self.reload(*config);
+                self.answer(by, "reload", &"", outcome, reply);
+            }
+            // Answered later; what comes of it is an entry of its own.
+            Command::Activate { which, reply } => {
+                self.note_wish(by, "activate", &which, None);
+                self.activate(&which, reply);
+            }
+            Command::Rollback { reply } => {
+                self.note_wish(by, "rollback", &"", None);
+                self.roll_back_on_request(reply);
+            }
+            // These change nothing, and so are not written down.
             Command::Explain { slide, reply } => answer(reply, self.explain(&slide)),
             Command::Models { reply } => answer(reply, Ok::<_, Refusal>(self.models.rows().to_vec())),
-            Command::Activate { which, reply } => self.activate(&which, reply),
-            Command::Rollback { reply } => self.roll_back_on_request(reply),
             Command::Verify { which, reply } => self.verify(&which, reply),
-            Command::Reload { config, reply } => answer(reply, self.reload(*config)),
         }
+    }
+
+    fn answer<T>(
+        &mut self,
+        by: Requester,
+        action: &str,
+        subject: &dyn Display,
+        outcome: Result<T, impl Into<Refusal>>,
+        reply: Reply<T>,
+    ) {
+        let outcome = outcome.map_err(Into::into);
+        self.note_wish(by, action, subject, outcome.as_ref().err());
+        answer(reply, outcome);
+    }
+
+    fn note_wish(&mut self, by: Requester, action: &str, subject: &dyn Display, refused: Option<&Refusal>) {
+        let (action, refused) = (action.into(), refused.map(ToString::to_string));
+        self.note(Event::Asked { by, action, subject: subject.to_string(), refused });
     }
 
     fn submit(&mut self, slide: &Path) -> Result<JobId, Refusal> {
@@ -138,6 +184,9 @@ impl Daemon {
             ("[models]", old.models != config.models),
             ("[worker]", old.worker != config.worker),
             ("[bus]", old.bus != config.bus),
+            ("[leds]", old.leds != config.leds),
+            ("[metrics]", old.metrics != config.metrics),
+            ("[audit]", old.audit != config.audit),
             ("[road]", old.road != config.road),
         ];
         let changed: Vec<&str> = fixed.iter().filter(|(_, changed)| *changed).map(|(key, _)| *key).collect();

@@ -99,8 +99,11 @@ impl Daemon {
             (Purpose::Serve, Source::Dropped(dropped)) => self.dropped_was_proved(dropped, proof),
             // What was not dropped has somebody who waits for it.
             (Purpose::Serve, Source::Kept { .. }) => {}
-            (Purpose::Activate(reply), _) => {
+            (Purpose::Activate(reply), source) => {
                 let outcome = proved(proof).and_then(|proved| self.activate_proved(proved, "on request"));
+                if let Err(fault) = &outcome {
+                    self.note_model(&source.name(), None, "refused", &fault.to_string());
+                }
                 answer(reply, outcome.map_err(|fault| RefusalKind::ModelRefused.with(fault)));
             }
             (Purpose::GoBack(back), _) => self.go_back(back, proof),
@@ -130,7 +133,9 @@ impl Daemon {
             Proof::Proved(proved) => match self.admitted(&proved) {
                 Ok(namers) => {
                     self.models.handled(&dropped);
-                    let before = self.models.activate(proved, "dropped into the model folder");
+                    let reason = "dropped into the model folder";
+                    self.note_model(&name, Some(&proved.runner.model().sha256), "serves", reason);
+                    let before = self.models.activate(proved, reason);
                     return self.serve_with(namers, before);
                 }
                 Err(fault) => {
@@ -142,6 +147,7 @@ impl Daemon {
             },
         };
         self.models.refuse(&name, sha256.as_deref(), &fault);
+        self.note_model(&name, sha256.as_deref(), "refused", &fault.to_string());
         self.tasks.spawn(async move {
             let (moved, subject) = (dropped.clone(), dropped.name());
             let work = move || moved.move_aside(&fault).map_err(|error| Fault::from_error(&error).or_hint(MOVE_HINT));
@@ -175,6 +181,7 @@ impl Daemon {
     fn activate_proved(&mut self, proved: Proved, reason: &str) -> Result<ModelRow, Fault> {
         let namers = self.namers_with(&proved)?;
         let sha256 = proved.runner.model().sha256.clone();
+        self.note_model(proved.name(), Some(&sha256), "serves", reason);
         let before = self.models.activate(proved, reason);
         self.serve_with(namers, before);
         self.models.find(&sha256).cloned()
@@ -268,6 +275,8 @@ impl Daemon {
             Ok((namers, proved)) => {
                 let suspects = self.models.suspects(sha256);
                 let its_sha256 = proved.runner.model().sha256.clone();
+                self.note_model(name, Some(sha256), "given-up", &back.fault.to_string());
+                self.note_model(proved.name(), Some(&its_sha256), "serves", "the one after it was given up");
                 let before = self.models.go_back(sha256, back.fault.reason(), proved);
                 self.serve_with(namers, before);
                 if back.fault.id().is_some() {

@@ -9,7 +9,7 @@ use super::jobs::{By, Full, Running};
 use super::models::retire;
 use crate::disk::{self, Shortage};
 use crate::job::{Fault, Processed};
-use crate::journal::Change;
+use crate::journal::{Change, JobState};
 use crate::schedule::Waiting;
 use crate::status::Product;
 
@@ -30,6 +30,7 @@ impl Daemon {
         let (id, key, folder) = (running.waiting.job, running.set().clone(), running.waiting.folder);
         let seconds = now.saturating_sub(running.begun).as_secs_f64();
         self.untold = true;
+        self.view.totals.last_job_seconds = Some(seconds);
         match (outcome, running.cancelled) {
             (Ok(processed), _) => {
                 match &processed {
@@ -39,6 +40,7 @@ impl Daemon {
                             set = %key, slides = result.outputs.len(), tissue_cells = result.tissue_cells,
                             warnings = ?result.warnings, seconds, "Set processed"
                         );
+                        self.account(&running, JobState::Done, "", &result.outputs, seconds);
                         let (outputs, registration) = (result.outputs.clone(), result.registration.clone());
                         self.view.push_outcome(key.to_string(), Ok(Product { outputs, registration }));
                         self.full = Full::default();
@@ -57,6 +59,7 @@ impl Daemon {
             }
             (Err(_), Some(By::Person)) => {
                 tracing::warn!(set = %key, seconds, "Set cancelled");
+                self.account(&running, JobState::Cancelled, "on request", &[], seconds);
                 self.record(id, Change::Cancelled { reason: "on request".into() }, now);
                 self.folders[folder].finish(&key, Ok(()));
             }
@@ -66,7 +69,7 @@ impl Daemon {
                 self.folders[folder].put_back(&key, None);
             }
             (Err(fault), None) if fault.is_no_space() => self.filled_the_disk(running, &fault, now),
-            (Err(fault), None) => self.failed(running, fault, now),
+            (Err(fault), None) => self.failed(running, fault, seconds, now),
         }
     }
 
@@ -82,12 +85,16 @@ impl Daemon {
         self.wait_for_room(Shortage { path: folder, free: None, needed: self.config.schedule.min_free() }, wait, now);
     }
 
-    fn failed(&mut self, running: Running, fault: Fault, now: Duration) {
+    fn failed(&mut self, running: Running, fault: Fault, seconds: f64, now: Duration) {
+        let attempts = running.waiting.attempts.max(1);
+        let given_up_now = attempts >= self.config.schedule.tries;
+        let state = if given_up_now { JobState::Quarantined } else { JobState::Failed };
+        self.account(&running, state, &fault.to_string(), &[], seconds);
         let Running { waiting, runner, .. } = running;
-        let attempts = waiting.attempts.max(1);
         self.job_failed_with(&runner.model().sha256, waiting.job, attempts, &fault);
         self.view.push_outcome(waiting.key.to_string(), Err(fault.to_string()));
-        if attempts >= self.config.schedule.tries {
+        if given_up_now {
+            self.view.totals.quarantined += 1;
             tracing::error!(set = %waiting.key, reason = %fault, attempts, "Set failed and is quarantined");
             self.record(waiting.job, Change::Quarantined { attempts, reason: fault.to_string() }, now);
             self.folders[waiting.folder].finish(&waiting.key, Err(given_up(attempts, &fault.to_string())));

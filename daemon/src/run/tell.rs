@@ -38,6 +38,8 @@ impl Daemon {
             view.rejections.clone_from(&self.models.rejections);
         }
         let mut problems: Vec<String> = self.folders.iter().flat_map(Folder::problems).collect();
+        problems.extend(self.folders.iter().filter_map(|folder| folder.unanswered(now)));
+        problems.extend(self.stalled.iter().map(ToString::to_string));
         problems.extend(self.models.problems());
         problems.extend(view.disk.as_ref().map(ToString::to_string));
         for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {

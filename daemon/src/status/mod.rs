@@ -1,9 +1,13 @@
 //! What the daemon is doing, as one value.
 //!
-//! **Invariant:** every way to ask (D-Bus now, lights and metrics later) reads this value and nothing else, so they
-//! cannot disagree.
+//! **Invariant:** every way to ask (D-Bus, systemd, lights, metrics) reads this value and nothing else, so they cannot
+//! disagree.
 
 pub mod dbus;
+pub mod leds;
+pub mod metrics;
+pub mod pulse;
+pub mod systemd;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -75,6 +79,21 @@ pub struct Product {
     pub registration: Vec<StainVerdict>,
 }
 
+/// What was counted since the daemon started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Totals {
+    /// Jobs that left results.
+    pub done: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Sets that were given up.
+    pub quarantined: u64,
+    /// Workers that had to be replaced.
+    pub worker_restarts: u32,
+    /// How long the last job took, whatever became of it.
+    pub last_job_seconds: Option<f64>,
+}
+
 /// Everything there is to know from outside.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Status {
@@ -108,6 +127,7 @@ pub struct Status {
     pub last_error: String,
     /// The latest jobs, oldest first.
     pub outcomes: VecDeque<Outcome>,
+    pub totals: Totals,
 }
 
 /// The status value keeps so many outcomes. More jobs than this cannot end between two looks of a reader that is awake.
@@ -117,6 +137,10 @@ impl Status {
     /// Adds the outcome of the next job.
     pub fn push_outcome(&mut self, set: String, result: Result<Product, String>) {
         let number = self.outcomes.back().map_or(0, |last| last.number) + 1;
+        match result {
+            Ok(_) => self.totals.done += 1,
+            Err(_) => self.totals.failed += 1,
+        }
         self.outcomes.push_back(Outcome { number, set, result });
         while self.outcomes.len() > OUTCOMES {
             self.outcomes.pop_front();
@@ -159,5 +183,6 @@ mod tests {
         let numbers: Vec<u64> = status.outcomes.iter().map(|o| o.number).collect();
         assert_eq!(numbers, (37..=100).collect::<Vec<_>>());
         assert_eq!(status.last_result().map(|o| o.set.as_str()), Some("case98"));
+        assert_eq!((status.totals.done, status.totals.failed), (50, 50));
     }
 }

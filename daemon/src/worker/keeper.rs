@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const LOAD_LIMIT: Duration = Duration::from_mins(15);
 /// How long cancelled work may go on. The worker looks between batches.
 const CANCEL_LIMIT: Duration = Duration::from_secs(15);
+/// A worker that stands still is first no longer vouched for ([`crate::job::Health`]), and then killed. In this order,
+/// because systemd must step in where the killing stands still, too.
+const STALL_GRACE: Duration = Duration::from_secs(10);
 /// The first replacement comes at once. Further ones, when workers do not live to do anything, wait twice as long each.
 const BACK_OFF: Duration = Duration::from_millis(500);
 const BACK_OFF_MOST: Duration = Duration::from_secs(30);
@@ -35,6 +39,10 @@ pub(super) struct Duty {
     pub(super) name: &'static str,
     pub(super) program: PathBuf,
     pub(super) setup: Setup,
+    /// A worker that tells nothing for so long, in the midst of work, stands still.
+    pub(super) stall: Duration,
+    /// Counts the workers that had to be replaced.
+    pub(super) restarts: Arc<AtomicU32>,
     /// The model to load before anything else.
     pub(super) load: Option<Load>,
 }
@@ -100,6 +108,8 @@ impl Keeper {
                     );
                     if number == 1 {
                         let _ = ready.send(Ok(self.model.clone()));
+                    } else {
+                        self.duty.restarts.fetch_add(1, Ordering::Relaxed);
                     }
                     let worked = self.serve(serving);
                     idle_deaths = if worked { 0 } else { idle_deaths + 1 };
@@ -127,6 +137,10 @@ impl Keeper {
 
     fn vitals(&self, change: impl FnOnce(&mut Vitals)) {
         change(&mut self.vitals.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn silence(&self) -> Duration {
+        self.vitals.lock().unwrap_or_else(PoisonError::into_inner).silence()
     }
 
     /// Waits, and collects what comes meanwhile.
@@ -305,6 +319,10 @@ impl Keeper {
             if let Some(used) = serving.process.resident().filter(|&used| used > most) {
                 return Err(Lost(too_much_memory(bounds.subject, used, most, stage)));
             }
+            let stall = self.duty.stall;
+            if bounds.key.is_some() && self.silence() > stall + STALL_GRACE {
+                return Err(Lost(stands_still(bounds.subject, stall, stage)));
+            }
             if Instant::now() >= end {
                 return Err(Lost(if cancelled { not_cancelled(bounds) } else { too_slow(bounds, stage) }));
             }
@@ -348,6 +366,14 @@ fn too_much_memory(subject: &str, used: u64, most: u64, stage: Option<Stage>) ->
     let (used, most) = (used >> 20, most >> 20);
     let reason = format!("{subject}: the worker used {used} MiB of memory, more than {most} MiB{}", during(stage));
     Fault::new(reason, MEMORY_HINT)
+}
+
+fn stands_still(subject: &str, stall: Duration, stage: Option<Stage>) -> Fault {
+    let reason = format!("{subject}: no progress for more than {} seconds{}", stall.as_secs(), during(stage));
+    Fault::new(
+        reason,
+        "see whether the disk or share answers; raise `stall_seconds` in [worker] if the machine is slow",
+    )
 }
 
 fn too_slow(bounds: &Bounds, stage: Option<Stage>) -> Fault {

@@ -38,6 +38,11 @@ impl Vitals {
     pub(super) fn new() -> Self {
         Self { pid: None, starts: 0, busy_since: None, last_event: Instant::now() }
     }
+
+    /// How long a busy worker has told nothing; zero for one that waits for work.
+    pub fn silence(&self) -> Duration {
+        self.busy_since.map(|_| self.last_event.elapsed()).unwrap_or_default()
+    }
 }
 
 /// Work for a worker.

@@ -9,6 +9,7 @@ use zbus::{Connection, fdo};
 use zbus_polkit::policykit1::{AuthorityProxy, CheckAuthorizationFlags, Subject};
 
 use super::error::Error;
+use crate::audit::Requester;
 use crate::command::Commander;
 use crate::config::BusKind;
 use crate::status::Status;
@@ -63,27 +64,38 @@ pub struct Access {
 }
 
 impl Access {
-    /// The commander, if the caller may do this. A polkit that cannot tell is no polkit that is absent: then nobody may.
+    /// The commander in the caller's name, if the caller may do this. A polkit that cannot tell is no polkit that is absent: then nobody may.
     pub(super) async fn admit(
         &self,
         action: Action,
         header: &Header<'_>,
         bus: &Connection,
-    ) -> Result<&Commander, Error> {
+    ) -> Result<Commander, Error> {
         const HINT: &str = "see docs/DBUS.md on polkit, or do it as root";
-        if self.authority == Authority::Bus {
-            return Ok(&self.commander);
-        }
-        match ask(action, header, bus).await {
-            Ok(true) => Ok(&self.commander),
+        let allowed = if self.authority == Authority::Bus { Ok(true) } else { ask(action, header, bus).await };
+        let admitted = match allowed {
+            Ok(true) => Ok(()),
             Ok(false) => Err(Error::not_authorized(format!("polkit does not allow {}", action.id()), HINT)),
-            Err(zbus::Error::FDO(error)) if is_absent(&error) => Ok(&self.commander),
+            Err(zbus::Error::FDO(error)) if is_absent(&error) => Ok(()),
             Err(error) => {
                 tracing::warn!(action = action.id(), %error, "Polkit cannot tell; refused");
                 Err(Error::not_authorized(format!("polkit cannot tell about {}: {error}", action.id()), HINT))
             }
-        }
+        };
+        admitted?;
+        // What is done is written down with who wanted it.
+        let user = user(header, bus)
+            .await
+            .map_err(|error| Error::not_authorized(format!("the bus cannot tell who asks: {error}"), "ask again"))?;
+        Ok(self.commander.on_behalf_of(Requester::Uid(user)))
     }
+}
+
+/// The number of the caller's user.
+async fn user(header: &Header<'_>, bus: &Connection) -> zbus::Result<u32> {
+    let sender = header.sender().ok_or(zbus::Error::MissingField)?;
+    let daemon = fdo::DBusProxy::new(bus).await?;
+    Ok(daemon.get_connection_unix_user(sender.to_owned().into()).await?)
 }
 
 async fn ask(action: Action, header: &Header<'_>, bus: &Connection) -> zbus::Result<bool> {

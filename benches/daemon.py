@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""What tissuemapd costs while it waits: time until it is ready, memory with many slides in the journal, idle processor time.
+
+    cargo build --release -p tissuemap-daemon
+    .deps/venv/bin/python benches/daemon.py --model models/demo.onnx
+
+A real daemon with a socket in place of systemd's, in a folder of its own, over small slides that OpenSlide opens. It is paused, so
+that every set stays in the queue and the journal: the largest status that so many slides can make.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+
+import numpy
+import tifffile
+
+STAINS = ("HE", "CD31", "KI67", "CD3", "CD20")
+
+
+class Daemon:
+    def __init__(self, program, folder):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        path = folder / "notify"
+        path.unlink(missing_ok=True)
+        self.socket.bind(str(path))
+        environment = dict(os.environ, NOTIFY_SOCKET=str(path), WATCHDOG_USEC="60000000", RUST_LOG="warn")
+        self.begun = time.monotonic()
+        self.log = folder / "log"
+        self.process = subprocess.Popen([program, "run", "--config", folder / "tissuemapd.toml"], env=environment, stderr=open(self.log, "w"))
+        self.ready = None
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        """Whoever does not read makes the other wait."""
+        while True:
+            if "READY=1" in self.socket.recv(65536).decode():
+                self.ready = time.monotonic() - self.begun
+
+    def seconds_until_ready(self):
+        while self.ready is None:
+            assert self.process.poll() is None and time.monotonic() - self.begun < 120, self.log.read_text()
+            time.sleep(0.001)
+        return self.ready
+
+    def resident_mib(self):
+        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+    def processor_seconds(self):
+        """Of the supervisor and its workers."""
+        def ticks(pid):
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split()
+        return sum(map(ticks, [self.process.pid, *children])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0
+
+
+def configure(folder, model):
+    (folder / "incoming").mkdir(exist_ok=True)
+    (folder / "tissuemapd.toml").write_text(
+        f'model = "{model}"\nstate_folder = "state"\n[[watch]]\nfolder = "incoming"\nsettle_seconds = 1\nmpp = 0.5\n'
+        '[group]\nwait_seconds = 0\nincomplete = "run"\n[bus]\nkind = "none"\n[worker]\nproviders = ["cpu"]\n'
+        '[metrics]\nfile = "tissuemap.prom"\n'
+    )
+
+
+def metric(folder, name):
+    path = folder / "tissuemap.prom"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((float(line.split()[1]) for line in lines if line.startswith(f"tissuemap_{name} ")), None)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--program", default="target/release/tissuemapd")
+    arguments.add_argument("--model", required=True)
+    arguments.add_argument("--slides", type=int, default=10_000)
+    arguments.add_argument("--idle-seconds", type=int, default=60)
+    options = arguments.parse_args()
+    model = pathlib.Path(options.model).resolve()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {model.stat().st_size / 1e6:.1f} MB of model")
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        configure(folder, model)
+        for what in ("first start, batch sizes measured", "second start", "third start"):
+            daemon = Daemon(options.program, folder)
+            ready = daemon.seconds_until_ready()
+            print(f"ready after {ready:.2f} s ({what}), {daemon.resident_mib():.1f} MiB resident")
+            daemon.end()
+
+        with contextlib.closing(sqlite3.connect(folder / "state/journal.sqlite")) as journal:
+            journal.execute("UPDATE daemon SET paused = 1")
+            journal.commit()
+        pixels = numpy.random.default_rng(1).integers(0, 255, (256, 256, 3), numpy.uint8)
+        tifffile.imwrite(folder / "slide.tif", pixels, tile=(256, 256), photometric="rgb", compression=None)
+        content = (folder / "slide.tif").read_bytes()
+        for index in range(options.slides):
+            case, stain = divmod(index, len(STAINS))
+            (folder / f"incoming/case{case:05}_{STAINS[stain]}.tif").write_bytes(content)
+        sets = -(-options.slides // len(STAINS))
+        daemon = Daemon(options.program, folder)
+        daemon.seconds_until_ready()
+        while metric(folder, "queue_length") != sets or metric(folder, "arriving_slides"):
+            assert daemon.process.poll() is None and time.monotonic() - daemon.begun < 1800, daemon.log.read_text()
+            time.sleep(1)
+        print(f"{options.slides} slides in {sets} queued sets after {time.monotonic() - daemon.begun:.0f} s")
+        before, begun = daemon.processor_seconds(), time.monotonic()
+        time.sleep(options.idle_seconds)
+        used, passed = daemon.processor_seconds() - before, time.monotonic() - begun
+        print(f"{daemon.resident_mib():.1f} MiB resident; idle {100 * used / passed:.2f} % of one core over {passed:.0f} s")
+        daemon.end()
+
+        daemon = Daemon(options.program, folder)
+        print(f"ready after {daemon.seconds_until_ready():.2f} s with that journal")
+        daemon.end()
+
+
+if __name__ == "__main__":
+    main()
