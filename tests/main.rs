@@ -52,5 +52,8 @@ mod bus;
 /// Models that are dropped while the daemon serves: what is refused, and what jobs notice of it.
 mod swap;
 
+/// Everybody is killed, again and again, and no byte of any result is another.
+mod kills;
+
 /// `tissuemapd` as a service: what systemd hears, when it hears nothing, lights, metrics, the audit log.
 mod service;
