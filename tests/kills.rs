@@ -72,8 +72,9 @@ impl Site {
 
     fn start(&self) -> Child {
         let mut daemon = Command::new(support::program("tissuemapd"));
-        daemon.args(["run", "--config"]).arg(self.path("tissuemapd.toml")).env("RUST_LOG", "error");
-        daemon.stderr(Stdio::null()).spawn().expect("it runs")
+        let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("writable");
+        daemon.args(["run", "--config"]).arg(self.path("tissuemapd.toml")).env_remove("RUST_LOG");
+        daemon.stderr(log).spawn().expect("it runs")
     }
 
     /// Waits until every set has its results, and ends the daemon.
@@ -82,7 +83,10 @@ impl Site {
         let all = || (0..self.sets).all(|set| STAINS.iter().all(|stain| result(set, stain).join(RESULT_JSON).exists()));
         let begun = Instant::now();
         while !all() {
-            assert!(begun.elapsed() < Duration::from_mins(10), "not done: {:?}", files(&self.path("incoming")).keys());
+            if begun.elapsed() > Duration::from_mins(2 + self.sets as u64) {
+                let log = fs::read_to_string(self.path("log")).expect("readable");
+                panic!("not done: {:?}\n{log}", files(&self.path("incoming")).keys());
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
         // The last publication is there; that it is also written down takes a moment.

@@ -11,7 +11,7 @@ use tissuemap::section_set::{Manifest, Namer, NamingError, SectionSet, SetKey, g
 use crate::arrive::members::Fingerprint;
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
-use crate::config::{Group, Watch};
+use crate::config::{Group, Schedule, Watch};
 use crate::explain::{Arriving, Situation, arrival, grouping};
 use crate::job::{Fault, Job};
 use crate::sets::Sets;
@@ -166,13 +166,18 @@ impl Folder {
     }
 
     /// The next slide to probe.
-    pub fn next_probe(&mut self) -> Option<Settled> {
-        self.arrivals.next_probe()
+    pub fn next_probe(&mut self, now: Duration) -> Option<Settled> {
+        self.arrivals.next_probe(now)
+    }
+
+    /// When a slide that could not be read is to be probed again.
+    pub fn next_retry(&self) -> Option<Duration> {
+        self.arrivals.next_retry()
     }
 
     /// Takes in the outcome of a probe.
-    pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
-        self.arrivals.probed(settled, outcome);
+    pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>, schedule: &Schedule, now: Duration) {
+        self.arrivals.probed(settled, outcome, schedule, now);
         self.stale = Stale::Groups;
     }
 

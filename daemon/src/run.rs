@@ -225,7 +225,9 @@ impl Daemon {
             Phase::Serving => {
                 let folders = self.folders.iter().filter_map(Folder::next_due).min();
                 let (jobs, models) = (self.next_job_due(now), self.next_model_due());
-                self.started + [folders, jobs, models].into_iter().flatten().min().unwrap_or(idle)
+                let retry = || self.folders.iter().filter_map(Folder::next_retry).min();
+                let probe = (!self.probing).then(retry).flatten();
+                self.started + [folders, jobs, models, probe].into_iter().flatten().min().unwrap_or(idle)
             }
             Phase::Draining(end) | Phase::Cancelling(end) => end,
         };
@@ -246,7 +248,8 @@ impl Daemon {
             self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key)));
         }
         if !self.probing {
-            let mut settled = self.folders.iter_mut().enumerate().filter_map(|(i, f)| f.next_probe().map(|s| (i, s)));
+            let mut settled =
+                self.folders.iter_mut().enumerate().filter_map(|(i, f)| f.next_probe(now).map(|s| (i, s)));
             if let Some((folder, settled)) = settled.next() {
                 self.begin_probe(folder, settled);
             }
@@ -300,7 +303,8 @@ impl Daemon {
                     Ok(()) => tracing::info!(%slide, files = settled.fingerprint.members().len(), "Slide ready"),
                     Err(fault) => tracing::warn!(%slide, reason = %fault, "Slide rejected"),
                 }
-                self.folders[folder].probed(settled, outcome);
+                let now = self.now();
+                self.folders[folder].probed(settled, outcome, &self.config.schedule, now);
             }
             Done::Examined { finding } => self.examined(finding),
             Done::Job { outcome } => self.finish_job(outcome),

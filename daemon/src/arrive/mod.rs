@@ -20,6 +20,7 @@ use std::time::Duration;
 use self::members::Fingerprint;
 use self::scan::Snapshot;
 use self::settle::{Event, Settle, Settling};
+use crate::config::Schedule;
 use crate::job::Fault;
 
 /// A settled slide whose readability is to be found out.
@@ -45,6 +46,17 @@ pub enum Standing<'a> {
     Ready,
 }
 
+/// A slide that settled but could not be read.
+#[derive(Debug)]
+struct Rejected {
+    fault: Fault,
+    fingerprint: Fingerprint,
+    /// Probes in a row that failed.
+    probes: u32,
+    /// When it is probed once more: not the slide, but its share or the worker may have been broken.
+    again: Option<Duration>,
+}
+
 /// The slides of one watch folder on their way to being ready: seen, settled, probed. Like [`Settle`], it does no
 /// input or output itself.
 #[derive(Debug)]
@@ -52,7 +64,7 @@ pub struct Arrivals {
     settle: Settle,
     to_probe: VecDeque<Settled>,
     ready: BTreeMap<PathBuf, Fingerprint>,
-    rejected: BTreeMap<PathBuf, Fault>,
+    rejected: BTreeMap<PathBuf, Rejected>,
     unreadable: BTreeMap<PathBuf, Fault>,
 }
 
@@ -84,8 +96,18 @@ impl Arrivals {
     }
 
     /// The next slide to open for a test; the caller reports back with [`Arrivals::probed`].
-    pub fn next_probe(&mut self) -> Option<Settled> {
-        self.to_probe.pop_front()
+    pub fn next_probe(&mut self, now: Duration) -> Option<Settled> {
+        self.to_probe.pop_front().or_else(|| {
+            let due = |rejected: &Rejected| rejected.again.is_some_and(|again| again <= now);
+            let (slide, rejected) = self.rejected.iter_mut().find(|(_, rejected)| due(rejected))?;
+            rejected.again = None;
+            Some(Settled { slide: slide.clone(), fingerprint: rejected.fingerprint.clone() })
+        })
+    }
+
+    /// When a slide that could not be read is to be probed again.
+    pub fn next_retry(&self) -> Option<Duration> {
+        self.rejected.values().filter_map(|rejected| rejected.again).min()
     }
 
     /// True while slides wait for their probe.
@@ -94,17 +116,21 @@ impl Arrivals {
     }
 
     /// Takes in the outcome of a probe. Ignored when the slide has changed meanwhile: it will settle and be probed anew.
-    pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>) {
+    /// A slide that cannot be read is probed as often as a set is tried.
+    pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>, schedule: &Schedule, now: Duration) {
         let Settled { slide, fingerprint } = settled;
         if !self.settle.is_settled(&slide, &fingerprint) {
             return;
         }
+        let before = self.rejected.remove(&slide);
         match outcome {
             Ok(()) => {
                 self.ready.insert(slide, fingerprint);
             }
             Err(fault) => {
-                self.rejected.insert(slide, fault);
+                let probes = before.map_or(0, |rejected| rejected.probes) + 1;
+                let again = (probes < schedule.tries).then(|| now + schedule.retry_wait(probes));
+                self.rejected.insert(slide, Rejected { fault, fingerprint, probes, again });
             }
         }
     }
@@ -115,9 +141,10 @@ impl Arrivals {
     }
 
     /// Slides that settled but cannot be read, and what could not even be looked at, with the reason. A slide leaves
-    /// this list only when it changes.
+    /// this list when it changes, or can be read after all.
     pub fn rejected(&self) -> impl Iterator<Item = String> {
-        self.rejected.values().chain(self.unreadable.values()).map(ToString::to_string)
+        let unread = self.rejected.values().map(|rejected| &rejected.fault);
+        unread.chain(self.unreadable.values()).map(ToString::to_string)
     }
 
     /// How far this slide is; `None` when no look has found it.
@@ -128,8 +155,8 @@ impl Arrivals {
         if self.ready.contains_key(slide) {
             return Some(Standing::Ready);
         }
-        if let Some(fault) = self.rejected.get(slide) {
-            return Some(Standing::Rejected(fault));
+        if let Some(rejected) = self.rejected.get(slide) {
+            return Some(Standing::Rejected(&rejected.fault));
         }
         if let Some((_, fault)) = self.unreadable.iter().find(|(path, _)| slide.starts_with(path)) {
             return Some(Standing::Unreadable(fault));
@@ -174,22 +201,33 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_slide_is_probed_again_only_after_it_changed() {
+    fn a_rejected_slide_is_probed_as_often_as_a_set_is_tried_and_then_only_after_it_changed() {
         let mut arrivals = Arrivals::new(QUIET);
         arrivals.observe(seconds(0), folder(1));
         arrivals.observe(seconds(10), folder(1));
-        let settled = arrivals.next_probe().expect("settled");
-        arrivals.probed(settled, Err(fault()));
-        assert_eq!(arrivals.rejected().collect::<Vec<_>>(), ["case1_HE.svs: damaged; hint: copy it again"]);
+        let schedule = Schedule { tries: 2, retry_seconds: 60, ..Schedule::default() };
+        let at = Duration::from_secs;
+        let settled = arrivals.next_probe(at(10)).expect("settled");
+        arrivals.probed(settled.clone(), Err(fault()), &schedule, at(12));
+        let problem = ["case1_HE.svs: damaged; hint: copy it again"];
+        assert_eq!(arrivals.rejected().collect::<Vec<_>>(), problem);
+        assert_eq!((arrivals.next_retry(), arrivals.next_probe(at(71))), (Some(at(72)), None));
+        assert_eq!(arrivals.next_probe(at(72)), Some(settled.clone()));
+        assert_eq!(arrivals.next_retry(), None, "it is being probed");
+        assert_eq!(arrivals.rejected().collect::<Vec<_>>(), problem, "it stays a problem meanwhile");
+        arrivals.probed(settled, Err(fault()), &schedule, at(73));
         arrivals.observe(seconds(100), folder(1));
-        assert_eq!(arrivals.next_probe(), None);
+        assert_eq!((arrivals.next_retry(), arrivals.next_probe(at(10_000))), (None, None));
 
         arrivals.observe(seconds(101), folder(2));
         assert_eq!(arrivals.rejected().count(), 0);
         arrivals.observe(seconds(111), folder(2));
-        let settled = arrivals.next_probe().expect("settled again");
-        arrivals.probed(settled, Ok(()));
-        assert_eq!(arrivals.ready().len(), 1);
+        let settled = arrivals.next_probe(at(111)).expect("settled again");
+        arrivals.probed(settled.clone(), Err(fault()), &schedule, at(112));
+        assert_eq!(arrivals.next_retry(), Some(at(172)), "failures of what it was before do not count");
+        assert_eq!(arrivals.next_probe(at(172)), Some(settled.clone()));
+        arrivals.probed(settled, Ok(()), &schedule, at(173));
+        assert_eq!((arrivals.ready().len(), arrivals.rejected().count()), (1, 0));
     }
 
     #[test]
@@ -197,11 +235,12 @@ mod tests {
         let mut arrivals = Arrivals::new(QUIET);
         arrivals.observe(seconds(0), folder(1));
         arrivals.observe(seconds(10), folder(1));
-        let settled = arrivals.next_probe().expect("settled");
+        let (schedule, now) = (Schedule::default(), Duration::from_secs(11));
+        let settled = arrivals.next_probe(now).expect("settled");
         arrivals.observe(seconds(11), folder(2));
-        arrivals.probed(settled.clone(), Ok(()));
+        arrivals.probed(settled.clone(), Ok(()), &schedule, now);
         assert!(arrivals.ready().is_empty());
-        arrivals.probed(settled, Err(fault()));
+        arrivals.probed(settled, Err(fault()), &schedule, now);
         assert_eq!(arrivals.rejected().count(), 0);
     }
 }

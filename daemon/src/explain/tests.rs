@@ -6,6 +6,7 @@ use tissuemap::section_set::NamingRules;
 
 use super::*;
 use crate::arrive::scan::scan;
+use crate::config::Schedule;
 
 const SETTLE: u64 = 10;
 
@@ -75,9 +76,9 @@ fn a_slide_on_its_way_is_told_step_by_step() {
                   take `marker` out of the [[watch]] section";
     f.says("c1_HE.svs", "awaits-marker", marker);
     f.says("c2_HE.svs", "testing", "c2_HE.svs is complete and is being tested");
-    let settled = f.arrivals.next_probe().expect("settled");
+    let settled = f.arrivals.next_probe(f.now).expect("settled");
     f.says("c2_HE.svs", "testing", "c2_HE.svs is complete and is being tested");
-    f.arrivals.probed(settled, Err(Fault::new("c2_HE.svs: damaged", "copy it again")));
+    f.arrivals.probed(settled, Err(Fault::new("c2_HE.svs: damaged", "copy it again")), &Schedule::default(), f.now);
     f.says("c2_HE.svs", "rejected", "c2_HE.svs cannot be used: c2_HE.svs: damaged; hint: copy it again");
 }
 
@@ -88,8 +89,8 @@ fn a_ready_slide_is_nothing_to_arrival_unless_no_set_takes_it() {
     f.look(SETTLE);
     let (_, text) = f.said("nameless.svs", &[]).expect("not ready");
     assert!(text.contains("waits to be tested after 1 others"), "{text}");
-    while let Some(settled) = f.arrivals.next_probe() {
-        f.arrivals.probed(settled, Ok(()));
+    while let Some(settled) = f.arrivals.next_probe(f.now) {
+        f.arrivals.probed(settled, Ok(()), &Schedule::default(), f.now);
     }
     assert_eq!(f.said("c1_HE.svs", &[]), None);
     let misfit = NamingError::Unmatched(f.path("nameless.svs"));
