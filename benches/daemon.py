@@ -26,16 +26,41 @@ import tifffile
 STAINS = ("HE", "CD31", "KI67", "CD3", "CD20")
 
 
+def resident_mib(process):
+    lines = pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+class Bus:
+    """A message bus of its own."""
+
+    def __init__(self):
+        command = ["dbus-daemon", "--session", "--print-address", "--nofork", "--nopidfile"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().strip()
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+
+
 class Daemon:
     def __init__(self, program, folder):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = folder / "notify"
         path.unlink(missing_ok=True)
         self.socket.bind(str(path))
-        environment = dict(os.environ, NOTIFY_SOCKET=str(path), WATCHDOG_USEC="60000000", RUST_LOG="warn")
+        self.bus = Bus()
+        self.environment = dict(
+            os.environ,
+            NOTIFY_SOCKET=str(path),
+            WATCHDOG_USEC="60000000",
+            RUST_LOG="warn",
+            DBUS_SESSION_BUS_ADDRESS=self.bus.address,
+        )
         self.begun = time.monotonic()
         self.log = folder / "log"
-        self.process = subprocess.Popen([program, "run", "--config", folder / "tissuemapd.toml"], env=environment, stderr=open(self.log, "w"))
+        self.process = subprocess.Popen([program, "run", "--config", folder / "tissuemapd.toml"], env=self.environment, stderr=open(self.log, "w"))
         self.ready = None
         threading.Thread(target=self.listen, daemon=True).start()
 
@@ -52,8 +77,14 @@ class Daemon:
         return self.ready
 
     def resident_mib(self):
-        lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+        return resident_mib(self.process)
+
+    def ask(self, program):
+        """Seconds until the whole queue has been listed, and its number of lines."""
+        begun = time.monotonic()
+        command = [pathlib.Path(program).with_name("tissuemapctl"), "--bus", "session", "queue"]
+        listed = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        return time.monotonic() - begun, len(listed.stdout.splitlines())
 
     def processor_seconds(self):
         """Of the supervisor and its workers."""
@@ -66,13 +97,14 @@ class Daemon:
     def end(self):
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0
+        self.bus.end()
 
 
 def configure(folder, model):
     (folder / "incoming").mkdir(exist_ok=True)
     (folder / "tissuemapd.toml").write_text(
         f'model = "{model}"\nstate_folder = "state"\n[[watch]]\nfolder = "incoming"\nsettle_seconds = 1\nmpp = 0.5\n'
-        '[group]\nwait_seconds = 0\nincomplete = "run"\n[bus]\nkind = "none"\n[worker]\nproviders = ["cpu"]\n'
+        '[group]\nwait_seconds = 0\nincomplete = "run"\n[bus]\nkind = "session"\n[worker]\nproviders = ["cpu"]\n'
         '[metrics]\nfile = "tissuemap.prom"\n'
     )
 
@@ -121,6 +153,8 @@ def main():
         before, begun = daemon.processor_seconds(), time.monotonic()
         time.sleep(options.idle_seconds)
         used, passed = daemon.processor_seconds() - before, time.monotonic() - begun
+        listed, lines = daemon.ask(options.program)
+        print(f"bus {resident_mib(daemon.bus.process):.1f} MiB resident; `tissuemapctl queue` lists {lines} lines in {listed:.2f} s")
         print(f"{daemon.resident_mib():.1f} MiB resident; idle {100 * used / passed:.2f} % of one core over {passed:.0f} s")
         daemon.end()
 
