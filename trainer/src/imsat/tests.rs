@@ -91,9 +91,11 @@ fn weights_start_small_the_output_layers_smallest() {
     let _turn = seeded(1);
     let (store, _) = fresh(40);
     let variables = store.variables();
-    for (name, expected) in
-        [("0.weight", 0.1 / 6f64.sqrt()), ("1.weight", 0.1 / 32f64.sqrt()), ("output.weight", 1e-4 / 32f64.sqrt())]
-    {
+    for (name, expected) in [
+        ("0.weight", (0.1f64 / 6.0).sqrt()),
+        ("1.weight", (0.1f64 / 32.0).sqrt()),
+        ("output.weight", (1e-4f64 / 32.0).sqrt()),
+    ] {
         let ratio = scalar(&variables[name].detach().std(false)) / expected;
         assert!((ratio - 1.0).abs() < 0.2, "{name}: {ratio}");
     }
