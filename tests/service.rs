@@ -264,10 +264,15 @@ fn h13_a_killed_daemon_leaves_no_light_once_systemd_has_cleaned_up() {
     daemon.until("metrics are there", || site.metric("up") == Some(1.0));
     daemon.signal("KILL");
     daemon.child.wait().expect("it ends");
-    // What the unit's ExecStopPost= does.
     assert_eq!(site.brightness("ready"), "1", "as it was at that moment");
+    // What the unit has systemd do then, with the program and the configuration of the test.
+    let [line] = &unit::values("ExecStopPost")[..] else { panic!("one line") };
+    let words: Vec<&str> = line.trim_start_matches('-').split(' ').collect();
+    let ["/usr/bin/tissuemapd", command, "--config", "/etc/tissuemap/tissuemapd.toml"] = words[..] else {
+        panic!("{line}")
+    };
     let cleaned = Command::new(support::program("tissuemapd"))
-        .args(["clean-up", "--config"])
+        .args([command, "--config"])
         .arg(site.path("tissuemapd.toml"))
         .status()
         .expect("it runs");

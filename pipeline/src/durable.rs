@@ -179,6 +179,15 @@ mod tests {
     }
 
     #[test]
+    fn h06_what_is_being_filled_lies_beside_its_place_under_a_hidden_name() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let staging = Staging::beside(&dir.path().join("case7_HE.tissuemap")).expect("writable");
+        assert_eq!(staging.path().parent(), Some(dir.path()), "a rename reaches no other file system");
+        let name = staging.path().file_name().expect("a name").to_string_lossy();
+        assert!(name.starts_with(".tissuemap-"), "{name}");
+    }
+
+    #[test]
     fn h04_only_ordinary_files_are_taken_over_from_a_staging_folder() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let (staged, secret) = (dir.path().join("staged"), dir.path().join("secret"));

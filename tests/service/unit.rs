@@ -33,7 +33,7 @@ fn unit() -> String {
 }
 
 /// The values of a key, in order.
-fn values(key: &str) -> Vec<String> {
+pub(super) fn values(key: &str) -> Vec<String> {
     let key = format!("{key}=");
     unit().lines().filter_map(|line| line.strip_prefix(&key)).map(str::to_owned).collect()
 }

@@ -313,3 +313,26 @@ fn h08_a_journal_damaged_anywhere_is_opened_or_moved_aside_and_serves() {
     assert!(moved > tries / 10, "{moved} of {tries} were noticed");
     println!("{tries} damaged journals, {moved} moved aside, the others readable as they were");
 }
+
+#[test]
+fn h08_what_sqlite_itself_lets_pass_is_seen_as_damage() {
+    for damage in [
+        "PRAGMA user_version = 99",
+        "DROP INDEX history_by_job",
+        "INSERT INTO history VALUES (99, 0, NULL, 'requested', '')",
+        "UPDATE jobs SET reason = CAST(x'ff' AS TEXT)",
+        "DELETE FROM daemon",
+    ] {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let mut journal = Journal::open(folder.path()).expect("new");
+        request(&mut journal, "c1", "1");
+        drop(journal);
+        let stranger = Connection::open(folder.path().join(Journal::FILE)).expect("opens");
+        stranger.pragma_update(None, "foreign_keys", false).expect("a setting");
+        stranger.execute_batch(damage).expect("done");
+        drop(stranger);
+        let journal = Journal::open(folder.path()).expect("another one");
+        assert!(journal.moved_aside().is_some_and(Path::exists), "{damage}");
+        assert_eq!(journal.open_jobs().expect("readable"), [], "{damage}");
+    }
+}

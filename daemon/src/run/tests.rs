@@ -24,6 +24,7 @@ mod crash;
 mod disk;
 mod jobs;
 mod models;
+mod share;
 
 /// Pretends: what a slide's file says is what becomes of it. Results are real folders with real records.
 #[derive(Default)]

@@ -71,8 +71,10 @@ fn daemon(place: &Path) -> (Daemon, watch::Receiver<Status>) {
 #[ignore = "the process that h05_a_daemon_killed_at_random_times_loses_no_set_and_repeats_none kills"]
 async fn victim() {
     let place = std::env::var_os(PLACE).expect("started by the test");
-    let (daemon, _status) = daemon(Path::new(&place));
+    let place = Path::new(&place);
+    let (daemon, _status) = daemon(place);
     let (_stop, stopped) = mpsc::channel(1);
+    fs::write(place.join("lives"), std::process::id().to_string()).expect("written");
     daemon.run(stopped, std::future::pending()).await.expect("serves until it is killed");
 }
 
@@ -91,11 +93,19 @@ async fn h05_a_daemon_killed_at_random_times_loses_no_set_and_repeats_none() {
             brought += 1;
         }
         let mut victim = testing::victim("run::tests::crash::victim", PLACE, place.path());
-        tokio::time::sleep(Duration::from_millis(random.random_range(10..250))).await;
+        // Until then a loaded machine may take any time, and nothing is going on that could be killed.
+        let lives = || fs::read_to_string(place.path().join("lives")).is_ok_and(|pid| pid == victim.id().to_string());
+        let started = std::time::Instant::now();
+        while !lives() && started.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..250))).await;
         victim.kill().expect("killed");
         let status = victim.wait().expect("ended");
         assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
     }
+    let by_the_killed = fs::read_to_string(place.path().join("log")).map_or(0, |log| log.lines().count());
+    assert!(by_the_killed > 0, "no kill came after a publication");
 
     let (daemon, mut status) = daemon(place.path());
     let (stop, stopped) = mpsc::channel(1);
@@ -115,5 +125,8 @@ async fn h05_a_daemon_killed_at_random_times_loses_no_set_and_repeats_none() {
     let log = fs::read_to_string(place.path().join("log")).expect("readable");
     assert!(!log.contains("twice"), "{log}");
     assert!(log.lines().count() <= SETS, "{log}");
-    println!("{KILLS} kills, {} of {SETS} publications seen by the log", log.lines().count());
+    println!(
+        "{KILLS} kills, {} of {SETS} publications seen by the log, {by_the_killed} before the last kill",
+        log.lines().count()
+    );
 }

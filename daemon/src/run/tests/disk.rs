@@ -20,6 +20,8 @@ async fn h07_a_job_that_finds_the_disk_full_waits_and_goes_on_by_itself() {
     while daemon.jobs().len() < 3 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let attempts = daemon.status.borrow().jobs[0].attempts;
+    assert!(attempts <= 1, "only one that goes on is counted: {attempts}");
     daemon.runner.full.store(false, Ordering::Relaxed);
     let status = daemon.until(|s| s.last_result().is_some()).await;
     assert_eq!((status.disk, status.problems.len()), (None, 0));
@@ -103,4 +105,27 @@ async fn h07_wherever_a_small_disk_runs_full_the_set_is_finished_once_there_is_r
         daemon.stop.send("test").await.expect("alive");
         daemon.daemon.await.expect("no panic").expect("a clean end");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h07_what_the_journal_has_no_room_for_is_written_once_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("SKIPPED: a small tmpfs cannot be mounted here (needs root)");
+        return;
+    };
+    // Only the state lies on the small disk: the set can be finished, and that cannot be written down.
+    let state = tempfile::tempdir_in(disk.0.path()).expect("tempdir");
+    let mut daemon = Fixture::start_in(tempfile::tempdir().expect("tempdir"), state, QUICK);
+    daemon.bring("c1_HE.svs", "hold");
+    daemon.until(|s| s.job.as_ref().is_some_and(|job| job.stage == "infer")).await;
+    let filler = disk.fill(0);
+    daemon.runner.release.send_replace(true);
+    let minute = Duration::from_mins(1);
+    let full = daemon.until(|s| s.last_result().is_some() && s.disk.is_some());
+    let status = tokio::time::timeout(minute, full).await.expect("it waits for room");
+    assert_eq!(status.jobs[0].state, JobState::Running, "no more is in the journal");
+    fs::remove_file(filler).expect("removed");
+    tokio::time::timeout(minute, daemon.until(|s| s.jobs.is_empty())).await.expect("it is written");
+    daemon.stop.send("test").await.expect("alive");
+    daemon.daemon.await.expect("no panic").expect("a clean end");
 }
