@@ -4,8 +4,8 @@
     VENV/bin/python trainer/golden/make.py FOLDER_OF_HE_TILES
 
 The tiles (published: 100 PNG, 224 x 224, of the colorectal textures of Kather et al. 2016) go through models/demo.onnx,
-the one stain in the place of each of its five; the latent vectors of a real autoencoder on real tissue come out. Values
-are rounded to 4 decimals first, so that the file holds exactly what was measured.
+the one stain in the place of each of its five; the latent vectors of a real autoencoder on real tissue come out. (Those kept
+here are of the demo model with SHA-256 264bece1…; another gives other vectors, as good for the purpose.) Values are rounded to 4 decimals first, so that the file holds exactly what was measured.
 """
 
 import json
