@@ -68,10 +68,11 @@ async fn the_bus_shows_properties_and_sends_signals() {
 
     daemon.bring("c1_HE.svs", "hold");
     daemon.bring("c1_CD31.svs", "fine");
-    daemon.bring("c2_HE.svs", "fails");
-    daemon.bring("c2_CD31.svs", "fine");
     while jobs.next().await.expect("a change").get().await.expect("a value") != "c1" {}
     while stages.next().await.expect("a change").get().await.expect("a value") != "infer" {}
+    // Not before: of two sets that are there at once, the newer one comes first.
+    daemon.bring("c2_HE.svs", "fails");
+    daemon.bring("c2_CD31.svs", "fine");
     daemon.until(|s| s.queue == ["c2"]).await;
     // The cache of the proxy follows by signals; a fresh proxy asks.
     let proxy = Daemon1Proxy::new(&client).await.expect("there");
