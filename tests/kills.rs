@@ -89,8 +89,6 @@ impl Site {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        // The last publication is there; that it is also written down takes a moment.
-        std::thread::sleep(Duration::from_secs(2));
         succeed(end(daemon.id()));
         assert!(daemon.wait().expect("it ends").success());
     }

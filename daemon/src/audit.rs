@@ -16,6 +16,7 @@ use serde::Serialize;
 
 pub use self::chain::{Broken, Verified, verify};
 use self::chain::{Link, Tail};
+use crate::aside::aside;
 use crate::journal::JobId;
 
 /// Who asks.
@@ -173,16 +174,6 @@ impl Audit {
         }
         Ok(())
     }
-}
-
-/// A name beside `path` that is free.
-fn aside(path: &Path) -> PathBuf {
-    let named = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".damaged-{number}"));
-        PathBuf::from(name)
-    };
-    (1..=u32::MAX).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0))
 }
 
 #[cfg(test)]

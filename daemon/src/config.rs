@@ -14,7 +14,7 @@ use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
 
 pub use self::models::Models;
-pub use self::report::{Audit, Leds, Light, Metrics};
+pub use self::report::{Audit, Leds, Light, Metrics, Pin};
 pub use self::schedule::{Order, Schedule};
 pub use self::watch::{FolderNaming, Watch};
 pub use self::worker::{Sandbox, Worker};

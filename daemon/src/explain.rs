@@ -49,8 +49,8 @@ pub enum Arriving {
     AwaitsMarker { marker: PathBuf },
     /// It waits to be opened for a test, with so many before it; or is being tested.
     Testing { before: usize },
-    /// It could not be read.
-    Rejected(Fault),
+    /// It could not be read. Perhaps it is tried once more, after this time.
+    Rejected { fault: Fault, again: Option<Duration> },
 }
 
 /// Ready, but its set is not.
@@ -156,7 +156,9 @@ pub fn arrival(
                 }
             }
             Some(Standing::Testing { before }) => Arriving::Testing { before },
-            Some(Standing::Rejected(fault)) => Arriving::Rejected(fault.clone()),
+            Some(Standing::Rejected { fault, again }) => {
+                Arriving::Rejected { fault: fault.clone(), again: again.map(|again| again.saturating_sub(now)) }
+            }
             Some(Standing::Unreadable(fault)) => Arriving::Unreadable(fault.clone()),
             Some(Standing::MemberOf(slide)) => Arriving::PartOf { slide: slide.clone() },
             Some(Standing::Ready) => return None,
@@ -287,7 +289,10 @@ impl Arriving {
             Self::Testing { before } => {
                 Said::new("testing", format!("is complete and waits to be tested after {before} others"))
             }
-            Self::Rejected(fault) => Said::fault("rejected", "cannot be used", fault),
+            Self::Rejected { fault, again: None } => Said::fault("rejected", "cannot be used", fault),
+            Self::Rejected { fault, again: Some(again) } => {
+                Said::fault("rejected", &format!("cannot be used, and is tried again in {}", span(*again)), fault)
+            }
         }
     }
 }

@@ -156,10 +156,13 @@ impl Folder {
         self.last_look = Some(time.end);
         match look {
             Ok(Look { snapshot, manifest }) => {
-                self.arrivals.observe(time, snapshot);
+                let changed = self.arrivals.observe(time, snapshot);
+                // To read ten thousand names again takes longer than the look; a manifest may say something else each time.
+                if changed || manifest.is_some() || self.manifest.is_some() {
+                    self.stale = Stale::Groups;
+                }
                 self.manifest = manifest;
                 self.fault = None;
-                self.stale = Stale::Groups;
             }
             Err(fault) => self.fault = Some(fault),
         }

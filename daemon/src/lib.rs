@@ -6,6 +6,7 @@
 //! ```
 
 pub mod arrive;
+mod aside;
 pub mod audit;
 pub mod check;
 pub mod command;

@@ -87,8 +87,11 @@ fn answer(cli: Cli) -> Result<(), Failure> {
                 Exit::JobsFailed
                     .with(Fault::new(reason, "compare it with a copy; what comes before that line is whole"))
             })?;
-            let Verified { entries, last, torn_bytes } = whole;
+            let Verified { entries, lost, last, torn_bytes } = whole;
             exit::print(&format!("{entries} entries, whole; the last is {last}\n"))?;
+            if lost > 0 {
+                exit::say(&format!("{lost} entries are missing: the disk had no room for them in time"));
+            }
             if torn_bytes > 0 {
                 exit::say(&format!("{torn_bytes} bytes of a line that is not whole follow, as after a loss of power"));
             }

@@ -15,6 +15,7 @@ use crate::contract::{
     CLUSTER_PROBS, ContractError, INPUT, LATENT, MAX_MODEL_BYTES, ModelContract, PROBS_SUM_TOLERANCE, Precision,
     PreflightError, RECONSTRUCTION_ERROR, preflight,
 };
+use crate::hex::hex;
 use crate::libs::{LibraryError, SharedLibrary};
 
 pub use self::providers::Provider;
@@ -226,7 +227,7 @@ impl Model {
         let precision = Precision::of(&model);
         drop(model);
         let environment = environment()?;
-        let sha256 = hex(&Sha256::digest(bytes));
+        let sha256 = hex(Sha256::digest(bytes));
         let attempt = |provider| -> Result<Self, ModelError> {
             let session = providers::open_session(environment, bytes, &sha256, contract.signature(), provider, options)
                 .map_err(|reason| ModelError::Session { path: path.to_owned(), reason })?;
@@ -416,10 +417,6 @@ fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     // One byte beyond the cap is enough for the preflight to refuse a file that is larger, or growing.
     File::open(path).and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// ONNX Runtime's messages span lines; ours do not.

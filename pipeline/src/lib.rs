@@ -7,6 +7,7 @@ pub mod contract;
 pub mod deformation;
 pub mod durable;
 pub mod fine;
+pub mod hex;
 pub mod infer;
 pub mod landmarks;
 pub mod libs;

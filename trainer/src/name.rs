@@ -18,6 +18,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tissuemap::contract::onnx::ModelProto;
 use tissuemap::contract::{ModelContract, preflight};
+use tissuemap::hex::hex;
 use tissuemap::infer::ModelError;
 
 use crate::error::TrainError;
@@ -99,7 +100,7 @@ fn read(bytes: &[u8], path: &Path) -> Result<(ModelProto, ModelContract), TrainE
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex(Sha256::digest(bytes))
 }
 
 /// The copy has passed the same checks as a fresh export before it appears.

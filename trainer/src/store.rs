@@ -22,7 +22,6 @@
 
 mod array;
 
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tissuemap::hex::hex;
 
 use self::array::{Array, DataType, write_metadata};
 use crate::dataset::Origin;
@@ -297,7 +297,7 @@ impl SetWriter<'_> {
     pub fn finish(self, name: &str) -> Result<(), TrainError> {
         let Self { store, first, next, held_out, hash } = self;
         store.declare(next).map_err(|e| store.fail(e))?;
-        let sha256 = hex(&hash.finalize());
+        let sha256 = hex(hash.finalize());
         store.attributes.sets.push(StoredSet { name: name.to_owned(), patches: next - first, held_out, sha256 });
         store.write_attributes().map_err(|e| store.fail(e))
     }
@@ -310,15 +310,6 @@ fn try_lock(outcome: Result<(), TryLockError>) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The attributes of the store in `folder`; none where it is empty.

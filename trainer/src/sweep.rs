@@ -16,6 +16,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use tissuemap::hex::hex;
 
 use crate::agreement::{Agreement, stability};
 use crate::baselines::mixture::mixture;
@@ -177,7 +178,7 @@ fn fits_fingerprint(config: &Config, patches: &PatchSet) -> String {
 fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(format!("{part}\n")));
-    hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex(hash.finalize())
 }
 
 /// Writes a file that appears whole or not at all.

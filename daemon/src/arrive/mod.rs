@@ -38,7 +38,11 @@ pub enum Standing<'a> {
     Testing {
         before: usize,
     },
-    Rejected(&'a Fault),
+    /// It could not be read, and is probed once more at that time, or not.
+    Rejected {
+        fault: &'a Fault,
+        again: Option<Duration>,
+    },
     /// It or a folder above it could not be looked at.
     Unreadable(&'a Fault),
     /// Not a slide itself, but a file of this one.
@@ -80,9 +84,11 @@ impl Arrivals {
         }
     }
 
-    /// Takes in a scan of the folder that took this time.
-    pub fn observe(&mut self, look: Range<Duration>, snapshot: Snapshot) {
-        for event in self.settle.observe(look, &snapshot) {
+    /// Takes in a scan of the folder that took this time; tells whether a slide settled or is no longer as it was.
+    pub fn observe(&mut self, look: Range<Duration>, snapshot: Snapshot) -> bool {
+        let events = self.settle.observe(look, &snapshot);
+        let changed = !events.is_empty();
+        for event in events {
             match event {
                 Event::Settled { slide, fingerprint } => self.to_probe.push_back(Settled { slide, fingerprint }),
                 Event::Unsettled { slide } => {
@@ -93,6 +99,7 @@ impl Arrivals {
             }
         }
         self.unreadable = snapshot.unreadable;
+        changed
     }
 
     /// The next slide to open for a test; the caller reports back with [`Arrivals::probed`].
@@ -156,7 +163,7 @@ impl Arrivals {
             return Some(Standing::Ready);
         }
         if let Some(rejected) = self.rejected.get(slide) {
-            return Some(Standing::Rejected(&rejected.fault));
+            return Some(Standing::Rejected { fault: &rejected.fault, again: rejected.again });
         }
         if let Some((_, fault)) = self.unreadable.iter().find(|(path, _)| slide.starts_with(path)) {
             return Some(Standing::Unreadable(fault));

@@ -10,6 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tissuemap::hex::hex;
 
 use super::Event;
 
@@ -68,7 +69,7 @@ impl Link {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex(Sha256::digest(bytes))
 }
 
 /// Why a log does not hang together.
@@ -122,6 +123,8 @@ pub(super) fn tail(path: &Path) -> io::Result<Result<Tail, Broken>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     pub entries: u64,
+    /// Entries that there was no room for in time; the numbers leave them out.
+    pub lost: u64,
     /// The hash of the last one, to be noted down somewhere else.
     pub last: String,
     /// Bytes of a last line that is not whole; the daemon notes and removes it when it starts.
@@ -134,7 +137,7 @@ pub struct Verified {
 /// It cannot be read; or, within, the first line that does not hang on the one before it.
 pub fn verify(path: &Path) -> io::Result<Result<Verified, Broken>> {
     let mut file = BufReader::new(File::open(path)?);
-    let (mut last, mut bytes) = (Link::default(), Vec::new());
+    let (mut last, mut entries, mut bytes) = (Link::default(), 0, Vec::new());
     for line in 1.. {
         bytes.clear();
         file.read_until(b'\n', &mut bytes)?;
@@ -146,9 +149,9 @@ pub fn verify(path: &Path) -> io::Result<Result<Verified, Broken>> {
             false => Err("does not follow the line before it: one was removed, or put in between"),
         });
         match hangs {
-            Ok(link) => last = link,
+            Ok(link) => (last, entries) = (link, line),
             Err(what) => return Ok(Err(Broken { line, what })),
         }
     }
-    Ok(Ok(Verified { entries: last.number, last: last.sha256, torn_bytes: bytes.len() as u64 }))
+    Ok(Ok(Verified { entries, lost: last.number - entries, last: last.sha256, torn_bytes: bytes.len() as u64 }))
 }

@@ -7,7 +7,7 @@ use tissuemap::infer::{self, Provider};
 use tissuemap::slide;
 
 use super::{Finding, Grade};
-use crate::config::{Leds, Watch, Worker};
+use crate::config::{Leds, Light, Watch, Worker};
 use crate::job::Fault;
 use crate::status::leds;
 
@@ -104,9 +104,10 @@ pub(super) fn graphics(worker: &Worker) -> Finding {
 
 /// Are the lights and the button there that the configuration names? The daemon serves without them.
 pub(super) fn lights(leds: &Leds, tell: &mut dyn FnMut(Finding)) {
+    let button = leds.button.map(Light::Gpio);
     let named =
-        [("ready", &leds.ready), ("busy", &leds.busy), ("attention", &leds.attention), ("button", &leds.button)];
-    for (name, light) in named.into_iter().filter_map(|(name, light)| Some((name, light.as_ref()?))) {
+        ["ready", "busy", "attention", "button"].into_iter().zip(leds.lights().into_iter().chain([button.as_ref()]));
+    for (name, light) in named.filter_map(|(name, light)| Some((name, light?))) {
         let check = format!("light {name}");
         tell(match leds::look(light, leds) {
             Ok(()) => Finding::ok(check, "is there"),

@@ -11,8 +11,7 @@ pub struct Leds {
     pub ready: Option<Light>,
     pub busy: Option<Light>,
     pub attention: Option<Light>,
-    /// The number of its pin, as `gpio23`.
-    pub button: Option<Light>,
+    pub button: Option<Pin>,
     /// Where the kernel shows its LEDs.
     pub class_folder: PathBuf,
 }
@@ -30,12 +29,25 @@ impl Leds {
     }
 }
 
-/// Where a light or button is.
+/// A pin of a Raspberry Pi, in BCM's numbers: `gpio17`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pin(pub u8);
+
+impl TryFrom<String> for Pin {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let number = name.strip_prefix("gpio").and_then(|number| number.parse().ok());
+        number.map(Self).ok_or("must be a pin such as \"gpio23\"")
+    }
+}
+
+/// Where a light is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Light {
-    /// A pin of a Raspberry Pi, in BCM's numbers.
-    Gpio(u8),
+    Gpio(Pin),
     /// One of the kernel's LEDs, by its name.
     Class(String),
 }
@@ -44,7 +56,7 @@ impl TryFrom<String> for Light {
     type Error = &'static str;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
-        if let Some(pin) = name.strip_prefix("gpio").and_then(|number| number.parse().ok()) {
+        if let Ok(pin) = Pin::try_from(name.clone()) {
             return Ok(Self::Gpio(pin));
         }
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
@@ -77,11 +89,12 @@ mod tests {
     #[test]
     fn a_light_is_a_pin_or_a_name_without_a_way_out_of_its_folder() {
         let light = |name: &str| Light::try_from(name.to_owned()).ok();
-        assert_eq!(light("gpio17"), Some(Light::Gpio(17)));
+        assert_eq!(light("gpio17"), Some(Light::Gpio(Pin(17))));
         assert_eq!(light("tissuemap:green:status"), Some(Light::Class("tissuemap:green:status".into())));
         assert_eq!(light("gpio-leds"), Some(Light::Class("gpio-leds".into())));
         for outside in ["", "..", "../../etc", "/dev/sda"] {
             assert_eq!(light(outside), None, "{outside:?}");
         }
+        assert!(Pin::try_from("input3".to_owned()).is_err(), "a button is a pin");
     }
 }

@@ -79,6 +79,11 @@ fn a_slide_on_its_way_is_told_step_by_step() {
     let settled = f.arrivals.next_probe(f.now).expect("settled");
     f.says("c2_HE.svs", "testing", "c2_HE.svs is complete and is being tested");
     f.arrivals.probed(settled, Err(Fault::new("c2_HE.svs: damaged", "copy it again")), &Schedule::default(), f.now);
+    let again = "c2_HE.svs cannot be used, and is tried again in 60 s: c2_HE.svs: damaged; hint: copy it again";
+    f.says("c2_HE.svs", "rejected", again);
+    f.now += Duration::from_mins(1);
+    let settled = f.arrivals.next_probe(f.now).expect("once more");
+    f.arrivals.probed(settled, Err(Fault::new("c2_HE.svs: damaged", "copy it again")), &Schedule::default(), f.now);
     f.says("c2_HE.svs", "rejected", "c2_HE.svs cannot be used: c2_HE.svs: damaged; hint: copy it again");
 }
 

@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
 use super::JournalError;
 use super::schema;
+use crate::aside::{aside, with_suffix};
 
 /// How long another daemon that is just ending may still hold the journal.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -103,11 +104,7 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
 
 /// Renames the journal and what belongs to it, so that it can be looked at later.
 fn move_aside(path: &Path) -> io::Result<PathBuf> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let mut aside = with_suffix(path, &format!(".corrupt-{seconds}"));
-    while aside.exists() {
-        aside = with_suffix(&aside, "+");
-    }
+    let aside = aside(path);
     for suffix in COMPANIONS.iter().copied().chain([""]) {
         match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -118,10 +115,4 @@ fn move_aside(path: &Path) -> io::Result<PathBuf> {
         File::open(folder)?.sync_all()?;
     }
     Ok(aside)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

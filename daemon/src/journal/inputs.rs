@@ -16,6 +16,8 @@ use rusqlite::{Connection, Result, Row, Transaction, params};
 use sha2::{Digest, Sha256};
 
 use super::{JobId, Past, set_key};
+use tissuemap::hex::hex;
+
 use crate::arrive::members::Fingerprint;
 use crate::job::Job;
 
@@ -118,7 +120,7 @@ fn sample(path: &Path, bytes: u64, hash: &mut Sha256) -> io::Result<()> {
 
 /// 128 bits, in hexadecimal digits: enough for equality among what one daemon sees.
 fn short(hash: Sha256) -> String {
-    hash.finalize().iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex(&hash.finalize()[..16])
 }
 
 /// Whether these are the same slides in the same state.

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tissuemap::infer::Provider;
 
+use crate::aside::aside;
 use crate::job::{Fault, ModelInfo};
 use crate::journal::JobId;
 use crate::sets::same_stains;
@@ -147,7 +148,7 @@ impl Registry {
             if error.kind() != ErrorKind::InvalidData {
                 return Err(error);
             }
-            let aside = path.with_extension("corrupt.json");
+            let aside = aside(path);
             fs::rename(path, &aside)?;
             tracing::error!(
                 file = %path.display(), reason = %error, moved_to = %aside.display(),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use minisign_verify::{PublicKey, Signature};
 use sha2::{Digest, Sha256};
 use tissuemap::contract::MAX_MODEL_BYTES;
+use tissuemap::hex::hex;
 
 use crate::job::Fault;
 use crate::worker::private_folder;
@@ -165,7 +166,7 @@ impl Store {
         if let Some(mut proof) = proof {
             proof.finalize().map_err(|error| forged(model, &error))?;
         }
-        let sha256 = hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let sha256 = hex(hash.finalize());
         Ok((sha256, signed.map(|(_, _, text)| text)))
     }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tissuemap::road::Stage;
-
 use crate::job::Step;
 
 /// Less of a stage than this tells nothing about the rest: a model's first batch is slow.
@@ -13,8 +11,8 @@ const TELLING: f64 = 0.02;
 /// carries it changes with a step only.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// The stage, and when its first step was seen.
-    stage: Option<(Stage, Duration)>,
+    /// The first step of the stage that was seen, which need not be its beginning, and when that was.
+    first: Option<(Step, Duration)>,
     last: Option<Step>,
     left: Option<Duration>,
 }
@@ -23,12 +21,13 @@ impl Pace {
     /// Takes in where the work is `now`; how long the rest of the stage takes, whole seconds, if that can be told.
     pub(super) fn left(&mut self, step: Step, now: Duration) -> Option<Duration> {
         if self.last.replace(step) != Some(step) {
-            let (stage, begun) = *self.stage.get_or_insert((step.stage, now));
-            if stage == step.stage {
-                let (done, took) = (step.progress(), now.saturating_sub(begun));
-                self.left = (done >= TELLING).then(|| took.mul_f64((1.0 - done) / done)).map(whole_seconds);
+            let (first, since) = *self.first.get_or_insert((step, now));
+            if first.stage == step.stage {
+                let (done, took) = (step.progress() - first.progress(), now.saturating_sub(since));
+                let rest = || took.mul_f64((1.0 - step.progress()) / done);
+                self.left = (done >= TELLING).then(rest).map(whole_seconds);
             } else {
-                self.stage = Some((step.stage, now));
+                self.first = Some((step, now));
                 self.left = None;
             }
         }
@@ -43,7 +42,7 @@ fn whole_seconds(time: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tissuemap::road::Progress;
+    use tissuemap::road::{Progress, Stage};
 
     use super::*;
     use crate::job::JobProgress;
@@ -70,5 +69,7 @@ mod tests {
         assert_eq!(left(&[(Register, 0, 0), (Register, 90, 10), (Infer, 0, 11)]), None, "another stage");
         assert_eq!(left(&[(Register, 0, 0), (Register, 90, 10), (Infer, 0, 11), (Infer, 50, 21)]), Some(10));
         assert_eq!(left(&[(Infer, 0, 0), (Infer, 1, 60)]), None, "one hundredth tells nothing");
+        assert_eq!(left(&[(Infer, 25, 100)]), None, "nobody knows how long the first quarter took");
+        assert_eq!(left(&[(Infer, 25, 100), (Infer, 50, 110)]), Some(20));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tissuemap::contract::StainSpec;
+use tissuemap::hex::hex;
 use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::units::Mpp;
@@ -60,7 +61,7 @@ fn pretended(path: &Path) -> Result<ModelInfo, Fault> {
 }
 
 fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex(Sha256::digest(text))
 }
 
 /// A model of a pretender. One that says `fails` fails whatever it is given.
@@ -110,7 +111,10 @@ impl Pretender {
                 }
                 "panics" => panic!("index out of bounds"),
                 "hold" => {
+                    let begun = std::time::Instant::now();
                     while !*self.release.borrow() {
+                        // A test that has failed does not release it, and could not say so before it ends.
+                        assert!(begun.elapsed() < Duration::from_mins(2), "nobody released this job");
                         if progress.cancelled() {
                             return Err(Fault::from_error(&std::io::Error::other("cancelled")));
                         }

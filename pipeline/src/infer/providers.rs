@@ -11,8 +11,9 @@ use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{InferOptions, ONNX_RUNTIME, hex, one_line};
+use super::{InferOptions, ONNX_RUNTIME, one_line};
 use crate::contract::{INPUT, Signature};
+use crate::hex::hex;
 
 /// The largest batch that is tried, and that TensorRT's engines are built for.
 pub(super) const LARGEST_BATCH: usize = 128;
@@ -107,7 +108,7 @@ pub(super) fn open_session(
 
 /// Where engines are kept that fit this model, this machine and this shape, and no other: TensorRT does not check all of it.
 fn engine_folder(root: &Path, sha256: &str, shape: &str, machine: &str) -> PathBuf {
-    root.join(&hex(&Sha256::digest([sha256, shape, machine].join("\n")))[..32])
+    root.join(&hex(Sha256::digest([sha256, shape, machine].join("\n")))[..32])
 }
 
 /// What an engine depends on beside the model: the cards, the driver and TensorRT's own version.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{OverlayError, RESEARCH_USE_ONLY, Run};
+use crate::hex::hex;
 use crate::infer::Provider;
 use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::placement::{Placement, Registered};
@@ -265,7 +266,7 @@ fn run_id(model: &str, inputs: &[Input], parameters: &Value) -> String {
         hash.update(&input.sha256);
     }
     hash.update(parameters.to_string());
-    hex(&hash.finalize())[..32].to_owned()
+    hex(hash.finalize())[..32].to_owned()
 }
 
 fn median(values: &[f32]) -> Option<f32> {
@@ -307,7 +308,7 @@ pub fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, Str
     let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok((bytes, hex(&hash.finalize()))),
+            0 => return Ok((bytes, hex(hash.finalize()))),
             n => {
                 hash.update(&buffer[..n]);
                 bytes += n as u64;
@@ -319,13 +320,4 @@ pub fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, Str
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

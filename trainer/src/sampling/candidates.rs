@@ -7,12 +7,12 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tissuemap::hex::hex;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Manifest, Namer, SectionSet, group};
 
 use crate::config::{Config, SetFolder};
 use crate::error::TrainError;
-use crate::store::hex;
 
 /// A section set of the configuration.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ impl Candidates {
             "pipeline": RoadParams::default(),
             "slides": slides,
         });
-        Ok(hex(&Sha256::digest(everything.to_string())))
+        Ok(hex(Sha256::digest(everything.to_string())))
     }
 }
 

@@ -1,8 +1,6 @@
 //! The daemon as it is seen from a bus: a real one, with the loop behind it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
 
 use futures_util::StreamExt;
 use zbus::connection;
@@ -12,25 +10,14 @@ use zbus::proxy::CacheProperties;
 use super::*;
 use crate::status::dbus::{self, Access, Action, Authority, Daemon1Proxy, Error, Job1Proxy, Model1Proxy, Service};
 
-/// A bus of our own, ended with the test.
-struct PrivateBus {
-    process: Child,
-    address: String,
-}
+/// The same bus as the integration tests have.
+#[allow(dead_code, reason = "they need more of it")]
+#[path = "../../../../tests/support/bus.rs"]
+mod private;
 
-impl PrivateBus {
-    fn start() -> Self {
-        let mut process = std::process::Command::new("dbus-daemon")
-            .args(["--session", "--print-address", "--nofork", "--nopidfile"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dbus-daemon is installed (package dbus)");
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut address).expect("its address");
-        Self { process, address: address.trim().to_owned() }
-    }
+use self::private::Bus;
 
+impl Bus {
     /// Serves and announces a daemon, as the program does; a client on the same bus.
     async fn serve(&self, daemon: &Fixture) -> zbus::Connection {
         self.serve_with(daemon, Authority::Bus).await
@@ -48,16 +35,9 @@ impl PrivateBus {
     }
 }
 
-impl Drop for PrivateBus {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bus_shows_properties_and_sends_signals() {
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let mut daemon = Fixture::start("");
     let client = bus.serve(&daemon).await;
     let proxy = Daemon1Proxy::new(&client).await.expect("there");
@@ -126,7 +106,7 @@ async fn job(client: &zbus::Connection, id: JobId) -> Job1Proxy<'static> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_people_may_ask_of_the_daemon_can_be_asked_on_the_bus() {
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let mut daemon = Fixture::start("[group]\nwait_seconds = 0\nincomplete = \"run\"\n[schedule]\ntries = 1\n");
     let client = bus.serve(&daemon).await;
     let manager = manager(&client).await;
@@ -181,7 +161,7 @@ async fn what_people_may_ask_of_the_daemon_can_be_asked_on_the_bus() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_job_has_an_object_from_its_beginning_to_its_end() {
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let mut daemon = Fixture::start("[group]\nwait_seconds = 0\nincomplete = \"run\"\n");
     let client = bus.serve(&daemon).await;
     let objects = ObjectManagerProxy::builder(&client).destination(dbus::NAME).path(dbus::PATH).build();
@@ -219,7 +199,7 @@ async fn an_open_job_has_an_object_from_its_beginning_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn models_have_objects_and_are_activated_rolled_back_and_rejected_on_the_bus() {
     let [bad, new] = ["refused model.golden-mismatch\n", "stains HE CD31\nsecond\n"];
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let mut daemon = Fixture::start("[models]\nsettle_seconds = 1\n");
     let client = bus.serve(&daemon).await;
     let manager = manager(&client).await;
@@ -298,7 +278,7 @@ impl Polkit {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h17_where_polkit_is_present_nothing_is_changed_without_its_word() {
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let mut daemon = Fixture::start("");
     let client = bus.serve_with(&daemon, Authority::Polkit).await;
     let manager = manager(&client).await;
@@ -335,7 +315,7 @@ async fn h17_where_polkit_is_present_nothing_is_changed_without_its_word() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_introspection_files_are_what_the_bus_tells() {
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let mut daemon = Fixture::start("[group]\nwait_seconds = 0\nincomplete = \"run\"\n");
     let client = bus.serve(&daemon).await;
     daemon.bring("c1_HE.svs", "fails");
@@ -374,7 +354,7 @@ async fn the_introspection_files_are_what_the_bus_tells() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_is_told_that_the_name_is_taken() {
-    let bus = PrivateBus::start();
+    let bus = Bus::session();
     let _first = Service::begin(bus.builder(), idle_access()).await.expect("served");
     assert!(matches!(Service::begin(bus.builder(), idle_access()).await, Err(zbus::Error::NameTaken)));
 }

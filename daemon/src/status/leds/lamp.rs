@@ -39,12 +39,7 @@ pub fn lamps(leds: &Leds) -> [Option<Box<dyn Lamp>>; 3] {
 
 /// The configured push button, if it is there.
 pub fn button(leds: &Leds) -> Option<Button> {
-    match leds.button.as_ref()? {
-        config::Light::Gpio(pin) => told(gpio::button(*pin)),
-        config::Light::Class(name) => {
-            told(Err(Fault::new(format!("{name}: no push button"), "name a pin such as \"gpio23\" in [leds]")))
-        }
-    }
+    told(gpio::button(leds.button?))
 }
 
 /// Whether a light or button is there, without touching it: the daemon may be driving it.
@@ -110,24 +105,25 @@ mod gpio {
     use tokio::sync::mpsc;
 
     use super::{Button, Lamp};
+    use crate::config::Pin;
     use crate::job::Fault;
 
     /// Contacts bounce for some milliseconds; nobody pushes twice within this.
     const DEBOUNCE: Duration = Duration::from_millis(200);
 
-    pub(super) fn lamp(pin: u8) -> Result<Box<dyn Lamp>, Fault> {
-        let opened = Gpio::new().and_then(|gpio| gpio.get(pin));
+    pub(super) fn lamp(pin: Pin) -> Result<Box<dyn Lamp>, Fault> {
+        let opened = Gpio::new().and_then(|gpio| gpio.get(pin.0));
         opened.map(|pin| Box::new(pin.into_output_low()) as Box<dyn Lamp>).map_err(|error| fault(pin, &error))
     }
 
-    pub(super) fn look(pin: u8) -> Result<(), Fault> {
-        Gpio::new().and_then(|gpio| gpio.get(pin)).map(drop).map_err(|error| fault(pin, &error))
+    pub(super) fn look(pin: Pin) -> Result<(), Fault> {
+        Gpio::new().and_then(|gpio| gpio.get(pin.0)).map(drop).map_err(|error| fault(pin, &error))
     }
 
-    pub(super) fn button(pin: u8) -> Result<Button, Fault> {
+    pub(super) fn button(pin: Pin) -> Result<Button, Fault> {
         let open = || {
             let (sender, pushes) = mpsc::channel(1);
-            let mut input = Gpio::new()?.get(pin)?.into_input_pullup();
+            let mut input = Gpio::new()?.get(pin.0)?.into_input_pullup();
             input.set_async_interrupt(Trigger::FallingEdge, Some(DEBOUNCE), move |_| {
                 let _ = sender.try_send(());
             })?;
@@ -147,9 +143,9 @@ mod gpio {
         }
     }
 
-    fn fault(pin: u8, error: &rppal::gpio::Error) -> Fault {
+    fn fault(pin: Pin, error: &rppal::gpio::Error) -> Fault {
         Fault::new(
-            format!("pin gpio{pin}: {error}"),
+            format!("pin gpio{}: {error}", pin.0),
             "pins need a Raspberry Pi, and /dev/gpiomem or /dev/gpiochip0 open to tissuemapd",
         )
     }
@@ -158,23 +154,24 @@ mod gpio {
 #[cfg(not(feature = "rppal"))]
 mod gpio {
     use super::{Button, Lamp};
+    use crate::config::Pin;
     use crate::job::Fault;
 
-    pub(super) fn lamp(pin: u8) -> Result<Box<dyn Lamp>, Fault> {
+    pub(super) fn lamp(pin: Pin) -> Result<Box<dyn Lamp>, Fault> {
         Err(not_built(pin))
     }
 
-    pub(super) fn look(pin: u8) -> Result<(), Fault> {
+    pub(super) fn look(pin: Pin) -> Result<(), Fault> {
         Err(not_built(pin))
     }
 
-    pub(super) fn button(pin: u8) -> Result<Button, Fault> {
+    pub(super) fn button(pin: Pin) -> Result<Button, Fault> {
         Err(not_built(pin))
     }
 
-    fn not_built(pin: u8) -> Fault {
+    fn not_built(pin: Pin) -> Fault {
         Fault::new(
-            format!("pin gpio{pin}: this tissuemapd was built without pins"),
+            format!("pin gpio{}: this tissuemapd was built without pins", pin.0),
             "build it with its feature `rppal`, or use an LED of the kernel (`dtoverlay=gpio-led`)",
         )
     }
