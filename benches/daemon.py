@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """What tissuemapd costs while it waits: time until it is ready, memory with many slides in the journal, idle processor time.
 
-    cargo build --release -p tissuemap-daemon
-    .deps/venv/bin/python benches/daemon.py --model models/demo.onnx
+    benches/daemon.py
 
-A real daemon with a socket in place of systemd's, in a folder of its own, over small slides that OpenSlide opens. It is paused, so
-that every set stays in the queue and the journal: the largest status that so many slides can make.
+A real daemon with a socket in place of systemd's and a bus of its own, over small slides that OpenSlide opens. It is paused, so that
+every set stays in the queue and the journal: the largest status that so many slides can make.
 """
 
 import argparse
@@ -20,9 +19,9 @@ import tempfile
 import threading
 import time
 
-import numpy
-import tifffile
+import measure
 
+PACKAGES = ["numpy", "tifffile"]
 STAINS = ("HE", "CD31", "KI67", "CD3", "CD20")
 
 
@@ -82,7 +81,7 @@ class Daemon:
     def ask(self, program):
         """Seconds until the whole queue has been listed, and its number of lines."""
         begun = time.monotonic()
-        command = [pathlib.Path(program).with_name("tissuemapctl"), "--bus", "session", "queue"]
+        command = [program.with_name("tissuemapctl"), "--bus", "session", "queue"]
         listed = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
         return time.monotonic() - begun, len(listed.stdout.splitlines())
 
@@ -115,21 +114,33 @@ def metric(folder, name):
     return next((float(line.split()[1]) for line in lines if line.startswith(f"tissuemap_{name} ")), None)
 
 
+def write_slide(path):
+    import numpy
+    import tifffile
+
+    pixels = numpy.random.default_rng(1).integers(0, 255, (256, 256, 3), numpy.uint8)
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression=None)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--program", default="target/release/tissuemapd")
-    arguments.add_argument("--model", required=True)
+    arguments.add_argument("--model", type=pathlib.Path, default=measure.REPOSITORY / "models/demo.onnx")
     arguments.add_argument("--slides", type=int, default=10_000)
-    arguments.add_argument("--idle-seconds", type=int, default=60)
+    arguments.add_argument("--idle-seconds", type=int, default=120)
+    arguments.add_argument("--write-slide", help=argparse.SUPPRESS)  # this script as its own child, with packages
     options = arguments.parse_args()
-    model = pathlib.Path(options.model).resolve()
+    if options.write_slide:
+        return write_slide(options.write_slide)
+    program = measure.program("tissuemapd", "tissuemap-daemon")
+    os.environ.setdefault("TISSUEMAP_LIB_DIR", str(measure.REPOSITORY / ".deps/lib"))
+    model = options.model.resolve()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {model.stat().st_size / 1e6:.1f} MB of model")
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         configure(folder, model)
         for what in ("first start, batch sizes measured", "second start", "third start"):
-            daemon = Daemon(options.program, folder)
+            daemon = Daemon(program, folder)
             ready = daemon.seconds_until_ready()
             print(f"ready after {ready:.2f} s ({what}), {daemon.resident_mib():.1f} MiB resident")
             daemon.end()
@@ -137,14 +148,14 @@ def main():
         with contextlib.closing(sqlite3.connect(folder / "state/journal.sqlite")) as journal:
             journal.execute("UPDATE daemon SET paused = 1")
             journal.commit()
-        pixels = numpy.random.default_rng(1).integers(0, 255, (256, 256, 3), numpy.uint8)
-        tifffile.imwrite(folder / "slide.tif", pixels, tile=(256, 256), photometric="rgb", compression=None)
+        python = measure.python_with(PACKAGES, folder / "venv")
+        measure.run([python, __file__, "--write-slide", folder / "slide.tif"])
         content = (folder / "slide.tif").read_bytes()
         for index in range(options.slides):
             case, stain = divmod(index, len(STAINS))
             (folder / f"incoming/case{case:05}_{STAINS[stain]}.tif").write_bytes(content)
         sets = -(-options.slides // len(STAINS))
-        daemon = Daemon(options.program, folder)
+        daemon = Daemon(program, folder)
         daemon.seconds_until_ready()
         while metric(folder, "queue_length") != sets or metric(folder, "arriving_slides"):
             assert daemon.process.poll() is None and time.monotonic() - daemon.begun < 1800, daemon.log.read_text()
@@ -153,12 +164,12 @@ def main():
         before, begun = daemon.processor_seconds(), time.monotonic()
         time.sleep(options.idle_seconds)
         used, passed = daemon.processor_seconds() - before, time.monotonic() - begun
-        listed, lines = daemon.ask(options.program)
+        listed, lines = daemon.ask(program)
         print(f"bus {resident_mib(daemon.bus.process):.1f} MiB resident; `tissuemapctl queue` lists {lines} lines in {listed:.2f} s")
         print(f"{daemon.resident_mib():.1f} MiB resident; idle {100 * used / passed:.2f} % of one core over {passed:.0f} s")
         daemon.end()
 
-        daemon = Daemon(options.program, folder)
+        daemon = Daemon(program, folder)
         print(f"ready after {daemon.seconds_until_ready():.2f} s with that journal")
         daemon.end()
 

@@ -38,8 +38,13 @@ def python_with(packages, folder):
     return python
 
 
-def xtask():
-    """The developers' errands, built as they are shipped."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "xtask"], cwd=REPOSITORY, check=True)
+def program(name, package):
+    """A program of a package, built as it is shipped."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", package], cwd=REPOSITORY, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    return target / "release/xtask"
+    return target / "release" / name
+
+
+def xtask():
+    """The developers' errands."""
+    return program("xtask", "xtask")
