@@ -246,8 +246,11 @@ impl Sets {
 
     /// When the next deadline ends, if anything waits for one.
     pub fn next_due(&self) -> Option<Duration> {
+        if self.incomplete == Incomplete::Wait {
+            return None;
+        }
         let waiting = self.table.values().filter(|entry| entry.state == State::Waiting);
-        waiting.map(|entry| entry.changed + self.wait).min().filter(|_| self.incomplete != Incomplete::Wait)
+        waiting.map(|entry| entry.changed + self.wait).min()
     }
 }
 

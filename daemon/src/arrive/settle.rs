@@ -21,24 +21,21 @@ pub enum Event {
     Unsettled { slide: PathBuf },
 }
 
+/// How a slide was seen, and since when it is so.
 #[derive(Debug)]
 struct Track {
     seen: Seen,
     since: Duration,
-    reported: bool,
-}
-
-impl Track {
-    fn is_unchanged(&self, seen: &Seen) -> bool {
-        self.seen.fingerprint == seen.fingerprint && self.seen.touched == seen.touched
-    }
 }
 
 /// The settle rule of one watch folder.
 #[derive(Debug)]
 pub struct Settle {
     quiet: Duration,
-    tracks: BTreeMap<PathBuf, Track>,
+    /// Few, and asked for at every turn of the loop.
+    settling: BTreeMap<PathBuf, Track>,
+    /// Those that were reported, and how they were then: all that a folder has gathered in a year.
+    settled: BTreeMap<PathBuf, Seen>,
 }
 
 /// How far a slide is that has not settled yet.
@@ -56,7 +53,7 @@ pub struct Settling {
 impl Settle {
     /// A slide must be unchanged for `quiet`.
     pub fn new(quiet: Duration) -> Self {
-        Self { quiet, tracks: BTreeMap::new() }
+        Self { quiet, settling: BTreeMap::new(), settled: BTreeMap::new() }
     }
 
     /// Takes in one look at the folder, which took this time on a monotonic clock of any origin. A file was looked at
@@ -64,26 +61,30 @@ impl Settle {
     /// a subfolder that could not be read is where it was: not seen is not gone.
     pub fn observe(&mut self, look: Range<Duration>, snapshot: &Snapshot) -> Vec<Event> {
         let mut events = Vec::new();
-        self.tracks.retain(|slide, track| {
-            let seen = snapshot.slides.get(slide);
-            let unchanged = seen.map_or_else(|| snapshot.hides(slide), |seen| track.is_unchanged(seen));
-            if track.reported && !unchanged {
+        let unchanged = |slide: &PathBuf, before: &Seen| match snapshot.slides.get(slide) {
+            Some(seen) => before.fingerprint == seen.fingerprint && before.touched == seen.touched,
+            None => snapshot.hides(slide),
+        };
+        self.settling.retain(|slide, track| unchanged(slide, &track.seen));
+        self.settled.retain(|slide, seen| {
+            let unchanged = unchanged(slide, seen);
+            if !unchanged {
                 events.push(Event::Unsettled { slide: slide.clone() });
             }
             unchanged
         });
         for (slide, seen) in &snapshot.slides {
-            let track = self.tracks.entry(slide.clone()).or_insert_with(|| Track {
-                seen: seen.clone(),
-                since: look.end,
-                reported: false,
-            });
-            track.seen.awaits.clone_from(&seen.awaits);
-            let quiet = look.start.saturating_sub(track.since) >= self.quiet;
             // A marker that is removed after it has told what it had to tell changes nothing.
-            if !track.reported && quiet && seen.awaits.is_none() {
-                track.reported = true;
+            if self.settled.contains_key(slide) {
+                continue;
+            }
+            let since = self.settling.get(slide).map_or(look.end, |track| track.since);
+            if seen.awaits.is_none() && look.start.saturating_sub(since) >= self.quiet {
+                self.settling.remove(slide);
+                self.settled.insert(slide.clone(), seen.clone());
                 events.push(Event::Settled { slide: slide.clone(), fingerprint: seen.fingerprint.clone() });
+            } else {
+                self.settling.insert(slide.clone(), Track { seen: seen.clone(), since });
             }
         }
         events
@@ -91,35 +92,36 @@ impl Settle {
 
     /// True while `slide` is settled in exactly this state.
     pub fn is_settled(&self, slide: &Path, fingerprint: &Fingerprint) -> bool {
-        self.tracks.get(slide).is_some_and(|track| track.reported && track.seen.fingerprint == *fingerprint)
+        self.settled.get(slide).is_some_and(|seen| seen.fingerprint == *fingerprint)
     }
 
     /// True while `slide` is settled, in whatever state.
     pub fn has_settled(&self, slide: &Path) -> bool {
-        self.tracks.get(slide).is_some_and(|track| track.reported)
+        self.settled.contains_key(slide)
     }
 
     /// When a look must begin to settle the next slide; `None` while nothing is settling. Nobody knows when a marker
     /// comes: it is found like any other file.
     pub fn next_due(&self) -> Option<Duration> {
-        let due = self.unsettled().filter(|(_, track)| track.seen.awaits.is_none());
-        due.map(|(_, track)| track.since + self.quiet).min()
+        let due = self.settling.values().filter(|track| track.seen.awaits.is_none());
+        due.map(|track| track.since + self.quiet).min()
     }
 
     /// The slide that this file is a member of, its naming file excepted.
     pub fn slide_of(&self, member: &Path) -> Option<&PathBuf> {
-        let has = |track: &Track| track.seen.fingerprint.members().iter().any(|m| m.path == member);
-        self.tracks.iter().find(|(slide, track)| *slide != member && has(track)).map(|(slide, _)| slide)
+        let has = |seen: &Seen| seen.fingerprint.members().iter().any(|m| m.path == member);
+        let settling = self.settling.iter().map(|(slide, track)| (slide, &track.seen));
+        settling.chain(&self.settled).find(|(slide, seen)| *slide != member && has(seen)).map(|(slide, _)| slide)
     }
 
     /// Slides seen but not yet settled.
     pub fn pending(&self) -> impl Iterator<Item = &PathBuf> {
-        self.unsettled().map(|(slide, _)| slide)
+        self.settling.keys()
     }
 
     /// How far this slide is; `None` when it has settled or was never seen.
     pub fn settling(&self, slide: &Path) -> Option<Settling> {
-        let track = self.tracks.get(slide).filter(|track| !track.reported)?;
+        let track = self.settling.get(slide)?;
         let members = track.seen.fingerprint.members();
         Some(Settling {
             since: track.since,
@@ -127,10 +129,6 @@ impl Settle {
             files: members.len(),
             bytes: members.iter().map(|member| member.bytes).sum(),
         })
-    }
-
-    fn unsettled(&self) -> impl Iterator<Item = (&PathBuf, &Track)> {
-        self.tracks.iter().filter(|(_, track)| !track.reported)
     }
 }
 
