@@ -34,16 +34,6 @@ for row in np.random.default_rng(1).permutation(count)[:100]:
 """
 
 
-def program():
-    subprocess.run(
-        ["cargo", "build", "--release", "--quiet", "-p", "tissuemap-trainer", "--example", "loader"],
-        cwd=measure.REPOSITORY,
-        check=True,
-    )
-    target = Path(os.environ.get("CARGO_TARGET_DIR", measure.REPOSITORY / "target"))
-    return target / "release/examples/loader"
-
-
 def forget(folder):
     """Drops the files of `folder` from the page cache."""
     for path in folder.rglob("*"):
@@ -58,8 +48,11 @@ def main():
     parser.add_argument("--steps", type=int, default=20, help="training steps that are timed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where the store is made (without it: the temporary folder)")
+    parser.add_argument(
+        "--built", action="store_true", help="the example is built already and the package zarr is not asked: a machine without cargo and registries"
+    )
     args = parser.parse_args()
-    loader = program()
+    loader = measure.program("loader", "tissuemap-trainer", example=True, built=args.built)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         store = Path(folder) / "patches.zarr"
 
@@ -68,17 +61,20 @@ def main():
             return [float(line) for line in output.stdout.split()]
 
         ask("fill", "--patches", args.patches)
-        print("\n| | floor, patches/s | loader, patches/s | loader / floor |\n|---|---|---|---|")
+        print("\n| | floor, patches/s | loader, patches/s | loader / floor | two views of each, patches/s |\n|---|---|---|---|---|")
         for name in ["cold", "warm"]:
             rates = []
-            for what in ["floor", "load"]:
+            for what in [["floor"], ["load", "--device", args.device], ["load", "--views", "--device", args.device]]:
                 if name == "cold":
                     forget(store)
-                rates += ask(what)
-            print(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {rates[1] / rates[0]:.2f} |")
+                rates += ask(*what)
+            floor, loaded, views = rates
+            print(f"| {name} | {floor:,.0f} | {loaded:,.0f} | {loaded / floor:.2f} | {views:,.0f} |")
         alone, loaded = ask("train", "--steps", args.steps, "--device", args.device)
         print("\n| training step of the default autoencoder | patches/s |\n|---|---|")
         print(f"| one batch over and over | {alone:,.0f} |\n| loaded batches | {loaded:,.0f} |\n| ratio | {loaded / alone:.2f} |")
+        if args.built:
+            return
         python = measure.python_with(PACKAGES, Path(folder) / "venv")
         subprocess.run([python, "-c", CHECK, store], check=True)
         print("\nzarr reads the same bytes")

@@ -38,11 +38,13 @@ def python_with(packages, folder):
     return python
 
 
-def program(name, package):
-    """A program of a package, built as it is shipped."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", package], cwd=REPOSITORY, check=True)
+def program(name, package, example=False, built=False):
+    """A program or example of a package, built as it is shipped unless it is `built` already."""
+    if not built:
+        which = ["--example", name] if example else []
+        subprocess.run(["cargo", "build", "--release", "--quiet", "-p", package, *which], cwd=REPOSITORY, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    return target / "release" / name
+    return target / "release" / ("examples" if example else "") / name
 
 
 def xtask():

@@ -125,24 +125,23 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--python", help="a Python that has PyTorch 2.11")
+    parser.add_argument("--built", action="store_true", help="the example is built already: a machine without cargo")
     parser.add_argument("--torch-side", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.torch_side:
         return torch_side(options.batch, options.steps, options.device, options.threads)
 
-    build = ["cargo", "build", "--release", "--quiet", "-p", "tissuemap-trainer", "--example", "training_step"]
-    subprocess.run(build, cwd=measure.REPOSITORY, check=True)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", measure.REPOSITORY / "target"))
+    program = measure.program("training_step", "tissuemap-trainer", example=True, built=options.built)
     with tempfile.TemporaryDirectory() as folder:
         python = options.python or measure.python_with(PACKAGES, folder)
         shared = ["--batch", options.batch, "--steps", options.steps, "--device", options.device]
-        ours = [target / "release/examples/training_step", *shared, "--cpu-threads", options.threads]
+        ours = [program, *shared, "--cpu-threads", options.threads]
         theirs = [python, Path(__file__).resolve(), "--torch-side", *shared, "--threads", options.threads]
         rounds = [(figures(ours), figures(theirs)) for _ in range(options.rounds)]
     print(f"{options.device}, {options.threads} threads, batch {options.batch}, median of {options.rounds} rounds")
     for name in ["autoencoder", "imsat"]:
         mine, other = (statistics.median(both[side][0][name] for both in rounds) for side in (0, 1))
-        print(f"{name}: ours {1000 * mine:.0f} ms, PyTorch {1000 * other:.0f} ms, throughput ratio {other / mine:.2f}")
+        print(f"{name}: ours {1000 * mine:.3g} ms, PyTorch {1000 * other:.3g} ms, throughput ratio {other / mine:.2f}")
     mine, other = (max(both[side][1] for both in rounds) for side in (0, 1))
     print(f"peak memory: ours {mine:.0f} MB, PyTorch {other:.0f} MB")
 

@@ -18,12 +18,14 @@ use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 use tissuemap_trainer::adam::Adam;
+use tissuemap_trainer::augment::views;
 use tissuemap_trainer::autoencoder::Autoencoder;
 use tissuemap_trainer::config::Config;
 use tissuemap_trainer::dataset::PatchSet;
-use tissuemap_trainer::device;
+use tissuemap_trainer::device::{self, upload};
+use tissuemap_trainer::error::TrainError;
 use tissuemap_trainer::layers::Mode;
-use tissuemap_trainer::loader::batches;
+use tissuemap_trainer::loader::{ahead, batches, makers};
 use tissuemap_trainer::store::{Attributes, Store};
 
 /// Five stains at 64 px, the default batch.
@@ -49,8 +51,13 @@ enum What {
     },
     /// Read the files of pixels from front to back.
     Floor,
-    /// Load all batches of a random order.
-    Load,
+    /// Load all batches of a random order, or two views of each patch, as the autoencoder's training does.
+    Load {
+        #[arg(long)]
+        views: bool,
+        #[arg(long, default_value = "cpu")]
+        device: String,
+    },
     /// Train the default autoencoder: on one batch over and over, then on loaded ones.
     Train {
         #[arg(long)]
@@ -65,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match what {
         What::Fill { patches } => fill(&store, patches),
         What::Floor => floor(&store),
-        What::Load => load(&store),
+        What::Load { views, device } => load(&store, views, &device),
         What::Train { steps, device } => train(&store, steps, &device),
     }
 }
@@ -119,15 +126,35 @@ fn floor(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn load(folder: &Path) -> Result<(), Box<dyn Error>> {
-    let patches = open(folder)?.train;
-    let order = shuffled(patches.count());
+fn load(folder: &Path, two_views: bool, device: &str) -> Result<(), Box<dyn Error>> {
+    let patches = &open(folder)?.train;
+    let order = &shuffled(patches.count());
+    let augment = &Config::default().augment;
+    let device = device::parse(device)?;
+    // Whatever the first contact with a GPU costs is not the loader's.
+    let mut last = upload(patches.range(0, BATCH as i64)?, device);
     let begin = Instant::now();
-    let loaded = thread::scope(|scope| {
-        batches(scope, &patches, &order, BATCH)
-            .try_fold(0, |sum, batch| Ok::<_, Box<dyn Error>>(sum + batch?.size()[0]))
+    thread::scope(|scope| -> Result<(), Box<dyn Error>> {
+        if two_views {
+            let pair = move |batch: usize| -> Result<[Tensor; 2], TrainError> {
+                let mut generator = ChaCha8Rng::seed_from_u64(batch as u64);
+                let pixels = upload(patches.gather(&order[batch * BATCH..(batch + 1) * BATCH])?, device);
+                let mut view = || views(&pixels, augment, &mut generator);
+                Ok([view()?, view()?])
+            };
+            for pair in ahead(scope, order.len() / BATCH, makers(device), pair) {
+                [last, _] = pair?;
+            }
+        } else {
+            for batch in batches(scope, patches, order, BATCH, device) {
+                last = batch?;
+            }
+        }
+        Ok(())
     })?;
-    print(loaded as usize, begin);
+    // Reading from the last one waits for it.
+    black_box(last.view([-1]).get(0).int64_value(&[]));
+    print(order.len() / BATCH * BATCH, begin);
     Ok(())
 }
 
@@ -160,7 +187,7 @@ fn train(folder: &Path, steps: usize, device: &str) -> Result<(), Box<dyn Error>
     let begin = Instant::now();
     thread::scope(|scope| -> Result<(), Box<dyn Error>> {
         let mut last = None;
-        for batch in batches(scope, &patches, order, BATCH) {
+        for batch in batches(scope, &patches, order, BATCH, device) {
             last = Some(step(&batch?));
         }
         black_box(last.map(|loss| loss.double_value(&[])));

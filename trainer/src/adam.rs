@@ -1,8 +1,8 @@
 //! Adam (Kingma, Ba 2015), because the optimiser of libtorch that tch exposes cannot save and restore its moments, and a
 //! resumed fit must end in the same model as an uninterrupted one.
 
-use tch::Tensor;
 use tch::nn::VarStore;
+use tch::{Kind, Tensor};
 
 /// Decay of the gradient's mean; the published default, also IMSAT's.
 const BETA_1: f64 = 0.9;
@@ -11,18 +11,16 @@ const BETA_2: f64 = 0.999;
 /// Guards the division; the published default.
 const EPSILON: f64 = 1e-8;
 
-#[derive(Debug)]
-struct Slot {
-    name: String,
-    parameter: Tensor,
-    first: Tensor,
-    second: Tensor,
-}
-
 /// The optimiser of one phase of a fit.
+///
+/// The moments of all parameters lie in one vector each, because many small updates would take a GPU longer than the
+/// gradients themselves.
 #[derive(Debug)]
 pub struct Adam {
-    slots: Vec<Slot>,
+    /// In the order of their values in the vectors.
+    parameters: Vec<(String, Tensor)>,
+    first: Tensor,
+    second: Tensor,
     steps: i32,
     learning_rate: f64,
 }
@@ -30,39 +28,46 @@ pub struct Adam {
 impl Adam {
     /// For all trained variables of `store` whose names begin with `prefix`, in the order of their names.
     pub fn new(store: &VarStore, prefix: &str, learning_rate: f64) -> Self {
-        let mut slots: Vec<Slot> = store
+        let mut parameters: Vec<(String, Tensor)> = store
             .variables()
             .into_iter()
             .filter(|(name, parameter)| name.starts_with(prefix) && parameter.requires_grad())
-            .map(|(name, parameter)| {
-                let zeros = || parameter.detach().zeros_like();
-                Slot { name, first: zeros(), second: zeros(), parameter }
-            })
             .collect();
-        slots.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { slots, steps: 0, learning_rate }
+        parameters.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let count: usize = parameters.iter().map(|(_, parameter)| parameter.numel()).sum();
+        let zeros = || Tensor::zeros([count as i64], (Kind::Float, store.device()));
+        Self { parameters, first: zeros(), second: zeros(), steps: 0, learning_rate }
     }
 
     /// One step down the gradient of `loss`.
     pub fn minimise(&mut self, loss: &Tensor) {
-        for slot in &mut self.slots {
-            slot.parameter.zero_grad();
-        }
-        loss.backward();
+        let parameters: Vec<&Tensor> = self.parameters.iter().map(|(_, parameter)| parameter).collect();
+        let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
         let _frozen = tch::no_grad_guard();
+        let flat = |(parameter, gradient): (&&Tensor, &Tensor)| {
+            // The loss may not depend on a parameter.
+            if gradient.defined() { gradient.reshape([-1]) } else { parameter.zeros_like().reshape([-1]) }
+        };
+        let gradient = Tensor::cat(&parameters.iter().zip(&gradients).map(flat).collect::<Vec<_>>(), 0);
         self.steps += 1;
         let step_size = self.learning_rate / (1.0 - BETA_1.powi(self.steps));
         let second_correction = 1.0 - BETA_2.powi(self.steps);
-        for slot in &mut self.slots {
-            let gradient = slot.parameter.grad();
-            if !gradient.defined() {
-                continue;
-            }
-            slot.first.copy_(&(&slot.first * BETA_1 + &gradient * (1.0 - BETA_1)));
-            slot.second.copy_(&(&slot.second * BETA_2 + gradient.square() * (1.0 - BETA_2)));
-            let scale = (&slot.second / second_correction).sqrt() + EPSILON;
-            slot.parameter -= &slot.first / scale * step_size;
+        self.first *= BETA_1;
+        self.first += &gradient * (1.0 - BETA_1);
+        self.second *= BETA_2;
+        self.second += gradient.square() * (1.0 - BETA_2);
+        let scale = (&self.second / second_correction).sqrt() + EPSILON;
+        let steps = self.parts(&(&self.first / scale * step_size));
+        for ((_, parameter), step) in self.parameters.iter_mut().zip(steps) {
+            *parameter -= step;
         }
+    }
+
+    /// A vector's values for each parameter, in its shape, sharing storage.
+    fn parts(&self, vector: &Tensor) -> Vec<Tensor> {
+        let lengths: Vec<i64> = self.parameters.iter().map(|(_, parameter)| parameter.numel() as i64).collect();
+        let parts = vector.split_with_sizes(&lengths, 0);
+        parts.iter().zip(&self.parameters).map(|(part, (_, parameter))| part.view_as(parameter)).collect()
     }
 
     /// Steps taken so far.
@@ -72,11 +77,13 @@ impl Adam {
 
     /// The moments by name, sharing storage with the optimiser.
     pub fn moments(&self) -> Vec<(String, Tensor)> {
-        let named = |slot: &Slot| {
-            [("first", &slot.first), ("second", &slot.second)]
-                .map(|(moment, tensor)| (format!("adam.{moment}.{}", slot.name), tensor.shallow_clone()))
+        let named = |moment: &str, vector: &Tensor| -> Vec<(String, Tensor)> {
+            let names = self.parameters.iter().map(|(name, _)| format!("adam.{moment}.{name}"));
+            names.zip(self.parts(vector)).collect()
         };
-        self.slots.iter().flat_map(named).collect()
+        let mut moments = named("first", &self.first);
+        moments.extend(named("second", &self.second));
+        moments
     }
 
     /// Goes on after `steps` steps; the moments are restored through [`Adam::moments`].

@@ -1,6 +1,6 @@
 //! Where libtorch computes: chosen by name at run time, never silently another.
 
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Tensor};
 
 use crate::error::TrainError;
 
@@ -27,6 +27,16 @@ pub fn parse(name: &str) -> Result<Device, TrainError> {
         return Err(refuse(format!("libtorch sees {count} CUDA devices"), CPU_ONLY));
     }
     Ok(Device::Cuda(index))
+}
+
+/// The tensor on `device`. For a GPU it goes through page-locked memory, from which the card fetches it by itself while
+/// other work goes on.
+pub fn upload(tensor: Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cpu => tensor,
+        // libtorch warns of `pin_memory` with a device every time, and tch has none without.
+        _ => tensor.internal_pin_memory(device).to_device_(device, tensor.kind(), true, false),
+    }
 }
 
 /// The linker drops `libtorch_cuda.so`, since no symbol of it is used directly; libtorch finds its GPU only once it is

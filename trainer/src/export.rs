@@ -79,7 +79,7 @@ pub fn export(
     path: &Path,
 ) -> Result<Exported, TrainError> {
     let network = Network::new(fitted, precision, &patches.train)?;
-    let full = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out)?;
+    let full = fitted.evaluate_exactly(config, &patches.held_out)?;
     // float32 is held against the layers as they were trained, which proves the folding too.
     let rounded = (precision != Precision::Fp32).then(|| network.evaluate(&patches.held_out)).transpose()?;
     let mut contract = contract(fitted, patches, config, rounded.as_ref().unwrap_or(&full))?;

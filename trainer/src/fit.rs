@@ -224,6 +224,20 @@ impl Fitted {
         let assignment = Assignment::new(&evaluate(&autoencoder, &clusterer, train)?.log_probs)?;
         Ok(Self { store, autoencoder, clusterer, assignment })
     }
+
+    /// What the model says about patches in whole float32, computed on the processor: a GPU's convolutions round what they
+    /// multiply (TF32, 10 bits of mantissa).
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub(crate) fn evaluate_exactly(&self, config: &Config, patches: &Patches) -> Result<Evaluation, TrainError> {
+        if self.store.device() == Device::Cpu {
+            return evaluate(&self.autoencoder, &self.clusterer, patches);
+        }
+        let Networks { mut store, autoencoder, clusterer } = Networks::new(config, Device::Cpu, None);
+        store.copy(&self.store)?;
+        evaluate(&autoencoder, &clusterer, patches)
+    }
 }
 
 /// What is trained.

@@ -31,6 +31,12 @@ pub(crate) fn seeded(seed: i64) -> MutexGuard<'static, ()> {
     guard
 }
 
+/// Where the tests of whole fits compute: on a machine with a GPU, `TISSUEMAP_TEST_DEVICE=cuda:0` has them run there.
+pub(crate) fn test_device() -> Device {
+    let name = std::env::var("TISSUEMAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    crate::device::parse(&name).expect("TISSUEMAP_TEST_DEVICE is a device")
+}
+
 /// Three textures of different colour, 16 px, all stains alike: 240 patches and 30 held out, in turn of kinds 0, 1, 2.
 pub(crate) fn texture_patches(stains: usize) -> PatchSet {
     let draw = |count: i64| {

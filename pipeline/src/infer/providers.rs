@@ -51,7 +51,8 @@ impl Provider {
     fn dispatch(self, sha256: &str, signature: Signature, options: &InferOptions) -> Option<ExecutionProviderDispatch> {
         match self {
             Self::Cpu => None,
-            Self::Cuda => Some(ep::CUDA::default().build().error_on_failure()),
+            // A model's precision is what it states: TF32, the default, would round float32 to 10 bits of mantissa.
+            Self::Cuda => Some(ep::CUDA::default().with_tf32(false).build().error_on_failure()),
             Self::TensorRt => {
                 let shape = |n: usize| {
                     let Signature { stains, patch_px, .. } = signature;

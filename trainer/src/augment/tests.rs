@@ -45,7 +45,7 @@ fn turning_and_mirroring_gives_the_eight_positions_of_a_square_and_all_planes_al
 
 #[test]
 fn a_shift_moves_the_patch_and_reflects_it_at_the_edge() {
-    let view = View { turns: 0, mirrored: false, shift: (2, -1), stain: vec![std::array::from_fn(|grey| grey as u8)] };
+    let view = View { place: place(0, false, [2, -1], 4), stain: vec![1.0] };
     let source: Vec<u8> = (0..16).collect();
     let mut target = vec![0; 16];
     view.apply(&source, 4, &mut target);
@@ -58,7 +58,7 @@ fn stain_jitter_scales_optical_density_and_leaves_glass_and_order_alone() {
     let mut generator = generator();
     let config = AugmentConfig { stain_jitter: 0.1, hue_jitter: 0.05, ..OFF };
     for _ in 0..100 {
-        for curve in stain_curves(&config, &mut generator) {
+        for curve in stain_factors(&config, &mut generator).map(stain_curve) {
             assert_eq!(curve[255], 255, "glass");
             assert!(curve.windows(2).all(|pair| pair[0] <= pair[1]), "order");
             // One factor on every density: that of grey 127 is ln 2.
@@ -66,6 +66,17 @@ fn stain_jitter_scales_optical_density_and_leaves_glass_and_order_alone() {
             assert!((density(63) / density(127) - 2.0).abs() < 0.05, "{} {}", density(63), density(127));
         }
     }
+}
+
+#[test]
+fn a_gpus_operations_give_the_views_that_the_processor_gives() {
+    let config = AugmentConfig { shift_px: 3, rotations: true, flips: true, stain_jitter: 0.2, hue_jitter: 0.1, ..OFF };
+    let mut generator = generator();
+    let views: Vec<View> = (0..50).map(|_| View::draw(&config, 6, 8, &mut generator)).collect();
+    let patches = Tensor::randint(256, [50, 6, 8, 8], (Kind::Uint8, Device::Cpu));
+    let [one, all] = [one_by_one, all_at_once].map(|make| make(&patches, &views).expect("views"));
+    assert_eq!(one, all);
+    assert_ne!(one, patches);
 }
 
 #[test]

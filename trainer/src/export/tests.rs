@@ -1,10 +1,10 @@
 use super::*;
 use crate::fit::Surroundings;
-use crate::testing::{seeded, texture_config, texture_patches};
+use crate::testing::{seeded, test_device, texture_config, texture_patches};
 use tch::Device;
 
 fn fitted(config: &Config, patches: &PatchSet) -> Fitted {
-    let surroundings = Surroundings { device: Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
+    let surroundings = Surroundings { device: test_device(), checkpoint: None, metrics: None, interrupted: &|| false };
     crate::fit::fit(config, patches, &surroundings).expect("fits")
 }
 
@@ -48,7 +48,9 @@ fn exported_model_computes_the_same_on_onnx_runtime_for_one_and_five_stains() {
 
         let contract = model.contract();
         assert_eq!((contract.stains.len(), contract.patch_px, contract.clusters.len()), (stains, 16, 3));
-        let above = outputs.reconstruction_error.iter().filter(|&&e| Some(e) > contract.novelty_threshold).count();
+        // The threshold is libtorch's value of the largest error, which ONNX Runtime rounds differently.
+        let threshold = contract.novelty_threshold.expect("given") * (1.0 + 1e-4);
+        let above = outputs.reconstruction_error.iter().filter(|&&e| e > threshold).count();
         assert_eq!(above, 0, "the 0.99 quantile of 30 values is the largest");
     }
 }

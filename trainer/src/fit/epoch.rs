@@ -12,6 +12,7 @@ use crate::augment;
 use crate::autoencoder::Autoencoder;
 use crate::config::AutoencoderConfig;
 use crate::dataset::chunks;
+use crate::device::upload;
 use crate::error::TrainError;
 use crate::imsat::{self, Terms, neighbour_distance};
 use crate::invariance::invariance_loss;
@@ -39,10 +40,11 @@ struct Pixels {
 }
 
 /// One batch.
-struct Batch<'a> {
-    indices: &'a [i64],
+struct Batch {
+    /// Of its patches, `[N]`.
+    indices: Tensor,
     /// Of each patch: itself or a neighbour.
-    partners: &'a [i64],
+    partners: Tensor,
     /// Which of the frozen views is compared with.
     view: usize,
     /// In the phases that look at them.
@@ -100,31 +102,40 @@ impl Run<'_> {
         order.shuffle(&mut generator);
         let partner = |&i| self.neighbours.partner(i, config.augment.neighbours, &mut generator);
         let partners: Vec<i64> = order.iter().map(partner).collect();
-        let mut sums = Tensor::zeros([7], (Kind::Double, self.surroundings.device));
+        let device = self.surroundings.device;
+        let mut sums = Tensor::zeros([7], (Kind::Double, device));
         let mut steps = 0;
         let size = phase.plan(config).batch;
         let count = order.len() / size;
         let views: Vec<usize> = (0..count).map(|_| generator.random_range(0..config.imsat.views as usize)).collect();
-        let part = |all: &'_ [i64], batch: usize| all[batch * size..(batch + 1) * size].to_vec();
+        // All indices at once: a copy a batch would have the device wait.
+        let [indices_there, partners_there] = [&order, &partners].map(|all| Tensor::from_slice(all).to_device(device));
+        let make = |batch: usize| {
+            let gathered = |all: &[i64]| -> Result<Tensor, TrainError> {
+                Ok(upload(train.gather(&all[batch * size..(batch + 1) * size])?, device))
+            };
+            let patches = gathered(&order)?;
+            if !config.augment.changes() {
+                return Ok(Pixels { patches, partners: None });
+            }
+            // Random numbers of a batch's own: batches are made side by side. Stream 0 is that of the order.
+            let mut generator = stream(config.seed, index, epoch);
+            generator.set_stream(batch as u64 + 1);
+            let mut view = |patches: &Tensor| augment::views(patches, &config.augment, &mut generator);
+            let partners = if config.augment.neighbours > 0.0 { gathered(&partners)? } else { patches.shallow_clone() };
+            Ok(Pixels { partners: Some(view(&partners)?), patches: view(&patches)? })
+        };
         let whole = thread::scope(|scope| {
             // The clusterer's phase looks at latents only.
-            let mut pixels = (phase != Phase::Clusterer).then(|| {
-                loader::ahead(scope, count, |batch| {
-                    let patches = train.gather(&part(&order, batch))?;
-                    if !config.augment.changes() {
-                        return Ok(Pixels { patches, partners: None });
-                    }
-                    let mut view = |patches: &Tensor| augment::views(patches, &config.augment, &mut generator);
-                    let partners = view(&train.gather(&part(&partners, batch))?)?;
-                    Ok(Pixels { patches: view(&patches)?, partners: Some(partners) })
-                })
-            });
+            let mut pixels =
+                (phase != Phase::Clusterer).then(|| loader::ahead(scope, count, loader::makers(device), make));
             for (batch, &view) in views.iter().enumerate() {
                 if (self.surroundings.interrupted)() {
                     return Ok(false);
                 }
                 let pixels = pixels.as_mut().and_then(Iterator::next).transpose()?;
-                let (indices, partners) = (&part(&order, batch), &part(&partners, batch));
+                let [indices, partners] =
+                    [&indices_there, &partners_there].map(|all| all.narrow(0, (batch * size) as i64, size as i64));
                 let step = self.step(Batch { indices, partners, view, pixels }, latents);
                 adam.minimise(&step.loss);
                 sums += step.values();
@@ -146,16 +157,14 @@ impl Run<'_> {
         }))
     }
 
-    fn step(&self, batch: Batch<'_>, latents: Option<&Latents>) -> Step {
+    fn step(&self, batch: Batch, latents: Option<&Latents>) -> Step {
         let (config, device) = (self.config, self.surroundings.device);
-        let on_device = |indices: &[i64]| Tensor::from_slice(indices).to_device(device);
         let weights = config.imsat.weights();
         let Some(pixels) = batch.pixels else {
             // Only the clusterer's phase does without pixels, and it has latents.
             let terms = latents.map(|all| {
-                let chosen = on_device(batch.indices);
-                let view = all.views.get(batch.view).map(|view| view.index_select(0, &on_device(batch.partners)));
-                let (latent, radius) = (all.values.index_select(0, &chosen), all.radius.index_select(0, &chosen));
+                let [latent, radius] = [&all.values, &all.radius].map(|of| of.index_select(0, &batch.indices));
+                let view = all.views.get(batch.view).map(|view| view.index_select(0, &batch.partners));
                 imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights, &latent.randn_like())
             });
             let loss = terms.as_ref().map_or_else(|| Tensor::zeros([], (Kind::Float, device)), |t| t.loss(&weights));
@@ -169,7 +178,7 @@ impl Run<'_> {
         let AutoencoderConfig { invariance_weight, redundancy_weight, .. } = config.autoencoder;
         let invariance = view.as_ref().map(|view| invariance_loss(&latent, view, redundancy_weight));
         let terms = latents.map(|all| {
-            let radius = all.radius.index_select(0, &on_device(batch.indices));
+            let radius = all.radius.index_select(0, &batch.indices);
             let view = view.as_ref().filter(|_| config.views_decide());
             imsat::terms(&self.networks.clusterer, &latent, view, &radius, &weights, &latent.randn_like())
         });

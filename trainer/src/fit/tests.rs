@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::ImsatConfig;
-use crate::testing::{seeded, somewhere, texture_config, texture_patches};
+use crate::testing::{seeded, somewhere, test_device, texture_config, texture_patches};
 
 const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
 
@@ -15,7 +15,7 @@ fn config() -> Config {
 }
 
 fn surroundings<'a>(checkpoint: Option<&'a Path>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Surroundings<'a> {
-    Surroundings { device: Device::Cpu, checkpoint, metrics: None, interrupted }
+    Surroundings { device: test_device(), checkpoint, metrics: None, interrupted }
 }
 
 fn outputs(fitted: &Fitted, patches: &PatchSet) -> [Tensor; 3] {

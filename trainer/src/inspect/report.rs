@@ -116,7 +116,7 @@ impl Report {
             train_patches,
             held_out_patches,
             disk_bytes: (train_patches + held_out_patches) as u64 * patch_bytes,
-            memory_bytes: loader::IN_MEMORY as u64 * batch * patch_bytes
+            memory_bytes: loader::in_memory(1) as u64 * batch * patch_bytes
                 + (train_patches + held_out_patches) as u64 * place_bytes
                 + train_patches as u64 * latent_bytes,
         };

@@ -3,6 +3,7 @@ use crate::store::Store;
 use crate::testing::{nothing_drawn, somewhere};
 use std::fs;
 use std::thread;
+use std::time::Duration;
 use tch::{Device, Kind};
 
 /// 50 patches; each is filled with its index.
@@ -19,15 +20,31 @@ fn values(batch: &Tensor) -> Vec<i64> {
 fn batches_come_whole_and_in_order() {
     let (patches, order) = (patches(), [7, 3, 49, 0, 3, 11, 20, 30]);
     let batches: Vec<Vec<i64>> = thread::scope(|scope| {
-        batches(scope, &patches, &order, 3).map(|batch| values(&batch.expect("gathered"))).collect()
+        batches(scope, &patches, &order, 3, Device::Cpu).map(|batch| values(&batch.expect("gathered"))).collect()
     });
     assert_eq!(batches, [vec![7, 3, 49], vec![0, 3, 11]]);
 }
 
 #[test]
+fn what_several_threads_make_comes_in_order_and_ends_with_the_first_error() {
+    let made = |fails: usize| -> Vec<Option<usize>> {
+        let make = move |index: usize| {
+            // The first are the slowest.
+            thread::sleep(Duration::from_millis(if index < 3 { 20 } else { 0 }));
+            (index != fails).then_some(index).ok_or_else(|| TrainError::NoData("that one".to_owned()))
+        };
+        thread::scope(|scope| ahead(scope, 10, 3, make).map(Result::ok).collect())
+    };
+    assert_eq!(made(99), (0..10).map(Some).collect::<Vec<_>>());
+    assert_eq!(made(4), [Some(0), Some(1), Some(2), Some(3), None]);
+}
+
+#[test]
 fn dropped_early_it_ends() {
     let (patches, order) = (patches(), (0..50).collect::<Vec<_>>());
-    let first = thread::scope(|scope| batches(scope, &patches, &order, 2).next().expect("a batch").expect("gathered"));
+    let first = thread::scope(|scope| {
+        batches(scope, &patches, &order, 2, Device::Cpu).next().expect("a batch").expect("gathered")
+    });
     assert_eq!(values(&first), [0, 1]);
 }
 
@@ -43,6 +60,6 @@ fn an_error_comes_through_in_its_place_and_ends_the_batches() {
     fs::remove_file(folder.path().join("patches/c/1/0/0/0")).expect("removed");
     let order = [0, 599, 1, 300, 2, 3];
     let outcomes: Vec<bool> =
-        thread::scope(|scope| batches(scope, &patches, &order, 2).map(|batch| batch.is_ok()).collect());
+        thread::scope(|scope| batches(scope, &patches, &order, 2, Device::Cpu).map(|batch| batch.is_ok()).collect());
     assert_eq!(outcomes, [true, false]);
 }

@@ -1,10 +1,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tch::Device;
-
 use super::*;
 use crate::config::SweepConfig;
-use crate::testing::{seeded, texture_config, texture_patches};
+use crate::testing::{seeded, test_device, texture_config, texture_patches};
 
 const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
 
@@ -21,7 +19,8 @@ fn run(
 ) -> Result<Sweep, TrainError> {
     let run = RunFolder::at(folder);
     let checkpoint = run.checkpoint();
-    let surroundings = Surroundings { device: Device::Cpu, checkpoint: Some(&checkpoint), metrics: None, interrupted };
+    let surroundings =
+        Surroundings { device: test_device(), checkpoint: Some(&checkpoint), metrics: None, interrupted };
     sweep(config, patches, &surroundings, &run)
 }
 
@@ -42,7 +41,7 @@ fn three_textures_are_counted() {
 fn fits_side_by_side_are_those_one_after_the_other() {
     let _turn = seeded(1);
     let patches = texture_patches(1);
-    let surroundings = Surroundings { device: Device::Cpu, checkpoint: None, metrics: None, interrupted: NEVER };
+    let surroundings = Surroundings { device: test_device(), checkpoint: None, metrics: None, interrupted: NEVER };
     let latents = fit_autoencoder(&config(), &patches, &surroundings).expect("fits");
     let neighbours = Neighbours::new(patches.train.origins(), config().neighbour_radius());
     let [one, three] = [1, 3].map(|cpu_threads| {
@@ -91,7 +90,7 @@ fn a_fit_goes_on_from_the_sweeps_autoencoder_and_ends_in_the_model_of_a_fit_alon
     run(&config(), &patches, folder.path(), NEVER).expect("sweeps");
     let checkpoint = RunFolder::at(folder.path()).checkpoint();
     let fitted = |checkpoint| {
-        let surroundings = Surroundings { device: Device::Cpu, checkpoint, metrics: None, interrupted: NEVER };
+        let surroundings = Surroundings { device: test_device(), checkpoint, metrics: None, interrupted: NEVER };
         let fitted = crate::fit::fit(&config(), &patches, &surroundings).expect("fits");
         crate::fit::evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates").log_probs
     };
