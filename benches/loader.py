@@ -45,12 +45,10 @@ def forget(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", type=int, default=8000)
-    parser.add_argument("--steps", type=int, default=20, help="training steps that are timed")
+    parser.add_argument("--steps", type=int, default=20, help="training steps that are timed, after 24 that are not")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where the store is made (without it: the temporary folder)")
-    parser.add_argument(
-        "--built", action="store_true", help="the example is built already and the package zarr is not asked: a machine without cargo and registries"
-    )
+    parser.add_argument("--built", action="store_true", help="as on a machine without cargo and registries: no build, no zarr")
     args = parser.parse_args()
     loader = measure.program("loader", "tissuemap-trainer", example=True, built=args.built)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -61,7 +59,8 @@ def main():
             return [float(line) for line in output.stdout.split()]
 
         ask("fill", "--patches", args.patches)
-        print("\n| | floor, patches/s | loader, patches/s | loader / floor | two views of each, patches/s |\n|---|---|---|---|---|")
+        print("\n| | floor, patches/s | loader, patches/s | loader / floor | two views of each, patches/s |")
+        print("|---|---|---|---|---|")
         for name in ["cold", "warm"]:
             rates = []
             for what in [["floor"], ["load", "--device", args.device], ["load", "--views", "--device", args.device]]:

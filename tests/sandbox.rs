@@ -5,8 +5,9 @@
 use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -18,13 +19,15 @@ use tissuemap_daemon::worker::{Setup, VERSION, sandbox};
 
 /// Tells the child where its files are.
 const FOLDER: &str = "TISSUEMAP_TEST_SANDBOX";
+/// Tells the child, when it is set, that it may use graphics cards.
+const GPU: &str = "TISSUEMAP_TEST_SANDBOX_GPU";
 const MEMORY: u64 = 256 << 20;
 
 /// One thing that was tried: its name and what came of it.
 type Attempt = (&'static str, io::Result<()>);
 
 /// Runs [`inside`] as a process of its own, in a folder with a slide, a staging folder and a secret.
-fn enter(name: &str) -> String {
+fn enter(gpu: bool) -> String {
     let folder = tempfile::tempdir().expect("tempdir");
     for (file, content) in [("slides/HE.tif", "pixels"), ("secret/key", "secret"), ("staging/old", "old")] {
         let path = folder.path().join(file);
@@ -34,10 +37,11 @@ fn enter(name: &str) -> String {
     let output = Command::new(std::env::current_exe().expect("the test's own path"))
         .args(["--exact", "sandbox::inside", "--ignored", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder.path())
+        .envs(gpu.then_some((GPU, "1")))
         .output()
         .expect("it runs");
     let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name}: {told}");
+    assert!(output.status.success(), "{told}");
     assert_eq!(fs::read_to_string(folder.path().join("slides/HE.tif")).expect("there"), "pixels");
     assert_eq!(fs::read_to_string(folder.path().join("secret/key")).expect("there"), "secret");
     told
@@ -58,7 +62,35 @@ fn assert_denied(told: &str, attempts: &[&str], with: &str) {
 
 #[test]
 fn h04_a_program_in_the_sandbox_can_do_its_work_and_nothing_else() {
-    let told = enter("sandbox");
+    let told = enter(false);
+    assert_confined(&told);
+    let calls = ["unix server", "abstract unix server", "unix datagram"];
+    assert_denied(&told, &calls, "Operation not permitted");
+    if has_landlock(&told) {
+        assert_denied(&told, &["name a thread by its file"], "denied");
+    }
+}
+
+#[test]
+fn h04_with_a_graphics_card_an_abstract_socket_and_a_threads_name_are_all_that_is_allowed_more() {
+    let told = enter(true);
+    assert_confined(&told);
+    assert_denied(&told, &["abstract unix server", "name a thread by its file"], "done");
+    if has_landlock(&told) {
+        assert_denied(&told, &["unix server"], "denied");
+    }
+}
+
+fn has_landlock(told: &str) -> bool {
+    let there = !told.contains("this kernel has no landlock");
+    if !there {
+        println!("SKIPPED: no landlock here, so that files are confined by their permissions only");
+    }
+    there
+}
+
+/// What holds with and without a graphics card.
+fn assert_confined(told: &str) {
     let work = [
         "read a slide",
         "list slides",
@@ -67,16 +99,14 @@ fn h04_a_program_in_the_sandbox_can_do_its_work_and_nothing_else() {
         "allocate a little",
         "start a thread",
     ];
-    assert_denied(&told, &work, "done");
+    assert_denied(told, &work, "done");
 
     // Seccomp: on every kernel.
     let calls = [
         "tcp server",
         "tcp client",
         "udp socket",
-        "unix server",
         "unix pair",
-        "unix datagram",
         "run a program",
         "make a slide writable",
         "change a slide's time",
@@ -85,13 +115,11 @@ fn h04_a_program_in_the_sandbox_can_do_its_work_and_nothing_else() {
         "signal the supervisor",
         "look for the supervisor",
     ];
-    assert_denied(&told, &calls, "Operation not permitted");
-    assert_denied(&told, &["raise the memory limit"], "not permitted");
-    assert_denied(&told, &["allocate too much"], "out of memory");
-    assert_eq!(outcome(&told, "core dump limit"), "Some(0)");
-
-    if told.contains("this kernel has no landlock") {
-        println!("SKIPPED: no landlock here, so that files are confined by their permissions only");
+    assert_denied(told, &calls, "Operation not permitted");
+    assert_denied(told, &["raise the memory limit"], "not permitted");
+    assert_denied(told, &["allocate too much"], "out of memory");
+    assert_eq!(outcome(told, "core dump limit"), "Some(0)");
+    if !has_landlock(told) {
         return;
     }
     let files = [
@@ -110,7 +138,7 @@ fn h04_a_program_in_the_sandbox_can_do_its_work_and_nothing_else() {
         "rename the staging folder",
         "move a slide into staging",
     ];
-    assert_denied(&told, &files, "denied");
+    assert_denied(told, &files, "denied");
 }
 
 /// No test: what [`enter`] runs. Called without being told a folder, it has nothing to do.
@@ -124,7 +152,7 @@ fn inside() {
         sandbox: Sandbox::BestEffort,
         read: vec![slides.clone()],
         write: vec![staging.clone()],
-        gpu: false,
+        gpu: std::env::var_os(GPU).is_some(),
         memory: MEMORY,
         params: RoadParams::default(),
     };
@@ -173,6 +201,7 @@ fn calls(slides: &Path, staging: &Path) -> Vec<Attempt> {
         ("tcp client", TcpStream::connect("127.0.0.1:9").map(drop)),
         ("udp socket", UdpSocket::bind("127.0.0.1:0").map(drop)),
         ("unix server", UnixListener::bind(staging.join("socket")).map(drop)),
+        ("abstract unix server", abstract_server()),
         ("unix pair", UnixStream::pair().map(drop)),
         ("unix datagram", UnixDatagram::unbound().map(drop)),
         ("run a program", Command::new("/bin/true").status().map(drop)),
@@ -182,8 +211,15 @@ fn calls(slides: &Path, staging: &Path) -> Vec<Attempt> {
         ("second name in staging", fs::hard_link(staging.join("old"), staging.join("hard"))),
         ("signal the supervisor", kill_process(parent, Signal::URG).map_err(io::Error::from)),
         ("look for the supervisor", test_kill_process(parent).map_err(io::Error::from)),
+        ("name a thread by its file", fs::write("/proc/thread-self/comm", "renamed")),
         ("start a thread", std::thread::Builder::new().spawn(|| ()).map(drop)),
     ]
+}
+
+/// As NVIDIA's driver opens one.
+fn abstract_server() -> io::Result<()> {
+    let name = format!("tissuemap-sandbox-{}", std::process::id());
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?).map(drop)
 }
 
 fn limits() -> Vec<Attempt> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tissuemap::contract::example;
+use tissuemap::infer::InferOptions;
 use tissuemap::overlay;
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::section_set::{SectionSet, SetKey};
@@ -182,7 +183,8 @@ fn h16_a_set_through_the_sandbox_is_the_same_to_the_byte_and_slides_stay_as_they
     assert_eq!(site.results(), ["c1_CD31.tissuemap", "c1_HE.tissuemap", "c1_KI67.tissuemap"]);
 
     let config = site.config("");
-    let here = InProcess::load(&config.model.expect("configured"), &config.road).expect("loads");
+    let here =
+        InProcess::load(&config.model.expect("configured"), &config.road, &InferOptions::default()).expect("loads");
     assert_eq!(here.model(), workers.model.model());
     let direct = here.process(&job, &()).expect("processed");
     assert_eq!(

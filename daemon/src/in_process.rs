@@ -26,8 +26,8 @@ impl InProcess {
     ///
     /// # Errors
     /// Why the model cannot be used.
-    pub fn load(path: &Path, params: &RoadParams) -> Result<Self, Fault> {
-        let model = Model::load_proven(path, &InferOptions::default()).map_err(|error| refused(&error))?;
+    pub fn load(path: &Path, params: &RoadParams, options: &InferOptions) -> Result<Self, Fault> {
+        let model = Model::load_proven(path, options).map_err(|error| refused(&error))?;
         Ok(Self::new(model, path, params))
     }
 

@@ -147,7 +147,8 @@ impl Backend for Workers {
         let mut setup = house.setup.clone();
         setup.read.push(model.into());
         setup.write = vec![house.staging.clone(), house.engines.clone()];
-        setup.gpu = house.settings.providers.iter().any(|&provider| provider != Provider::Cpu);
+        let wanted = house.settings.providers.iter().any(|&provider| provider != Provider::Cpu);
+        setup.gpu = wanted && !sandbox::graphics_cards().is_empty();
         let load = Load {
             model: model.into(),
             providers: house.settings.providers.clone(),

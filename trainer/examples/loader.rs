@@ -16,7 +16,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tissuemap_trainer::adam::Adam;
 use tissuemap_trainer::augment::views;
 use tissuemap_trainer::autoencoder::Autoencoder;
@@ -32,6 +32,8 @@ use tissuemap_trainer::store::{Attributes, Store};
 const STAINS: usize = 5;
 const PATCH_PX: u32 = 64;
 const BATCH: usize = 128;
+/// Batches that are not timed: whatever the first contact with a GPU and its page-locked memory cost is not the loader's.
+const SETTLED: usize = 24;
 
 #[derive(Parser)]
 struct Arguments {
@@ -131,10 +133,7 @@ fn load(folder: &Path, two_views: bool, device: &str) -> Result<(), Box<dyn Erro
     let order = &shuffled(patches.count());
     let augment = &Config::default().augment;
     let device = device::parse(device)?;
-    // Whatever the first contact with a GPU costs is not the loader's.
-    let mut last = upload(patches.range(0, BATCH as i64)?, device);
-    let begin = Instant::now();
-    thread::scope(|scope| -> Result<(), Box<dyn Error>> {
+    thread::scope(|scope| {
         if two_views {
             let pair = move |batch: usize| -> Result<[Tensor; 2], TrainError> {
                 let mut generator = ChaCha8Rng::seed_from_u64(batch as u64);
@@ -142,26 +141,39 @@ fn load(folder: &Path, two_views: bool, device: &str) -> Result<(), Box<dyn Erro
                 let mut view = || views(&pixels, augment, &mut generator);
                 Ok([view()?, view()?])
             };
-            for pair in ahead(scope, order.len() / BATCH, makers(device), pair) {
-                [last, _] = pair?;
-            }
+            let pairs = ahead(scope, order.len() / BATCH, makers(device), pair);
+            timed(pairs, |pair| pair.map(|[_, last]| last))
         } else {
-            for batch in batches(scope, patches, order, BATCH, device) {
-                last = batch?;
-            }
+            timed(batches(scope, patches, order, BATCH, device), |batch| batch)
         }
-        Ok(())
-    })?;
-    // Reading from the last one waits for it.
-    black_box(last.view([-1]).get(0).int64_value(&[]));
-    print(order.len() / BATCH * BATCH, begin);
+    })
+}
+
+/// Goes through `batches`, and prints how many patches came a second after the first [`SETTLED`] of them. `work` gives something
+/// of which a value is read at both ends, so that a GPU has finished.
+fn timed<T>(
+    batches: impl Iterator<Item = T>,
+    mut work: impl FnMut(T) -> Result<Tensor, TrainError>,
+) -> Result<(), Box<dyn Error>> {
+    let finished = |tensor: &Tensor| black_box(tensor.view([-1]).get(0).double_value(&[]));
+    let (mut begin, mut count, mut last) = (Instant::now(), 0, Tensor::zeros([1], (Kind::Float, Device::Cpu)));
+    for (number, batch) in batches.enumerate() {
+        last = work(batch)?;
+        count += BATCH;
+        if number + 1 == SETTLED {
+            finished(&last);
+            (begin, count) = (Instant::now(), 0);
+        }
+    }
+    finished(&last);
+    print(count, begin);
     Ok(())
 }
 
 fn train(folder: &Path, steps: usize, device: &str) -> Result<(), Box<dyn Error>> {
     let patches = open(folder)?.train;
     let order = shuffled(patches.count());
-    let order = &order[..(steps * BATCH).min(order.len())];
+    let order = &order[..((steps + SETTLED) * BATCH).min(order.len())];
     let device = device::parse(device)?;
     tch::set_num_threads(i32::try_from(Config::default().cpu_threads)?);
     let mut config = Config::default();
@@ -177,24 +189,9 @@ fn train(folder: &Path, steps: usize, device: &str) -> Result<(), Box<dyn Error>
         adam.minimise(&loss);
         loss
     };
-    // The last loss is read, so that a GPU has finished; two steps first, for whatever the first ones set up.
     let one = patches.range(0, BATCH as i64)?;
-    let mut finished = |count: usize| (0..count).map(|_| step(&one)).last().map(|loss| loss.double_value(&[]));
-    finished(2);
-    let begin = Instant::now();
-    finished(steps);
-    print(steps * BATCH, begin);
-    let begin = Instant::now();
-    thread::scope(|scope| -> Result<(), Box<dyn Error>> {
-        let mut last = None;
-        for batch in batches(scope, &patches, order, BATCH, device) {
-            last = Some(step(&batch?));
-        }
-        black_box(last.map(|loss| loss.double_value(&[])));
-        Ok(())
-    })?;
-    print(order.len(), begin);
-    Ok(())
+    timed(0..steps + SETTLED, |_| Ok(step(&one)))?;
+    thread::scope(|scope| timed(batches(scope, &patches, order, BATCH, device), |batch| Ok(step(&batch?))))
 }
 
 fn shuffled(count: i64) -> Vec<i64> {

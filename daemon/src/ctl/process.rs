@@ -2,6 +2,7 @@
 
 use std::io;
 
+use tissuemap::infer::InferOptions;
 use tissuemap::road::SetResult;
 use tissuemap::section_set::{Grouped, SectionSet};
 
@@ -19,7 +20,9 @@ use crate::job::{Fault, Job, JobRunner};
 /// Nothing could be begun, or some slides or sets failed; the others are processed all the same.
 pub fn run(args: &ProcessArgs) -> Result<(), Failure> {
     let wanted = args.input.read()?;
-    let runner = InProcess::load(&wanted.model, &wanted.params).map_err(|fault| Exit::Unavailable.with(fault))?;
+    let options = InferOptions { providers: wanted.providers.clone(), ..InferOptions::default() };
+    let runner =
+        InProcess::load(&wanted.model, &wanted.params, &options).map_err(|fault| Exit::Unavailable.with(fault))?;
     let Grouped { sets, errors } = wanted.group(&runner.model().stains)?;
 
     let mut failures = errors.len();

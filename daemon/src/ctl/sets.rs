@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tissuemap::contract::StainSpec;
+use tissuemap::infer::Provider;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Grouped, Manifest, NamingRules, group};
 
@@ -15,6 +16,8 @@ use crate::job::{Fault, namer};
 pub(super) struct Wanted {
     pub(super) model: PathBuf,
     pub(super) params: RoadParams,
+    /// What may compute, in this order.
+    pub(super) providers: Vec<Provider>,
     naming: NamingRules,
     manifest: Option<Manifest>,
     slides: Vec<PathBuf>,
@@ -37,6 +40,7 @@ impl SetsArgs {
         Ok(Wanted {
             model,
             params: config.as_ref().map_or_else(RoadParams::default, |config| config.road.clone()),
+            providers: config.as_ref().map_or_else(|| vec![Provider::Cpu], |config| config.worker.providers.clone()),
             naming: config.map(|config| config.naming).unwrap_or_default(),
             manifest: manifest.map_err(|error| Exit::Usage.because(&error))?,
             slides: self.slides.iter().map(absolute).collect(),

@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::ImsatConfig;
-use crate::testing::{seeded, somewhere, test_device, texture_config, texture_patches};
+use crate::testing::{alike, seeded, somewhere, test_device, texture_config, texture_patches};
 
 const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
 
@@ -50,8 +50,8 @@ fn same_seed_gives_the_same_model_and_another_seed_another() {
         outputs(&fit(&config, &patches, &surroundings(None, NEVER)).expect("fits"), &patches)
     };
     let first = run(4);
-    assert_eq!(first, run(4));
-    assert_ne!(first[0], run(5)[0]);
+    assert!(alike(&first, &run(4)));
+    assert!(!alike(&first, &run(5)));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn interrupted_and_resumed_fit_ends_in_the_model_of_an_uninterrupted_one() {
         }
     };
     assert!(interruptions >= 3, "{interruptions}");
-    assert_eq!(outputs(&resumed, &patches), whole);
+    assert!(alike(&outputs(&resumed, &patches), &whole));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn checkpoint_of_another_configuration_is_not_used() {
     let other = Config { seed: 99, ..config() };
     let fresh = outputs(&fit(&other, &patches, &surroundings(None, NEVER)).expect("fits"), &patches);
     let beside = outputs(&fit(&other, &patches, &surroundings(Some(folder.path()), NEVER)).expect("fits"), &patches);
-    assert_eq!(fresh, beside);
+    assert!(alike(&fresh, &beside));
 }
 
 #[test]
