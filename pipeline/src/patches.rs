@@ -3,6 +3,7 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use crate::carry::Carry;
 use crate::deformation::SectionMap;
 use crate::slide::{Resampled, SlideError, SlideInfo};
 use crate::units::{Cell, Mpp, PixelRect, UmPoint};
@@ -169,6 +170,28 @@ impl PatchSource {
     }
 }
 
+impl PatchSource {
+    /// Whether the patch whose top-left pixel is `(x, y)` lies on all sections, told by its corners. One that does not
+    /// shows the edge of a slide, where the background of another begins.
+    pub fn is_whole(&self, x: i64, y: i64) -> bool {
+        let side = i64::from(self.spec.patch_px);
+        let corners = [(x, y), (x + side, y), (x, y + side), (x + side, y + side)];
+        let corners = corners.map(|(x, y)| UmPoint::from_pixels(x as f64, y as f64, self.spec.mpp));
+        self.stains.iter().all(|stain| match stain {
+            StainPixels::Missing(_) => true,
+            StainPixels::Section { pixels, map } => corners.iter().all(|&corner| {
+                let carried = map.as_ref().map_or(Some(corner), |map| map.carry(corner));
+                let info = pixels.slide().info();
+                let (origin, (width, height)) = (info.bounds_origin(), info.bounds_um());
+                // Half a pixel is rounding.
+                let slack = self.spec.mpp.get() / 2.0;
+                let within = |at: f64, from: f64, length: f64| at >= from - slack && at <= from + length + slack;
+                carried.is_some_and(|at| within(at.x, origin.x, width) && within(at.y, origin.y, height))
+            }),
+        })
+    }
+}
+
 /// From interleaved pixels to planes R, G, B.
 fn split(block: &RgbImage, out: &mut [u8]) {
     let (red, rest) = out.split_at_mut(out.len() / 3);
@@ -232,6 +255,18 @@ mod tests {
         let planes: Vec<&[u8]> = tensor.chunks_exact(256).collect();
         for (plane, value) in planes.iter().zip([1, 2, 3, 255, 255, 255]) {
             assert!(plane.iter().all(|&v| v == value));
+        }
+    }
+
+    #[test]
+    fn a_patch_is_whole_where_all_sections_are() {
+        // 450 by 350 µm, the second one moved by 20 µm to the left.
+        let shift = Affine([[1.0, 0.0, 20.0], [0.0, 1.0, 0.0]]);
+        let source =
+            PatchSource::new(spec(64, 32), vec![section(None), StainPixels::Missing([0; 3]), section(Some(shift))]);
+        assert!(source.is_whole(0, 0) && source.is_whole(900 - 64 - 40, 700 - 64));
+        for (x, y) in [(-2, 0), (0, -2), (900 - 64 - 36, 0), (0, 700 - 62)] {
+            assert!(!source.is_whole(x, y), "{x}, {y}");
         }
     }
 

@@ -107,8 +107,10 @@ fn look(
     report.sections = prepared.sections.iter().map(|section| section_report(section, config)).collect();
     let cell_mm2 = (prepared.grid.spec.cell_um() / 1000.0).powi(2);
     report.tissue_mm2 = Some(prepared.cells.len() as f64 * cell_mm2);
-    let places = sampling::incomplete(&prepared)
-        .map_or_else(|| Places::draw(&name, &prepared.grid, &prepared.cells, candidate.from.held_out, config), Err);
+    let places = sampling::incomplete(&prepared).map_or_else(
+        || Places::draw(&name, &prepared.grid, &sampling::whole(&prepared), candidate.from.held_out, config),
+        Err,
+    );
     match places {
         Ok(places) => {
             report.train_patches = places.train.len();

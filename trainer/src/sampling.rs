@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use tissuemap::placement::Placement;
 use tissuemap::road::{self, Prepared, Progress, RoadError};
 use tissuemap::slide::SlideError;
+use tissuemap::units::Cell;
 
 pub use self::candidates::{Candidate, Candidates};
 pub use self::places::Places;
@@ -109,7 +110,8 @@ fn draw(
         return Ok(Err(reason));
     }
     let name = candidate.set.key.to_string();
-    let places = match Places::draw(&name, &prepared.grid, &prepared.cells, candidate.from.held_out, config) {
+    let whole = whole(&prepared);
+    let places = match Places::draw(&name, &prepared.grid, &whole, candidate.from.held_out, config) {
         Ok(places) => places,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -133,8 +135,12 @@ fn draw(
         }
     }
     set.finish(&name)?;
-    let (train, held_out, cells) = (places.train.len(), places.held_out.len(), prepared.cells.len());
-    watch.say(|| tracing::info!("{name}: {train} patches, {held_out} held out, from {cells} tissue cells"));
+    let (train, held_out, cells) = (places.train.len(), places.held_out.len(), whole.len());
+    let at_edges = prepared.cells.len() - cells;
+    watch.say(|| {
+        let left_out = if at_edges > 0 { format!("; {at_edges} more at the edge of a slide") } else { String::new() };
+        tracing::info!("{name}: {train} patches, {held_out} held out, from {cells} tissue cells{left_out}");
+    });
     Ok(Ok(()))
 }
 
@@ -169,6 +175,16 @@ pub fn incomplete(prepared: &Prepared) -> Option<String> {
         Placement::LeftOut { reason, .. } => Some(format!("{}: {reason}", section.stain)),
         Placement::Missing => Some(format!("it has no slide of stain {}", section.stain)),
     })
+}
+
+/// The tissue cells whose patches lie on the slides of all stains. Where a slide ends, its background begins: an edge that no
+/// tissue has, which would become a cluster of its own.
+pub fn whole(prepared: &Prepared) -> Vec<Cell> {
+    let whole = |&cell: &Cell| {
+        let (x, y) = prepared.grid.patch_origin(cell);
+        prepared.source.is_whole(x, y)
+    };
+    prepared.cells.iter().copied().filter(whole).collect()
 }
 
 /// Patches whose top-left corners are these model pixels of the reference canvas, one after the other: `[n, 3·S, P, P]`.
