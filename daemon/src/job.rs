@@ -38,6 +38,8 @@ pub struct Fault {
     id: Option<String>,
 }
 
+const NO_WORKER: &str = "worker.not-started";
+
 impl Fault {
     /// `reason` names the file and says what is wrong, `hint` what a person can do.
     pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -81,6 +83,17 @@ impl Fault {
         // Libraries and processes on the way hand an error on as text only; the system's number is always part of it.
         let full = |number: rustix::io::Errno| self.reason.contains(&format!("(os error {})", number.raw_os_error()));
         full(rustix::io::Errno::NOSPC) || full(rustix::io::Errno::DQUOT)
+    }
+
+    /// The same fault as that of a worker which does not start: nobody has looked at the job.
+    #[must_use]
+    pub fn without_worker(self) -> Self {
+        self.with_id(NO_WORKER)
+    }
+
+    /// Whether nobody has looked at the job, because no worker starts.
+    pub fn is_without_worker(&self) -> bool {
+        self.id.as_deref() == Some(NO_WORKER)
     }
 
     /// What is wrong, and with what.

@@ -1,5 +1,6 @@
 //! Runs models: one file becomes a checked contract and an ONNX Runtime session that does what the contract says.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -377,17 +378,27 @@ fn most_probable(row: &[f32]) -> usize {
     (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap_or_default()
 }
 
-/// Which ONNX Runtime is used: what was required of it and of what commit it is, and where the library lies.
+/// Which ONNX Runtime is used: its version, and where the library lies.
 ///
 /// # Errors
 /// It is not there, or too old.
 pub fn runtime_version() -> Result<String, LibraryError> {
     environment()?;
-    let path = ONNX_RUNTIME.locate()?;
-    // `ORT Build Info: git-branch=HEAD, git-commit-id=…`: the published builds do not tell their number here.
-    let info = ort::info();
-    let commit = info.split_once("git-commit-id=").and_then(|(_, rest)| rest.split(',').next()).unwrap_or(info);
-    Ok(format!("{}, commit {commit} ({})", ONNX_RUNTIME.required, path.display()))
+    let (library, path) = ONNX_RUNTIME.open()?;
+    let version = version_of(&library).map_err(|error| ONNX_RUNTIME.wrong(&path, &error.to_string()))?;
+    Ok(format!("{version} ({})", path.display()))
+}
+
+/// What the library says of itself; `ort` does not hand it on.
+#[allow(unsafe_code)]
+fn version_of(library: &libloading::Library) -> Result<String, libloading::Error> {
+    // SAFETY: the symbol's type and the structure that it gives are those of onnxruntime_c_api.h; the text is the library's,
+    // constant, and ends with a zero.
+    unsafe {
+        let base = library.get::<unsafe extern "system" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")?;
+        let text = CStr::from_ptr(((*base()).GetVersionString)());
+        Ok(text.to_string_lossy().into_owned())
+    }
 }
 
 /// ONNX Runtime's process-wide state; it allows one per process and is never torn down.

@@ -69,6 +69,7 @@ impl Daemon {
                 self.folders[folder].put_back(&key, None);
             }
             (Err(fault), None) if fault.is_no_space() => self.filled_the_disk(running, &fault, now),
+            (Err(fault), None) if fault.is_without_worker() => self.found_no_worker(running, fault, now),
             (Err(fault), None) => self.failed(running, fault, seconds, now),
         }
     }
@@ -83,6 +84,18 @@ impl Daemon {
         self.record(running.waiting.job, Change::PutBack { reason: fault.to_string() }, now);
         self.put_back(running);
         self.wait_for_room(Shortage { path: folder, free: None, needed: self.config.schedule.min_free() }, wait, now);
+    }
+
+    /// No worker starts, as in the midst of an update: nothing is wrong with the job, and the try does not count.
+    fn found_no_worker(&mut self, running: Running, fault: Fault, now: Duration) {
+        let wait = self.config.schedule.retry_wait(1);
+        tracing::error!(set = %running.set(), reason = %fault, again_seconds = wait.as_secs(), "No worker; the set waits");
+        let Running { waiting, .. } = running;
+        self.record(waiting.job, Change::PutBack { reason: fault.to_string() }, now);
+        if self.folders[waiting.folder].put_back(&waiting.key, Some(fault)) {
+            let attempts = waiting.attempts.saturating_sub(1);
+            self.queue.push(Waiting { attempts, not_before: now + wait, done: false, ..waiting });
+        }
     }
 
     fn failed(&mut self, running: Running, fault: Fault, seconds: f64, now: Duration) {

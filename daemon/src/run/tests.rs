@@ -33,6 +33,8 @@ struct Pretender {
     jobs: Mutex<Vec<BTreeMap<String, PathBuf>>>,
     /// Jobs whose slides say `needs room` find the disk full.
     full: AtomicBool,
+    /// Jobs whose slides say `needs a worker` find that none starts.
+    no_worker: AtomicBool,
     /// How large a slide's result is, beside its record.
     bytes: AtomicUsize,
     /// Jobs whose slides say `hold` go on until this is true or they are cancelled.
@@ -108,6 +110,9 @@ impl Pretender {
                 "fails" => return Err(Fault::new(format!("{}: no tissue", slide.display()), "scan again")),
                 "needs room" if self.full.load(Ordering::Relaxed) => {
                     return Err(Fault::from_error(&std::io::Error::from_raw_os_error(28)));
+                }
+                "needs a worker" if self.no_worker.load(Ordering::Relaxed) => {
+                    return Err(Fault::new("it cannot be started", "look for the program").without_worker());
                 }
                 "panics" => panic!("index out of bounds"),
                 "hold" => {

@@ -124,6 +124,7 @@ impl Keeper {
                         tracing::error!(worker = self.duty.name, reason = %fault, "Worker does not start");
                     }
                     // Who waits is told at once: it may take long until a worker starts again.
+                    let fault = fault.without_worker();
                     self.pending.drain(..).for_each(|call| drop(call.reply.send(Event::Fault(fault.clone()))));
                 }
             }

@@ -209,3 +209,19 @@ async fn h08_after_a_damaged_journal_nothing_is_done_twice() {
     let kept = fs::read_dir(daemon.state.path()).expect("readable").map(|entry| entry.expect("entry").file_name());
     assert!(kept.into_iter().any(|name| name.to_string_lossy().starts_with("journal.sqlite.corrupt-")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h04_a_set_for_which_no_worker_starts_waits_for_one_and_no_try_counts() {
+    let mut daemon = Fixture::start(
+        "[group]\nwait_seconds = 0\nincomplete = \"run\"\n[schedule]\nretry_seconds = 1\nmin_free_mib = 0\n",
+    );
+    daemon.runner.no_worker.store(true, Ordering::Relaxed);
+    daemon.bring("c1_HE.svs", "needs a worker");
+    // More tries than would quarantine it, were they counted.
+    while daemon.jobs().len() < 4 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    daemon.runner.no_worker.store(false, Ordering::Relaxed);
+    let status = daemon.until(|s| s.last_result().is_some()).await;
+    assert_eq!((status.totals.quarantined, status.outcomes.len()), (0, 1), "{:?}", status.outcomes);
+}
