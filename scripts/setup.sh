@@ -189,12 +189,17 @@ end_part() { # NAME
 }
 
 bring_runtime() {
-  have_part runtime lib/libopenslide.so.1 lib/libonnxruntime.so && return
+  have_part runtime lib/libopenslide.so.1 lib/libonnxruntime.so licences/openslide licences/onnxruntime && return
   begin_part runtime 200 "OpenSlide 4.0.1 and ONNX Runtime 1.31.1 (27 MB, 36 MB on disk)"
   fetch_wheels runtime
-  unpack openslide_bin/libopenslide.so onnxruntime/capi/libonnxruntime.so
+  # Whoever hands on the libraries, as the Debian package does, must hand on their licences.
+  unpack openslide_bin/libopenslide.so openslide_bin-4.0.1.2.dist-info/licenses/licenses/ \
+    onnxruntime/capi/libonnxruntime.so onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt
   place openslide_bin/libopenslide.so.1 lib/libopenslide.so.1
+  place openslide_bin-4.0.1.2.dist-info/licenses/licenses licences/openslide
   place onnxruntime/capi/libonnxruntime.so.1.31.1 lib/libonnxruntime.so
+  rm -r "$staging/files/onnxruntime/capi"
+  place onnxruntime licences/onnxruntime
   end_part runtime
 }
 
