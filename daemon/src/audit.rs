@@ -53,8 +53,8 @@ pub enum Event {
     /// A model has proved itself and serves, was refused, or was given up.
     Model {
         name: String,
-        /// None where it was refused before that was known.
-        sha256: Option<String>,
+        /// SHA-256; none where it was refused before that was known. (`sha256` in a line is that of the line.)
+        model: Option<String>,
         /// `serves`, `refused` or `given-up`.
         outcome: String,
         reason: String,

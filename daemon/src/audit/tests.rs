@@ -32,6 +32,38 @@ fn a_log_goes_on_after_a_restart_and_hangs_together() {
 }
 
 #[test]
+fn every_kind_of_entry_is_read_again() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let path = folder.path().join("audit.jsonl");
+    let text = || "text".to_owned();
+    let end = JobEnd {
+        job: JobId(7),
+        set: text(),
+        outcome: text(),
+        reason: text(),
+        model: text(),
+        inputs: BTreeMap::from([("HE".into(), ("/slides/1_HE.svs".into(), Some(text())))]),
+        outputs: vec!["/slides/1_HE.tissuemap".into()],
+        seconds: 0.5,
+    };
+    let kinds = [
+        Event::Started { version: text(), model: text() },
+        asked("slide"),
+        Event::Model { name: text(), model: Some("0".repeat(64)), outcome: text(), reason: text() },
+        Event::Job(Box::new(end)),
+        Event::TornLine { bytes: 3, text: text() },
+        Event::MovedAside { file: "audit.jsonl.corrupt-1".into(), reason: text() },
+        Event::Ended,
+    ];
+    for (i, kind) in kinds.into_iter().enumerate() {
+        // A log is opened by its last line.
+        Audit::open(&path).expect("opens").add(kind.clone());
+        let verified = verify(&path).expect("readable");
+        assert_eq!(verified.map(|verified| verified.entries), Ok(i as u64 + 1), "{kind:?}");
+    }
+}
+
+#[test]
 fn every_change_of_every_byte_is_found() {
     let (_folder, path) = log();
     let whole = fs::read(&path).expect("readable");

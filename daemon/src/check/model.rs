@@ -1,5 +1,6 @@
 //! The models: each proved by its golden patches, in a confined worker process, as the daemon does it.
 
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -16,11 +17,14 @@ pub(super) fn proved(config: &Config, program: &Path, tell: &mut dyn FnMut(Findi
     let files = match models::files(config) {
         Ok(files) if files.is_empty() => {
             let folder = config.model_folder();
-            return tell(Finding::warn(
-                CHECK,
-                "there is none yet",
-                format!("drop one, as `tissuemap-train` exports it, into {}", folder.display()),
-            ));
+            let dropped = dropped(&folder);
+            return tell(if dropped.is_empty() {
+                let hint = format!("drop one, as `tissuemap-train` exports it, into {}", folder.display());
+                Finding::warn(CHECK, "there is none yet", hint)
+            } else {
+                let detail = format!("none serves yet; in {} lies {}", folder.display(), dropped.join(", "));
+                Finding::warn(CHECK, detail, "start tissuemapd, which proves it before it serves")
+            });
         }
         Ok(files) => files,
         Err(fault) => return tell(Finding::fail(CHECK, &fault)),
@@ -37,6 +41,12 @@ pub(super) fn proved(config: &Config, program: &Path, tell: &mut dyn FnMut(Findi
         Ok(workers) => files.iter().for_each(|file| tell(one(&workers, file))),
         Err(fault) => tell(Finding::fail("worker", &fault)),
     }
+}
+
+/// Names of models that no daemon has taken yet.
+fn dropped(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|file| file.file_name().to_string_lossy().into_owned()).filter(|name| name.ends_with(".onnx")).collect()
 }
 
 fn one(workers: &Workers, file: &Path) -> Finding {

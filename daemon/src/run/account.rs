@@ -28,7 +28,7 @@ impl Daemon {
     pub(super) fn note_model(&mut self, name: &str, sha256: Option<&str>, outcome: &str, reason: &str) {
         self.note(Event::Model {
             name: name.into(),
-            sha256: sha256.map(str::to_owned),
+            model: sha256.map(str::to_owned),
             outcome: outcome.into(),
             reason: reason.into(),
         });
