@@ -25,6 +25,7 @@ outside() {
   root=$(mktemp -d "${TMPDIR:-/var/tmp}/tissuemap-trial.XXXXXX")
   # shellcheck disable=SC2064 # the folder of now is meant
   trap "rm -rf --one-file-system '$root'" EXIT
+  chmod 755 "$root"
   say "slides"
   cargo run --release --locked --quiet -p xtask -- derive --out "$root/slides" --seed 1 --case demo
   say "a clean Debian ${SUITE:-bookworm}"
@@ -80,7 +81,7 @@ inside() {
   chmod 2775 /srv/slides
   install --mode 0644 /trial/demo.onnx /var/lib/tissuemap/models/
   printf '[[watch]]\nfolder = "/srv/slides"\nsettle_seconds = 3\n' >/etc/tissuemap/tissuemapd.toml
-  mkdir /run/dbus
+  mkdir -p /run/dbus
   dbus-daemon --system --nopidfile
   as tissuemap tissuemapctl check
 
