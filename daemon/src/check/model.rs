@@ -1,7 +1,7 @@
 //! The models: each proved by its golden patches, in a confined worker process, as the daemon does it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::Finding;
@@ -45,8 +45,11 @@ pub(super) fn proved(config: &Config, program: &Path, tell: &mut dyn FnMut(Findi
 
 /// Names of models that no daemon has taken yet.
 fn dropped(folder: &Path) -> Vec<String> {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.map(|file| file.file_name().to_string_lossy().into_owned()).filter(|name| name.ends_with(".onnx")).collect()
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| PathBuf::from(file.file_name()));
+    files
+        .filter(|name| name.extension().is_some_and(|end| end == "onnx"))
+        .map(|name| name.display().to_string())
+        .collect()
 }
 
 fn one(workers: &Workers, file: &Path) -> Finding {
