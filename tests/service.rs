@@ -154,7 +154,7 @@ impl Daemon {
     fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let begun = Instant::now();
         while !holds() {
-            assert!(begun.elapsed() < Duration::from_mins(1), "never: {what}\n{}\n{:?}", self.log(), self.notes);
+            assert!(begun.elapsed() < Duration::from_mins(3), "never: {what}\n{}\n{:?}", self.log(), self.notes);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
