@@ -66,6 +66,8 @@ impl Daemon {
     ) {
         let outcome = outcome.map_err(Into::into);
         self.note_wish(by, action, subject, outcome.as_ref().err());
+        // Whoever looks after the answer sees what became of it.
+        self.tell();
         answer(reply, outcome);
     }
 

@@ -104,6 +104,8 @@ impl Daemon {
                 if let Err(fault) = &outcome {
                     self.note_model(&source.name(), None, "refused", &fault.to_string());
                 }
+                // Whoever looks after the answer sees what became of it.
+                self.tell();
                 answer(reply, outcome.map_err(|fault| RefusalKind::ModelRefused.with(fault)));
             }
             (Purpose::GoBack(back), _) => self.go_back(back, proof),
@@ -284,6 +286,7 @@ impl Daemon {
                 }
                 suspects.into_iter().for_each(|job| self.ask_again(job));
                 if let Some(reply) = back.reply {
+                    self.tell();
                     answer(reply, self.models.find(&its_sha256).cloned());
                 }
             }
