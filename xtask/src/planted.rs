@@ -2,8 +2,9 @@
 //! measured by.
 //!
 //! Each slide holds contiguous regions of every kind ([`kinds`]), some of a kind larger than all of another, on a piece of
-//! tissue with glass around. Stains add in optical density. Slides differ in the strength of both stains, in thickness and
-//! glass, sites of a kind in direction and density of nuclei; the camera adds blur and noise. Everything comes from one seed.
+//! tissue with glass around. No kind has less than half of its equal share of a slide's tissue ([`regions`]). Stains add in
+//! optical density. Slides differ in the strength of both stains, in thickness and glass, sites of a kind in direction and
+//! density of nuclei; the camera adds blur and noise. Everything comes from one seed.
 
 mod kinds;
 mod noise;
@@ -32,7 +33,7 @@ pub const MOST_KINDS: usize = KINDS.len();
 /// Natural-logarithm optical density of a unit concentration in red, green and blue: haematoxylin and eosin as measured by
 /// Ruifrok and Johnston (Anal Quant Cytol Histol 23:291, 2001), then the red of blood and the grey blue of mucin.
 const PIGMENTS: [[f32; 3]; 4] = [[0.65, 0.704, 0.286], [0.092, 0.954, 0.283], [0.12, 0.62, 0.72], [0.55, 0.38, 0.2]];
-/// Regions of a kind on a slide, at least and at most: their sizes differ up to threefold.
+/// Sites of a kind on a slide, at least and at most, before the smallest get more.
 const SITES: [usize; 2] = [2, 5];
 
 /// What is planted.
@@ -54,6 +55,9 @@ pub enum PlantError {
     /// More kinds than there are, or none.
     #[error("{0} kinds: there must be 1 to {MOST_KINDS}")]
     Kinds(usize),
+    /// No room for regions of every kind.
+    #[error("{} x {} pixels are too small for {kinds} kinds", size.0, size.1)]
+    Crowded { size: (u32, u32), kinds: usize },
     #[error(transparent)]
     Slide(#[from] PyramidError),
     #[error("{}: {source}", path.display())]
@@ -77,9 +81,11 @@ pub fn plant(plan: &Plan, folder: &Path) -> Result<Vec<&'static str>, PlantError
     let mut chosen: Vec<usize> = (0..MOST_KINDS).collect();
     chosen.shuffle(&mut generator);
     chosen.truncate(plan.kinds);
-    let shares: Vec<usize> = chosen.iter().map(|_| generator.random_range(SITES[0]..=SITES[1])).collect();
+    let sites: Vec<usize> = chosen.iter().map(|_| generator.random_range(SITES[0]..=SITES[1])).collect();
     for number in 1..=plan.slides {
-        let (image, labels) = section(plan.size, &chosen, &shares, &mut generator);
+        let regions = Regions::new(plan.size, &sites, &mut generator)
+            .ok_or(PlantError::Crowded { size: plan.size, kinds: plan.kinds })?;
+        let (image, labels) = section(plan.size, &regions, &chosen, &mut generator);
         let name = format!("planted{number}_HE");
         let description = format!("tissuemap planted tissue: {} kinds, seed {}", plan.kinds, plan.seed);
         let mpp = Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 is a plausible resolution"));
@@ -103,11 +109,10 @@ struct Look {
 
 fn section(
     (width, height): (u32, u32),
+    regions: &Regions,
     kinds: &[usize],
-    shares: &[usize],
     generator: &mut ChaCha8Rng,
 ) -> (RgbImage, GrayImage) {
-    let regions = Regions::new(width, height, shares, generator);
     let mut about = |middle: f32, spread: f32| middle + spread * (2.0 * generator.random::<f32>() - 1.0);
     let strength = [about(1.0, 0.12), about(1.0, 0.15), about(1.0, 0.1), about(1.0, 0.1)];
     let glass = [about(243.0, 3.0), about(242.0, 3.0), about(244.0, 3.0)];

@@ -8,7 +8,12 @@ fn plan(kinds: usize, seed: u64) -> Plan {
 }
 
 fn truth(folder: &Path) -> GrayImage {
-    ImageReader::open(folder.join("truth/planted1_HE.png")).expect("opens").decode().expect("decodes").into_luma8()
+    truth_of(folder, 1)
+}
+
+fn truth_of(folder: &Path, number: u32) -> GrayImage {
+    let path = folder.join(format!("truth/planted{number}_HE.png"));
+    ImageReader::open(path).expect("opens").decode().expect("decodes").into_luma8()
 }
 
 #[test]
@@ -27,6 +32,20 @@ fn every_kind_has_its_region_on_a_slide_that_openslide_opens() {
 }
 
 #[test]
+fn no_kind_has_less_than_half_of_its_equal_share() {
+    for (kinds, seed) in [(5, 1), (13, 1), (13, 2), (13, 3)] {
+        let folder = tempfile::tempdir().expect("folder");
+        plant(&Plan { slides: 2, ..plan(kinds, seed) }, folder.path()).expect("planted");
+        for number in 1..=2 {
+            let mut pixels = vec![0; kinds + 1];
+            truth_of(folder.path(), number).pixels().for_each(|Luma([kind])| pixels[*kind as usize] += 1);
+            let tissue: usize = pixels[1..].iter().sum();
+            assert!(pixels[1..].iter().all(|&own| own * 2 * kinds >= tissue), "seed {seed}: {pixels:?}");
+        }
+    }
+}
+
+#[test]
 fn same_seed_same_bytes_and_another_seed_others() {
     let bytes = |seed| {
         let folder = tempfile::tempdir().expect("folder");
@@ -34,6 +53,13 @@ fn same_seed_same_bytes_and_another_seed_others() {
         fs::read(folder.path().join("planted1_HE.tif")).expect("read")
     };
     assert!(bytes(1) == bytes(1) && bytes(1) != bytes(2));
+}
+
+#[test]
+fn a_slide_too_small_for_its_kinds_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let small = Plan { size: (20, 16), ..plan(MOST_KINDS, 1) };
+    assert!(matches!(plant(&small, folder.path()), Err(PlantError::Crowded { kinds: MOST_KINDS, .. })));
 }
 
 #[test]
