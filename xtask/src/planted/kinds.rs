@@ -1,6 +1,7 @@
 //! What the planted tissue is made of: thirteen kinds of structure that a pathologist would tell apart at a glance.
 //!
-//! Lengths are model pixels, that is micrometres: slides are drawn at 1 µm per pixel.
+//! Lengths are model pixels, that is micrometres: slides are drawn at 1 µm per pixel. Even the palest, fat and mucin, are dark
+//! enough for the search for tissue, on a weakly stained slide too: what it takes for glass, no patches are cut from.
 
 /// One kind of structure.
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +91,8 @@ pub(super) const KINDS: [Kind; 13] = [
     },
     Kind {
         name: "fat",
-        ground: [0.04, 0.5, 0.0, 0.0],
-        mesh: Some(Mesh { spacing: 32.0, wall: 5.0, inside: 0.1, walls: 1.0 }),
+        ground: [0.05, 0.9, 0.0, 0.0],
+        mesh: Some(Mesh { spacing: 28.0, wall: 5.0, inside: 0.1, walls: 1.0 }),
         ..PLAIN
     },
     Kind {
@@ -108,7 +109,7 @@ pub(super) const KINDS: [Kind; 13] = [
     },
     Kind {
         name: "mucin",
-        ground: [0.0, 0.02, 0.0, 0.35],
+        ground: [0.0, 0.02, 0.0, 0.6],
         grain: (34.0, 0.6),
         fibres: Some(Fibres { pitch: 30.0, depth: 0.6, swing: 26.0 }),
         nuclei: Some(Nuclei { spacing: 44.0, radius: 2.6, density: 0.4, ..NUCLEI }),

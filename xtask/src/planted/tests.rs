@@ -1,5 +1,7 @@
+use image::imageops;
 use image::{ImageReader, Luma};
 use tissuemap::slide::{self, OpenOptions};
+use tissuemap::tissue::{TissueParams, find_tissue};
 
 use super::*;
 
@@ -42,6 +44,35 @@ fn no_kind_has_less_than_half_of_its_equal_share() {
             let tissue: usize = pixels[1..].iter().sum();
             assert!(pixels[1..].iter().all(|&own| own * 2 * kinds >= tissue), "seed {seed}: {pixels:?}");
         }
+    }
+}
+
+/// What the search for tissue takes for glass, no patches are cut from.
+#[test]
+fn every_kind_is_tissue_where_it_is_palest() {
+    const SIDE: u32 = 512;
+    const UM: u32 = 8;
+    const GLASS: u32 = SIDE / 8;
+    // The highest threshold that a slide can come to.
+    let highest = TissueParams::default().max_density;
+    let params = TissueParams { min_density: highest, max_density: highest, ..TissueParams::default() };
+    let site = texture::Site { seed: 5, angle: 1.0, sparseness: 1.08 };
+    // Weakly stained and thin.
+    let strength = 0.85 * 0.9;
+    let look = Look { seed: 1, strength: [strength; 4], glass: [243.0; 3], blur: 0.7, noise: 3.0 };
+    for kind in &KINDS {
+        let density = |i: u32| {
+            let (x, y) = (i % SIDE, i / SIDE);
+            let stains = if y < GLASS { [0.0; 4] } else { texture::stains(kind, &site, x as f32, y as f32) };
+            std::array::from_fn(|c| PIGMENTS.iter().zip(stains).map(|(unit, stain)| unit[c] * stain * strength).sum())
+        };
+        let densities: Vec<[f32; 3]> = (0..SIDE * SIDE).map(density).collect();
+        let thumbnail = imageops::thumbnail(&photograph(&densities, SIDE, SIDE, &look), SIDE / UM, SIDE / UM);
+        let mask = find_tissue(&thumbnail, f64::from(UM), &params).tissue;
+        let below = &mask[(SIDE / UM * GLASS / UM) as usize..];
+        let found = below.iter().filter(|&&tissue| tissue).count();
+        // Half of a patch must be tissue.
+        assert!(4 * found > 3 * below.len(), "{}: {found} of {} pixels are tissue", kind.name, below.len());
     }
 }
 
