@@ -88,6 +88,12 @@ pub enum TrainError {
         /// The share of equal labels that it had to reach.
         least: f64,
     },
+    /// A finished fit, and other patches than it was made of.
+    #[error("{}: the fit was made of other patches than those of now", path.display())]
+    OtherPatches {
+        /// The fit's weights.
+        path: PathBuf,
+    },
     /// A file of cluster names, or annotations to propose them from, cannot be used.
     #[error("{}: {reason}", path.display())]
     Names {
@@ -126,6 +132,9 @@ impl TrainError {
                 "near uniform: more epochs or a larger imsat.lambda; one cluster: another --seed, fewer --clusters or a larger imsat.mu; always: more patches",
             ),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),
+            Self::OtherPatches { .. } => Some(
+                "patches are drawn again where they were not kept: give slides and configuration as they were, or the folder with --patches",
+            ),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::Naming(_)
             | Self::Library(_)
@@ -151,7 +160,8 @@ impl TrainError {
             | Self::NoData(_)
             | Self::Vectors { .. }
             | Self::Device { .. }
-            | Self::Names { .. } => 64,
+            | Self::Names { .. }
+            | Self::OtherPatches { .. } => 64,
             Self::Interrupted { .. } => 130,
             Self::Library(_)
             | Self::Collapsed(_)

@@ -37,10 +37,15 @@ pub struct Surroundings<'a> {
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
+/// What a file of weights calls the digest of the patches.
+const PATCHES: &str = "patches.sha256";
+
 /// A fitted model.
 #[derive(Debug)]
 pub struct Fitted {
     store: VarStore,
+    /// Stands for the patches that it was made of.
+    patches: [u8; 32],
     /// Patch → latent → patch.
     pub autoencoder: Autoencoder,
     /// Latent → cluster, clusters ordered from dark to bright tissue.
@@ -209,20 +214,27 @@ impl Fitted {
     /// [`TrainError`] when it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
         let partial = path.with_extension("partial");
-        let variables = self.store.variables();
+        let mut variables = self.store.variables();
+        variables.insert(PATCHES.to_owned(), Tensor::from_slice(&self.patches));
         Tensor::write_safetensors(&variables.iter().collect::<Vec<_>>(), &partial)?;
         fs::rename(&partial, path).map_err(|source| TrainError::File { path: path.to_owned(), source })
     }
 
-    /// The model whose weights [`Fitted::write`] kept, on `device`; `config` as it was fitted with, `train` its patches.
+    /// The model whose weights [`Fitted::write`] kept, on `device`; `config` and `patches` as it was fitted with.
     ///
     /// # Errors
-    /// [`TrainError`] when the file is missing, or belongs to another configuration.
-    pub fn read(path: &Path, config: &Config, train: &Patches, device: Device) -> Result<Self, TrainError> {
+    /// [`TrainError`] when the file is missing, or belongs to another configuration or to other patches.
+    pub fn read(path: &Path, config: &Config, patches: &PatchSet, device: Device) -> Result<Self, TrainError> {
         let Networks { mut store, autoencoder, clusterer } = Networks::new(config, device, None);
         store.load(path)?;
-        let assignment = Assignment::new(&evaluate(&autoencoder, &clusterer, train)?.log_probs)?;
-        Ok(Self { store, autoencoder, clusterer, assignment })
+        let kept = Tensor::read_safetensors(path)?.into_iter().find(|(name, _)| name == PATCHES);
+        let kept = kept.map(|(_, digest)| Vec::<u8>::try_from(digest)).transpose()?;
+        let digest = patches.digest();
+        if kept.as_deref() != Some(&digest) {
+            return Err(TrainError::OtherPatches { path: path.to_owned() });
+        }
+        let assignment = Assignment::new(&evaluate(&autoencoder, &clusterer, &patches.train)?.log_probs)?;
+        Ok(Self { store, patches: digest, autoencoder, clusterer, assignment })
     }
 
     /// What the model says about patches in whole float32, computed on the processor: a GPU's convolutions round what they
@@ -354,7 +366,7 @@ impl<'a> Run<'a> {
         self.networks.clusterer.reorder(&order);
         let assignment = self.assign()?;
         let Networks { store, autoencoder, clusterer } = self.networks;
-        Ok(Fitted { store, autoencoder, clusterer, assignment })
+        Ok(Fitted { store, patches: self.patches.digest(), autoencoder, clusterer, assignment })
     }
 
     fn assign(&self) -> Result<Assignment, TrainError> {

@@ -47,7 +47,7 @@ impl ExportCommand {
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
         let patches = sampling::patches(&config, base, &store, &|| interrupt.load(Ordering::Relaxed))?;
         tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
-        let fitted = Fitted::read(&run.weights(), &config, &patches.train, Device::Cpu)?;
+        let fitted = Fitted::read(&run.weights(), &config, &patches, Device::Cpu)?;
         let exported = export(&fitted, &patches, &config, self.precision, &self.out)?;
         exported
             .describe(say, &self.out)

@@ -91,6 +91,20 @@ fn checkpoint_of_another_configuration_is_not_used() {
 }
 
 #[test]
+fn weights_that_were_kept_are_read_with_their_own_patches_only() {
+    let _turn = seeded(1);
+    let (patches, other) = (patches(), texture_patches(1));
+    let fitted = fit(&config(), &patches, &surroundings(None, NEVER)).expect("fits");
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("weights.safetensors");
+    fitted.write(&path).expect("written");
+    let read = Fitted::read(&path, &config(), &patches, test_device()).expect("read");
+    assert!(alike(&outputs(&read, &patches), &outputs(&fitted, &patches)));
+    let error = Fitted::read(&path, &config(), &other, test_device()).expect_err("other patches");
+    assert!(matches!(error, TrainError::OtherPatches { .. }) && error.hint().is_some(), "{error}");
+}
+
+#[test]
 fn collapsed_clustering_fails_the_fit_with_an_explanation() {
     let _turn = seeded(1);
     let mut config = config();

@@ -60,7 +60,7 @@ impl ReportCommand {
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
         let base = self.data.as_deref().or(self.run.parent()).unwrap_or(Path::new("."));
         let patches = sampling::patches(&config, base, &store, &interrupted)?;
-        let fitted = Fitted::read(&run.weights(), &config, &patches.train, Device::Cpu)?;
+        let fitted = Fitted::read(&run.weights(), &config, &patches, Device::Cpu)?;
         let classes =
             self.labels.as_ref().map(|path| read_classes(path, patches.train.count() as usize)).transpose()?;
         let out = self.out.clone().unwrap_or_else(|| run.report());
