@@ -84,7 +84,7 @@ fn h04_with_a_graphics_card_an_abstract_socket_and_a_threads_name_are_all_that_i
 fn has_landlock(told: &str) -> bool {
     let there = !told.contains("this kernel has no landlock");
     if !there {
-        println!("SKIPPED: no landlock here, so that files are confined by their permissions only");
+        eprintln!("SKIPPED: no landlock here, so that files are confined by their permissions only");
     }
     there
 }
