@@ -9,7 +9,7 @@
 # with a GPU often have neither cargo nor a registry. PYTHON (default: python3) has PyTorch 2.11 for CUDA 13, whose libtorch is the
 # one that tissuemap-train runs on; with TESTS=FILE, that build of the trainer's unit tests runs on the GPU, too.
 # For the daemon, TISSUEMAP_LIB_DIR holds the GPU build of ONNX Runtime and LD_LIBRARY_PATH leads to CUDA 13 and cuDNN 9. Each
-# MODEL processes the set on the GPU and on the CPU, in the confined worker. Prints figures for docs/GPU.md; any failure ends it.
+# MODEL processes the set on the CPU, by CUDA, and by TensorRT where its provider lies there too, in the confined worker. Prints figures for docs/GPU.md; any failure ends it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,14 +20,15 @@ while (($#)); do
     --slides) slides=$(realpath "$2"); shift 2 ;;
     --python) python=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    --help | -h) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "gpu-check: unknown option $1" >&2; exit 64 ;;
     *) models+=("$(realpath "$1")"); shift ;;
   esac
 done
 [[ $part && $slides ]] || { echo "gpu-check: say trainer or daemon, and --slides DIR; see --help" >&2; exit 64; }
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# shellcheck disable=SC2046 # a word a job
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || true
 
 check_trainer() {
@@ -96,7 +97,8 @@ kind = "none"
 TOML
   target/release/tissuemapd run --config "$3/tissuemapd.toml" >"$3/log" 2>&1 &
   daemon=$!
-  local slide left=120
+  # TensorRT compiles a model for minutes.
+  local slide left=1200
   for slide in "$incoming"/*.tif; do
     while [[ ! -f ${slide%.tif}.tissuemap/result.json ]]; do
       if ! kill -0 $daemon 2>/dev/null || ((left-- == 0)); then
@@ -113,14 +115,20 @@ TOML
 }
 
 check_daemon() {
-  local model name provider
+  local model name provider gpu=(cuda)
+  [[ ! -f ${TISSUEMAP_LIB_DIR:-}/libonnxruntime_providers_tensorrt.so ]] || gpu+=(tensorrt)
   for model in "${models[@]}"; do
     name=$(basename "$model" .onnx)
-    for provider in cuda cpu; do
+    for provider in cpu "${gpu[@]}"; do
       echo "---- $name on $provider"
-      process "$model" $provider "$work/$name-$provider"
+      process "$model" "$provider" "$work/$name-$provider"
     done
-    "$python" - "$work/$name-cuda/incoming" "$work/$name-cpu/incoming" <<'PYTHON'
+    for provider in "${gpu[@]}"; do compare "$work/$name-$provider/incoming" "$work/$name-cpu/incoming"; done
+  done
+}
+
+compare() { # FOLDER FOLDER_OF_THE_CPU
+  "$python" - "$@" <<'PYTHON'
 import pathlib, sys
 import numpy
 from PIL import Image
@@ -130,7 +138,6 @@ for path in sorted(ours.glob("*.tissuemap/clusters.png")):
     a, b = (numpy.asarray(Image.open(file)) for file in (path, theirs / path.relative_to(ours)))
     print(f"{path.parent.name}: {numpy.count_nonzero(a != b)} of {a.size} places differ from the CPU's map")
 PYTHON
-  done
 }
 
 "check_$part"

@@ -168,9 +168,7 @@ impl PatchSource {
         }
         Ok(())
     }
-}
 
-impl PatchSource {
     /// Whether the patch whose top-left pixel is `(x, y)` lies on all sections, told by its corners. One that does not
     /// shows the edge of a slide, where the background of another begins.
     pub fn is_whole(&self, x: i64, y: i64) -> bool {

@@ -141,7 +141,7 @@ fn confine_files(setup: &Setup) -> Result<Option<String>, SandboxError> {
             for path in graphics_cards() {
                 rules = allow(rules, &path, device)?;
             }
-            // NVIDIA's driver does not start without (measured with 580.159): it names its threads.
+            // NVIDIA's driver writes somewhere in there, and does not start where it may not (measured with 580.159).
             rules = allow(rules, Path::new("/proc/self"), read | AccessFs::WriteFile | AccessFs::Truncate)?;
         }
         rules.no_new_privs(true).restrict_self()
