@@ -39,9 +39,10 @@ fn head(contract: &ModelContract) -> String {
     format!(
         "---\nlibrary_name: tissuemap\npipeline_tag: image-feature-extraction\ntags: [histology, clustering, onnx]\n---\n\n\
          # Tissue clusters on {}\n\n**{RESEARCH_USE_ONLY}**\n\nA convolutional autoencoder with a clusterer on its latent, \
-         trained without labels by {}.\n",
+         trained without labels by {}{}.\n",
         stains(contract),
         text(contract, "/program").unwrap_or_else(|| "an unknown program".to_owned()),
+        contract.training["revision"].as_u64().map_or_else(String::new, |number| format!(": revision {number}")),
     )
 }
 
@@ -200,7 +201,7 @@ mod tests {
             contract.training = json!({
                 "program": "tissuemap-train 9.9.9", "section_sets": 3, "training_patches": 4000, "held_out_patches": 400,
                 "cluster_sizes": [1000, 3000, 0, 0], "held_out_reconstruction_error": 0.125,
-                "configuration": {"seed": 77},
+                "configuration": {"seed": 77}, "revision": 3,
             });
         }) else {
             return;
@@ -208,7 +209,7 @@ mod tests {
         let card = markdown(&model, bytes.len());
         for part in [
             "Research use only",
-            "tissuemap-train 9.9.9",
+            "tissuemap-train 9.9.9: revision 3.",
             "| section sets | 3 |",
             "| patches held out | 400 |",
             "| 2 | a \\| b | #56b4e9 | 3000 | 75.0 % | unknown |",

@@ -36,6 +36,8 @@ pub struct Config {
     pub seed: u64,
     #[serde(deserialize_with = "clusters_or_auto")]
     pub clusters: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     pub cpu_threads: u32,
     pub checkpoint_every_epochs: u32,
     pub context_cells: f64,
@@ -158,6 +160,7 @@ impl Default for Config {
             seed: 1,
             clusters: AUTO,
             cpu_threads: 2,
+            revision: None,
             checkpoint_every_epochs: 5,
             context_cells: 1.0,
             reference: "HE".to_owned(),
@@ -472,13 +475,14 @@ mod tests {
     }
 
     #[test]
-    fn commented_keys_of_a_set_parse() {
+    fn commented_keys_parse() {
         let uncommented = DEFAULT_TOML.replace("# manifest =", "manifest =").replace("# mpp =", "mpp =");
-        let uncommented = uncommented.replace("# held_out =", "held_out =");
+        let uncommented = uncommented.replace("# held_out =", "held_out =").replace("# revision =", "revision =");
         let config: Config = toml::from_str(&uncommented).expect("parses");
         let SetFolder { manifest, mpp, held_out, .. } = &config.sets[0];
         assert!(manifest.is_some() && mpp.is_some() && *held_out);
     }
+        assert_eq!(config.revision, Some(1));
 
     #[test]
     fn defaults_are_accepted_and_make_a_shape() {

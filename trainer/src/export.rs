@@ -155,8 +155,8 @@ pub(crate) fn contract(
 
 /// How the model came about. Folders, file and case names stay out: a model travels farther than its slides may.
 fn provenance(fitted: &Fitted, patches: &PatchSet, config: &Config, evaluation: &Evaluation) -> serde_json::Value {
-    let settings = Config { sets: Vec::new(), ..config.clone() };
-    serde_json::json!({
+    let settings = Config { sets: Vec::new(), revision: None, ..config.clone() };
+    let mut provenance = serde_json::json!({
         "program": concat!("tissuemap-train ", env!("CARGO_PKG_VERSION")),
         "configuration": settings,
         "section_sets": patches.sets.len(),
@@ -166,7 +166,11 @@ fn provenance(fitted: &Fitted, patches: &PatchSet, config: &Config, evaluation: 
         "conditional_entropy": fitted.assignment.conditional_entropy,
         "marginal_entropy": fitted.assignment.marginal_entropy,
         "held_out_reconstruction_error": evaluation.reconstruction_error.mean(Kind::Double).double_value(&[]),
-    })
+    });
+    if let Some(revision) = config.revision {
+        provenance["revision"] = revision.into();
+    }
+    provenance
 }
 
 /// Held-out patches with libtorch's outputs: of each cluster the surest one, surest clusters first.

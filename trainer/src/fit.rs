@@ -401,8 +401,8 @@ pub(crate) fn first_fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32]
 /// Stands for everything that decides the result: a checkpoint is used only where this is equal.
 fn fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
     // Where the slides lie does not matter once their patches are equal.
-    // Nor how its number of clusters was found.
-    let config = Config { sets: Vec::new(), sweep: SweepConfig::default(), ..config.clone() };
+    // Nor how its number of clusters was found, nor what the model will be called.
+    let config = Config { sets: Vec::new(), sweep: SweepConfig::default(), revision: None, ..config.clone() };
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
     hash.update(format!("{config:?}"));

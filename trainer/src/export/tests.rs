@@ -102,7 +102,8 @@ fn quantile_is_a_value_of_the_sample() {
 fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_computed() {
     let _turn = seeded(1);
     for stains in [1, 5] {
-        let (config, patches) = (texture_config(stains), texture_patches(stains));
+        let config = Config { revision: Some(3), ..texture_config(stains) };
+        let patches = texture_patches(stains);
         let fitted = fitted(&config, &patches);
         let folder = tempfile::tempdir().expect("folder");
         let mut sizes = Vec::new();
@@ -117,7 +118,7 @@ fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_compu
             let mut model = Model::load(&path).expect("loads");
             assert_eq!((model.precision(), exported.precision), (precision, precision));
             let training = model.contract().training.clone();
-            assert_eq!(training["precision"], precision.name());
+            assert_eq!((&training["precision"], &training["revision"]), (&precision.name().into(), &3.into()));
             assert_eq!(exported.agreement.map(Agreement::as_json).unwrap_or_default(), training["agreement_with_fp32"]);
             assert_eq!(exported.agreement.is_some(), precision != Precision::Fp32);
             sizes.push(exported.bytes);
