@@ -16,14 +16,17 @@ const FILE: &str = "state.safetensors";
 const POSITION: &str = "fit.position";
 const FINGERPRINT: &str = "fit.fingerprint";
 const METRICS: &str = "fit.metrics";
+const STARTS: &str = "fit.starts";
 
 /// Where in its schedule a fit stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Position {
     /// Index of the phase.
     pub phase: usize,
     /// Epochs of that phase that are done.
     pub epochs_done: u32,
+    /// Losses of the clusterers that have started out, in their order.
+    pub starts: Vec<f64>,
 }
 
 /// A copy of everything that the rest of a fit depends on.
@@ -35,7 +38,7 @@ impl Checkpoint {
     pub fn take(
         store: &VarStore,
         adam: &Adam,
-        position: Position,
+        position: &Position,
         metrics: &MetricsTable,
         fingerprint: &[u8; 32],
     ) -> Self {
@@ -44,6 +47,7 @@ impl Checkpoint {
             store.variables().into_iter().chain(adam.moments()).map(|(name, tensor)| (name, copy(&tensor))).collect();
         let numbers = [position.phase as i64, i64::from(position.epochs_done), i64::from(adam.steps())];
         tensors.insert(POSITION.to_owned(), Tensor::from_slice(&numbers));
+        tensors.insert(STARTS.to_owned(), Tensor::from_slice(&position.starts));
         tensors.insert(FINGERPRINT.to_owned(), Tensor::from_slice(fingerprint));
         tensors.insert(METRICS.to_owned(), Tensor::from_slice(metrics.as_str().as_bytes()));
         Self(tensors)
@@ -84,7 +88,11 @@ impl Checkpoint {
     /// Where the fit stood.
     pub fn position(&self) -> Position {
         let [phase, epochs_done, _] = self.numbers();
-        Position { phase: usize::try_from(phase).unwrap_or(0), epochs_done: u32::try_from(epochs_done).unwrap_or(0) }
+        Position {
+            phase: usize::try_from(phase).unwrap_or(0),
+            epochs_done: u32::try_from(epochs_done).unwrap_or(0),
+            starts: self.0.get(STARTS).and_then(|losses| Vec::try_from(losses).ok()).unwrap_or_default(),
+        }
     }
 
     /// The metrics up to there.
@@ -144,10 +152,10 @@ mod tests {
     fn what_is_written_comes_back_and_only_for_its_fingerprint() {
         let folder = tempfile::tempdir().expect("folder");
         let (store, adam) = trained();
-        let position = Position { phase: 2, epochs_done: 7 };
+        let position = Position { phase: 2, epochs_done: 7, starts: vec![-0.5, -0.75] };
         let mut metrics = MetricsTable::new();
         metrics.push("joint", 7, &crate::progress::EpochMetrics::default());
-        Checkpoint::take(&store, &adam, position, &metrics, &[9; 32]).write(folder.path()).expect("written");
+        Checkpoint::take(&store, &adam, &position, &metrics, &[9; 32]).write(folder.path()).expect("written");
 
         assert!(Checkpoint::read(folder.path(), &[8; 32]).expect("read").is_none());
         let found = Checkpoint::read(folder.path(), &[9; 32]).expect("read").expect("belongs");
@@ -169,8 +177,8 @@ mod tests {
     #[test]
     fn a_checkpoint_is_a_copy_that_later_steps_do_not_change() {
         let (store, mut adam) = trained();
-        let taken =
-            Checkpoint::take(&store, &adam, Position { phase: 0, epochs_done: 0 }, &MetricsTable::new(), &[0; 32]);
+        let position = Position { phase: 0, epochs_done: 0, starts: Vec::new() };
+        let taken = Checkpoint::take(&store, &adam, &position, &MetricsTable::new(), &[0; 32]);
         let before = taken.0["autoencoder.x"].copy();
         adam.minimise(&store.variables()["autoencoder.x"].square().sum(Kind::Float));
         assert_eq!(taken.0["autoencoder.x"], before);

@@ -119,6 +119,7 @@ pub struct AutoencoderConfig {
 #[allow(missing_docs)]
 pub struct ImsatConfig {
     pub hidden: Vec<u32>,
+    pub starts: u32,
     pub epochs: u32,
     pub batch: u32,
     pub learning_rate: f64,
@@ -159,8 +160,8 @@ impl Default for Config {
         Self {
             seed: 1,
             clusters: AUTO,
-            cpu_threads: 2,
             revision: None,
+            cpu_threads: 2,
             checkpoint_every_epochs: 5,
             context_cells: 1.0,
             reference: "HE".to_owned(),
@@ -192,7 +193,7 @@ impl Default for Patches {
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        Self { rotations: true, flips: true, shift_px: 8, stain_jitter: 0.03, hue_jitter: 0.1, neighbours: 0.0 }
+        Self { rotations: true, flips: true, shift_px: 8, stain_jitter: 0.06, hue_jitter: 0.1, neighbours: 0.0 }
     }
 }
 
@@ -214,6 +215,7 @@ impl Default for ImsatConfig {
     fn default() -> Self {
         Self {
             hidden: Vec::new(),
+            starts: 20,
             epochs: 50,
             batch: 250,
             learning_rate: 0.002,
@@ -241,9 +243,9 @@ impl Default for SweepConfig {
 }
 
 impl ImsatConfig {
-    /// As in Hu et al. 2017: two hidden layers.
+    /// As in Hu et al. 2017: two hidden layers, and one start.
     pub fn published() -> Self {
-        Self { hidden: vec![1200, 1200], ..Self::default() }
+        Self { hidden: vec![1200, 1200], starts: 1, ..Self::default() }
     }
 
     /// Of the loss's terms.
@@ -285,6 +287,7 @@ impl Config {
         positive("autoencoder.epochs", self.autoencoder.epochs)?;
         within("autoencoder.batch", self.autoencoder.batch, 2, 1 << 16)?;
         positive("imsat.epochs", self.imsat.epochs)?;
+        within("imsat.starts", self.imsat.starts, 1, 1000)?;
         positive("imsat.neighbour", self.imsat.neighbour)?;
         require(!widths.is_empty(), || "autoencoder.widths is empty".to_owned())?;
         for &width in widths.iter().chain(&self.imsat.hidden) {
@@ -479,10 +482,10 @@ mod tests {
         let uncommented = DEFAULT_TOML.replace("# manifest =", "manifest =").replace("# mpp =", "mpp =");
         let uncommented = uncommented.replace("# held_out =", "held_out =").replace("# revision =", "revision =");
         let config: Config = toml::from_str(&uncommented).expect("parses");
+        assert_eq!(config.revision, Some(1));
         let SetFolder { manifest, mpp, held_out, .. } = &config.sets[0];
         assert!(manifest.is_some() && mpp.is_some() && *held_out);
     }
-        assert_eq!(config.revision, Some(1));
 
     #[test]
     fn defaults_are_accepted_and_make_a_shape() {

@@ -1,6 +1,7 @@
 //! The fit: autoencoder alone, clusterer on the frozen latent, then both together.
 
 mod epoch;
+mod starts;
 
 use std::fs;
 use std::path::Path;
@@ -205,6 +206,8 @@ struct Run<'a> {
     networks: Networks,
     neighbours: Neighbours,
     metrics: MetricsTable,
+    /// Of the clusterers that have started out.
+    losses: Vec<f64>,
 }
 
 impl Fitted {
@@ -264,14 +267,18 @@ impl Networks {
     fn new(config: &Config, device: Device, normalisation: Option<(&[f32], &[f32])>) -> Self {
         let store = VarStore::new(device);
         let shape = config.shape();
-        let hidden: Vec<i64> = config.imsat.hidden.iter().copied().map(i64::from).collect();
-        let root = store.root();
         let unknown = vec![1.0; shape.channels as usize];
         let (mean, deviation) = normalisation.unwrap_or((&unknown, &unknown));
-        let autoencoder = Autoencoder::new(&(&root / "autoencoder"), &shape, mean, deviation);
-        let clusterer = Clusterer::new(&(&root / "clusterer"), shape.latent_dim, &hidden, i64::from(config.clusters));
+        let autoencoder = Autoencoder::new(&(store.root() / "autoencoder"), &shape, mean, deviation);
+        let clusterer = new_clusterer(&store, config);
         Self { store, autoencoder, clusterer }
     }
+}
+
+fn new_clusterer(store: &VarStore, config: &Config) -> Clusterer {
+    let hidden: Vec<i64> = config.imsat.hidden.iter().copied().map(i64::from).collect();
+    let path = store.root() / "clusterer";
+    Clusterer::new(&path, config.shape().latent_dim, &hidden, i64::from(config.clusters))
 }
 
 impl<'a> Run<'a> {
@@ -282,7 +289,17 @@ impl<'a> Run<'a> {
         let (fingerprint, first_fingerprint) = (fingerprint(config, patches), first_fingerprint(config, patches));
         let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
         let metrics = MetricsTable::new();
-        Ok(Self { config, patches, surroundings, fingerprint, first_fingerprint, networks, neighbours, metrics })
+        Ok(Self {
+            config,
+            patches,
+            surroundings,
+            fingerprint,
+            first_fingerprint,
+            networks,
+            neighbours,
+            metrics,
+            losses: Vec::new(),
+        })
     }
 
     fn run(mut self) -> Result<Fitted, TrainError> {
@@ -304,12 +321,24 @@ impl<'a> Run<'a> {
         let prefix = if phase == Phase::Autoencoder { phase.plan(self.config).prefix } else { "" };
         checkpoint.restore_variables(&self.networks.store, prefix)?;
         self.metrics = checkpoint.metrics();
+        self.losses = checkpoint.position().starts;
         tracing::info!("going on from the checkpoint in phase {}", phase.name());
         Ok(Some(checkpoint))
     }
 
     fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
         let plan = phase.plan(self.config);
+        let mut latents: Option<Latents> = None;
+        if phase == Phase::Clusterer {
+            // This phase leaves the encoder as it is, so its latents are made once.
+            let made = self.latents(phase, index)?;
+            if !self.choose_start(&made)? {
+                let adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
+                let kept = self.surroundings.checkpoint.map(|folder| self.snapshot(&adam, index, 0).write(folder));
+                return Err(TrainError::Interrupted { checkpoint: kept.transpose()? });
+            }
+            latents = Some(made);
+        }
         let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
         let mut done = 0;
         if let Some(checkpoint) = resume {
@@ -319,10 +348,8 @@ impl<'a> Run<'a> {
         let bar = progress::bar(u64::from(plan.epochs));
         bar.set_prefix(phase.name());
         bar.set_position(u64::from(done));
-        let mut latents: Option<Latents> = None;
         for epoch in done..plan.epochs {
-            // The clusterer's phase leaves the encoder as it is, so its latents are made once.
-            if phase == Phase::Joint || (phase == Phase::Clusterer && latents.is_none()) {
+            if phase == Phase::Joint {
                 latents = Some(self.latents(phase, index)?);
             }
             let before = self.surroundings.checkpoint.map(|folder| (folder, self.snapshot(&adam, index, epoch)));
@@ -376,7 +403,8 @@ impl<'a> Run<'a> {
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
         let fingerprint = if phase == 0 { &self.first_fingerprint } else { &self.fingerprint };
-        Checkpoint::take(&self.networks.store, adam, Position { phase, epochs_done }, &self.metrics, fingerprint)
+        let position = Position { phase, epochs_done, starts: self.losses.clone() };
+        Checkpoint::take(&self.networks.store, adam, &position, &self.metrics, fingerprint)
     }
 }
 

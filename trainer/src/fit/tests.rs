@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::ImsatConfig;
@@ -74,6 +75,28 @@ fn interrupted_and_resumed_fit_ends_in_the_model_of_an_uninterrupted_one() {
     };
     assert!(interruptions >= 3, "{interruptions}");
     assert!(alike(&outputs(&resumed, &patches), &whole));
+}
+
+#[test]
+fn of_several_starts_the_one_with_the_lowest_loss_goes_on() {
+    let _turn = seeded(1);
+    let (config, patches) = (config(), patches());
+    let surroundings = surroundings(None, NEVER);
+    let mut run = autoencoder_alone(&config, &patches, &surroundings).expect("encodes");
+    let latents = run.latents(Phase::Clusterer, 1).expect("latents");
+    assert!(run.choose_start(&latents).expect("starts"));
+    let losses = run.losses.clone();
+    let best = (0..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).expect("starts");
+    assert!(losses.len() == config.imsat.starts as usize && (1..losses.len() - 1).contains(&best), "{losses:?}");
+    let weights = |run: &Run<'_>| {
+        let clusterer = run.networks.store.variables().into_iter().filter(|(name, _)| name.starts_with("clusterer."));
+        let sorted: BTreeMap<String, Tensor> = clusterer.map(|(name, weight)| (name, weight.detach().copy())).collect();
+        sorted.into_values().collect::<Vec<_>>()
+    };
+    let chosen = weights(&run);
+    let again = run.start(best, &latents).expect("starts").expect("not interrupted");
+    assert!((again - losses[best]).abs() < 1e-3, "{again} {losses:?}");
+    assert!(alike(&weights(&run), &chosen));
 }
 
 #[test]

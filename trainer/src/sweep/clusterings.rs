@@ -133,7 +133,7 @@ impl Fits<'_> {
 
 /// [imsat] with what [sweep] makes smaller.
 pub(super) fn settings(config: &Config) -> ImsatConfig {
-    ImsatConfig { hidden: config.sweep.hidden.clone(), epochs: config.sweep.epochs, ..config.imsat.clone() }
+    ImsatConfig { hidden: config.sweep.hidden.clone(), starts: 1, epochs: config.sweep.epochs, ..config.imsat.clone() }
 }
 
 /// A clusterer before its fit.
