@@ -1,7 +1,7 @@
 //! Which of several fresh clusterers goes on.
 //!
 //! IMSAT's loss has many minima, and in which of them a clusterer ends hangs on the weights that it starts from. The loss tells
-//! good ends from poor ones and tells so early (trainer/README.md has the figures). So several start out, as is usual for
+//! good ends from poor ones and tells so early (docs/ARCHITECTURE.md has the figures). So several start out, as is usual for
 //! k-means, and the one with the lowest loss goes on.
 
 use rand::RngExt;
