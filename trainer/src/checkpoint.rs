@@ -16,7 +16,7 @@ const FILE: &str = "state.safetensors";
 const POSITION: &str = "fit.position";
 const FINGERPRINT: &str = "fit.fingerprint";
 const METRICS: &str = "fit.metrics";
-const STARTS: &str = "fit.starts";
+const START_LOSSES: &str = "fit.start_losses";
 
 /// Where in its schedule a fit stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Position {
     /// Epochs of that phase that are done.
     pub epochs_done: u32,
     /// Losses of the clusterers that have started out, in their order.
-    pub starts: Vec<f64>,
+    pub start_losses: Vec<f64>,
 }
 
 /// A copy of everything that the rest of a fit depends on.
@@ -47,7 +47,7 @@ impl Checkpoint {
             store.variables().into_iter().chain(adam.moments()).map(|(name, tensor)| (name, copy(&tensor))).collect();
         let numbers = [position.phase as i64, i64::from(position.epochs_done), i64::from(adam.steps())];
         tensors.insert(POSITION.to_owned(), Tensor::from_slice(&numbers));
-        tensors.insert(STARTS.to_owned(), Tensor::from_slice(&position.starts));
+        tensors.insert(START_LOSSES.to_owned(), Tensor::from_slice(&position.start_losses));
         tensors.insert(FINGERPRINT.to_owned(), Tensor::from_slice(fingerprint));
         tensors.insert(METRICS.to_owned(), Tensor::from_slice(metrics.as_str().as_bytes()));
         Self(tensors)
@@ -91,7 +91,7 @@ impl Checkpoint {
         Position {
             phase: usize::try_from(phase).unwrap_or(0),
             epochs_done: u32::try_from(epochs_done).unwrap_or(0),
-            starts: self.0.get(STARTS).and_then(|losses| Vec::try_from(losses).ok()).unwrap_or_default(),
+            start_losses: self.0.get(START_LOSSES).and_then(|losses| Vec::try_from(losses).ok()).unwrap_or_default(),
         }
     }
 
@@ -152,7 +152,7 @@ mod tests {
     fn what_is_written_comes_back_and_only_for_its_fingerprint() {
         let folder = tempfile::tempdir().expect("folder");
         let (store, adam) = trained();
-        let position = Position { phase: 2, epochs_done: 7, starts: vec![-0.5, -0.75] };
+        let position = Position { phase: 2, epochs_done: 7, start_losses: vec![-0.5, -0.75] };
         let mut metrics = MetricsTable::new();
         metrics.push("joint", 7, &crate::progress::EpochMetrics::default());
         Checkpoint::take(&store, &adam, &position, &metrics, &[9; 32]).write(folder.path()).expect("written");
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_checkpoint_is_a_copy_that_later_steps_do_not_change() {
         let (store, mut adam) = trained();
-        let position = Position { phase: 0, epochs_done: 0, starts: Vec::new() };
+        let position = Position { phase: 0, epochs_done: 0, start_losses: Vec::new() };
         let taken = Checkpoint::take(&store, &adam, &position, &MetricsTable::new(), &[0; 32]);
         let before = taken.0["autoencoder.x"].copy();
         adam.minimise(&store.variables()["autoencoder.x"].square().sum(Kind::Float));

@@ -511,13 +511,14 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_key_and_reason() {
         type Spoil = fn(&mut Config);
-        let cases: [(Spoil, &str); 16] = [
+        let cases: [(Spoil, &str); 17] = [
             (|c| c.sets.clear(), "sets is empty"),
             (|c| c.sets[0].held_out = true, "none is left to train on"),
             (|c| c.stains.clear(), "stains is empty"),
             (|c| c.stains.push(c.stains[0].clone()), "listed twice"),
             (|c| c.reference = "CD31".into(), "not one of the stains"),
             (|c| c.clusters = 1, "clusters = 1"),
+            (|c| c.imsat.starts = 0, "imsat.starts = 0"),
             (|c| c.patches.patch_px = 72, "cannot be halved 4 times"),
             (|c| c.patches.stride_px = 65, "patches.stride_px = 65"),
             (|c| c.patches.held_out_fraction = 0.0, "held_out_fraction"),

@@ -206,8 +206,8 @@ struct Run<'a> {
     networks: Networks,
     neighbours: Neighbours,
     metrics: MetricsTable,
-    /// Of the clusterers that have started out.
-    losses: Vec<f64>,
+    /// Of the clusterers that have started out, in their order.
+    start_losses: Vec<f64>,
 }
 
 impl Fitted {
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
             networks,
             neighbours,
             metrics,
-            losses: Vec::new(),
+            start_losses: Vec::new(),
         })
     }
 
@@ -321,25 +321,24 @@ impl<'a> Run<'a> {
         let prefix = if phase == Phase::Autoencoder { phase.plan(self.config).prefix } else { "" };
         checkpoint.restore_variables(&self.networks.store, prefix)?;
         self.metrics = checkpoint.metrics();
-        self.losses = checkpoint.position().starts;
+        self.start_losses = checkpoint.position().start_losses;
         tracing::info!("going on from the checkpoint in phase {}", phase.name());
         Ok(Some(checkpoint))
     }
 
     fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
         let plan = phase.plan(self.config);
+        let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
         let mut latents: Option<Latents> = None;
         if phase == Phase::Clusterer {
             // This phase leaves the encoder as it is, so its latents are made once.
             let made = self.latents(phase, index)?;
             if !self.choose_start(&made)? {
-                let adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
                 let kept = self.surroundings.checkpoint.map(|folder| self.snapshot(&adam, index, 0).write(folder));
                 return Err(TrainError::Interrupted { checkpoint: kept.transpose()? });
             }
             latents = Some(made);
         }
-        let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
         let mut done = 0;
         if let Some(checkpoint) = resume {
             checkpoint.restore_optimiser(&mut adam)?;
@@ -403,7 +402,7 @@ impl<'a> Run<'a> {
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
         let fingerprint = if phase == 0 { &self.first_fingerprint } else { &self.fingerprint };
-        let position = Position { phase, epochs_done, starts: self.losses.clone() };
+        let position = Position { phase, epochs_done, start_losses: self.start_losses.clone() };
         Checkpoint::take(&self.networks.store, adam, &position, &self.metrics, fingerprint)
     }
 }

@@ -30,24 +30,28 @@ impl Run<'_> {
         }
         let bar = progress::bar(u64::from(starts));
         bar.set_prefix("starts");
-        for start in self.losses.len()..starts as usize {
+        for start in self.start_losses.len()..starts as usize {
             bar.set_position(start as u64);
             let best = self.copied();
             let loss = self.start(start, latents)?;
-            // A loss that is no number is never the lowest.
-            if loss.is_none_or(|loss| self.losses.iter().any(|&before| before <= loss || loss.is_nan())) {
+            // An interrupted start has no loss, and one that is no number is not below anything.
+            if !loss.is_some_and(|loss| loss < self.lowest_loss()) {
                 self.place(&best)?;
             }
             let Some(loss) = loss else { return Ok(false) };
-            self.losses.push(loss);
+            self.start_losses.push(loss);
         }
         bar.finish_and_clear();
-        let lowest = self.losses.iter().copied().fold(f64::INFINITY, f64::min);
-        let highest = self.losses.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let highest = self.start_losses.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         tracing::info!(
-            "clusterer: the best of {starts} starts goes on, with a loss of {lowest:.4}; the worst has {highest:.4}"
+            "clusterer: the best of {starts} starts goes on, with a loss of {:.4}; the worst has {highest:.4}",
+            self.lowest_loss()
         );
         Ok(true)
+    }
+
+    fn lowest_loss(&self) -> f64 {
+        self.start_losses.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
     /// Trains a fresh clusterer for a while; its loss, or none when interrupted.

@@ -85,7 +85,7 @@ fn of_several_starts_the_one_with_the_lowest_loss_goes_on() {
     let mut run = autoencoder_alone(&config, &patches, &surroundings).expect("encodes");
     let latents = run.latents(Phase::Clusterer, 1).expect("latents");
     assert!(run.choose_start(&latents).expect("starts"));
-    let losses = run.losses.clone();
+    let losses = run.start_losses.clone();
     let best = (0..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).expect("starts");
     assert!(losses.len() == config.imsat.starts as usize && (1..losses.len() - 1).contains(&best), "{losses:?}");
     let weights = |run: &Run<'_>| {
