@@ -2,14 +2,20 @@
 //! beat, on the same patches.
 //!
 //! Images are parted into folds by where they come from; everything is fitted to the patches of all folds but one and judged on
-//! those of that one, in turn, so that every image is judged by fits that never saw it. Every method is told the number of classes and nothing else of them. Training takes a number of steps that does not
-//! depend on how many images there are.
+//! those of that one, in turn, so that every image is judged by fits that never saw it. Every method is told the number of
+//! classes and nothing else of them. Training takes a number of steps that does not depend on how many images there are.
+//! Instead of with other methods, the whole one can be compared with itself without one of its additions.
 
+mod additions;
+mod each;
 mod labelled;
+mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use regex::Regex;
@@ -17,13 +23,16 @@ use tch::{Device, Tensor};
 use tissuemap::context;
 use tissuemap::units::Cell;
 
+pub use self::additions::Addition;
+use self::each::EachFit;
 pub use self::labelled::{LabelledImage, LabelledImages, LabelledPatches, Rules};
+use self::table::{Figures, Method, OURS, Part, WHOLE};
 use crate::agreement::Agreement;
 use crate::baselines::colour::{raw_colour_statistics, standardised};
 use crate::baselines::kmeans::kmeans;
 use crate::baselines::mixture::mixture;
 use crate::baselines::pca::Pca;
-use crate::config::{AugmentConfig, AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches as PatchConfig};
+use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches as PatchConfig};
 use crate::dataset::{PatchSet, Patches};
 use crate::distances::Points;
 use crate::error::TrainError;
@@ -39,8 +48,6 @@ const STEPS: [u32; 3] = [250, 500, 40];
 const WIDTHS: [u32; 4] = [16, 32, 64, 64];
 /// Principal components of the pixels.
 const COMPONENTS: i64 = 32;
-/// The method itself, in the table.
-const OURS: &str = "tissuemap";
 
 /// What `tissuemap-train benchmark` is asked to do.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,9 +72,9 @@ pub struct BenchmarkCommand {
     /// Number of clusters; without it: the number of classes.
     #[arg(long)]
     pub clusters: Option<u32>,
-    /// Repetitions, each with a parting into folds of its own: seeds 1 to this.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
-    pub seeds: u64,
+    /// Repetitions, each with a parting into folds of its own: seeds 1 to this, or the first and the last as in 6-10.
+    #[arg(long, default_value = "5")]
+    pub seeds: Seeds,
     /// Folds of images: each is judged by a fit to the others, so that every image is judged once a seed.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
     pub folds: u32,
@@ -78,6 +85,14 @@ pub struct BenchmarkCommand {
     /// widths and epochs in it have no say here.
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Compares the method not with others but with itself, each of these additions of [augment] the other way round: off
+    /// where it is on. Without names: all of them, one by one, and together.
+    #[arg(long, value_enum, value_name = "ADDITION", value_delimiter = ',', num_args = 0.., require_equals = true,
+        default_missing_values = ["rotations", "flips", "shift", "stain-jitter", "hue-jitter", "neighbours", "all"])]
+    pub ablate: Vec<Addition>,
+    /// Also writes what every single fit reached (CSV), each as soon as it is known.
+    #[arg(long, value_name = "FILE")]
+    pub each: Option<PathBuf>,
     /// Where to compute: cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -91,18 +106,23 @@ fn renaming(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), class.to_owned()))
 }
 
-/// How something was clustered, in the order of the table.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Method {
-    ours: bool,
-    name: &'static str,
-    features: &'static str,
-    /// Whether the patches around have a say.
-    context: bool,
-}
+/// The seeds of the repetitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(RangeInclusive<u64>);
 
-/// What each method reached with each seed.
-type Figures = BTreeMap<Method, Vec<Agreement>>;
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or(("1", text));
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) if 1 <= first && first <= last => Ok(Self(first..=last)),
+            _ => Err(format!(
+                "{text:?} is neither a number of seeds, such as 5, nor the first and the last, such as 6-10"
+            )),
+        }
+    }
+}
 
 impl BenchmarkCommand {
     /// Clusters and judges; `say` gets the table.
@@ -121,24 +141,28 @@ impl BenchmarkCommand {
         let base = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let classes = images.classes.len();
         tracing::info!("{} images of {classes} classes: {}", images.images.len(), images.classes.join(", "));
+        let mut each = self.each.as_deref().map(EachFit::create).transpose()?;
         let mut figures = Figures::new();
-        for seed in 1..=self.seeds {
+        for seed in self.seeds.0.clone() {
             let mut of_folds = Figures::new();
-            for parts in images.folds(self.folds as usize, seed) {
-                for (method, agreement) in self.once(&images, parts, &base, seed, device, &interrupted)? {
+            for (fold, parts) in images.folds(self.folds as usize, seed).into_iter().enumerate() {
+                let found = self.once(&images, parts, &base, seed, device, &interrupted)?;
+                if let Some(each) = &mut each {
+                    each.write(seed, fold, &found)?;
+                }
+                for (method, agreement) in found {
                     of_folds.entry(method).or_default().push(agreement);
                 }
             }
             for (method, agreements) in of_folds {
                 figures.entry(method).or_default().push(Agreement::mean(&agreements));
             }
-            if let Some(ours) = figures.iter().find(|(method, _)| method.ours && method.context) {
-                let last = ours.1[ours.1.len() - 1];
-                tracing::info!("seed {seed} of {}: {OURS} NMI {:.3} ARI {:.3}", self.seeds, last.nmi, last.ari);
+            if let Some(last) = table::whole(&figures).and_then(<[_]>::last) {
+                tracing::info!("seed {seed} of {}: {OURS} NMI {:.3} ARI {:.3}", self.seeds.0.end(), last.nmi, last.ari);
             }
         }
-        write!(say, "{}", table(&figures)).map_err(told)?;
-        for line in verdicts(&figures) {
+        write!(say, "{}", table::table(&figures)).map_err(told)?;
+        for line in table::verdicts(&figures).iter().chain(&table::differences(&figures)) {
             tracing::info!("{line}");
         }
         Ok(())
@@ -164,47 +188,30 @@ impl BenchmarkCommand {
         config.validate().map_err(|reason| TrainError::Config { path: self.images.clone(), reason })?;
         let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted };
         let mut found = Vec::new();
-        let mut judge = |ours, method, features, probs: &Tensor| -> Result<(), TrainError> {
+        let mut judge = |part, method, features, probs: &Tensor| -> Result<(), TrainError> {
             for context in [false, true] {
                 let sigma = if context { config.context_cells } else { 0.0 };
                 let labels = in_context(&set.held_out, probs, i64::from(self.patch_px), sigma)?;
-                let method = Method { ours, name: method, features, context };
+                let method = Method { part, name: method, features, context };
                 found.push((method, Agreement::new(&classes, &Labels::new(&labels))));
             }
             Ok(())
         };
-
-        let alone = Config {
-            augment: AugmentConfig {
-                rotations: false,
-                flips: false,
-                shift_px: 0,
-                stain_jitter: 0.0,
-                hue_jitter: 0.0,
-                neighbours: 0.0,
-            },
-            ..config.clone()
-        };
-        let raw = [raw_colour_statistics(&set.train)?, raw_colour_statistics(&set.held_out)?];
-        let pixels = [set.train.range(0, set.train.count())?, set.held_out.range(0, set.held_out.count())?];
-        let pca = Pca::fit(&pixels[0], COMPONENTS, seed)?;
-        let spaces: [(&str, [Tensor; 2]); 3] = [
-            ("colour statistics", [standardised(&raw[0], &raw[0]), standardised(&raw[1], &raw[0])]),
-            ("pixels (PCA)", pixels.map(|pixels| pca.project(&pixels))),
-            ("autoencoder latent", autoencoder_latents(&alone, &set, &surroundings)?),
-        ];
-        for (features, [fitted, judged]) in &spaces {
-            let points = |x: &Tensor| Points::from_tensor(x).map_err(|error| TrainError::Torch(error.to_string()));
-            let (fitted, judged) = (points(fitted)?, points(judged)?);
-            let certain = |labels: &[i64]| Tensor::from_slice(labels).one_hot(i64::from(clusters));
-            let by_means = kmeans(&fitted, clusters as usize, seed).assign(&judged);
-            judge(false, "k-means", features, &certain(&by_means))?;
-            let by_mixture = mixture(&fitted, clusters as usize, seed)?.assign(&judged)?;
-            judge(false, "mixture", features, &certain(&by_mixture))?;
+        if self.ablate.is_empty() {
+            baselines(&config, &set, &surroundings, &mut |method, features, probs| {
+                judge(Part::Baseline, method, features, probs)
+            })?;
         }
-        let model = fit(&config, &set, &surroundings)?;
-        let probs = evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp();
-        judge(true, OURS, "latent of views", &probs)?;
+        let mut variants = vec![(Part::Whole, WHOLE, config.augment.clone())];
+        for addition in &self.ablate {
+            let (augment, name) = addition.switched(&config.augment);
+            variants.push((Part::Variant, name, augment));
+        }
+        for (part, name, augment) in variants {
+            let model = fit(&Config { augment, ..config.clone() }, &set, &surroundings)?;
+            let probs = evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp();
+            judge(part, OURS, name, &probs)?;
+        }
         Ok(found)
     }
 
@@ -231,6 +238,36 @@ impl BenchmarkCommand {
     }
 }
 
+/// What has to be beaten: k-means and Gaussian mixtures on colours, on pixels and on the latent of a plain autoencoder, fitted
+/// to `set.train`. `judge` gets the method, the features and each held-out patch's cluster, `[N, K]`, 1 where it is.
+fn baselines(
+    config: &Config,
+    set: &PatchSet,
+    surroundings: &Surroundings<'_>,
+    judge: &mut dyn FnMut(&'static str, &'static str, &Tensor) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let (clusters, seed) = (config.clusters, config.seed);
+    let alone = Config { augment: additions::NONE, ..config.clone() };
+    let raw = [raw_colour_statistics(&set.train)?, raw_colour_statistics(&set.held_out)?];
+    let pixels = [set.train.range(0, set.train.count())?, set.held_out.range(0, set.held_out.count())?];
+    let pca = Pca::fit(&pixels[0], COMPONENTS, seed)?;
+    let spaces: [(&str, [Tensor; 2]); 3] = [
+        ("colour statistics", [standardised(&raw[0], &raw[0]), standardised(&raw[1], &raw[0])]),
+        ("pixels (PCA)", pixels.map(|pixels| pca.project(&pixels))),
+        ("autoencoder latent", autoencoder_latents(&alone, set, surroundings)?),
+    ];
+    for (features, [fitted, judged]) in &spaces {
+        let points = |x: &Tensor| Points::from_tensor(x).map_err(|error| TrainError::Torch(error.to_string()));
+        let (fitted, judged) = (points(fitted)?, points(judged)?);
+        let certain = |labels: &[i64]| Tensor::from_slice(labels).one_hot(i64::from(clusters));
+        let by_means = kmeans(&fitted, clusters as usize, seed).assign(&judged);
+        judge("k-means", features, &certain(&by_means))?;
+        let by_mixture = mixture(&fitted, clusters as usize, seed)?.assign(&judged)?;
+        judge("mixture", features, &certain(&by_mixture))?;
+    }
+    Ok(())
+}
+
 /// Most probable cluster of each patch, `probs` `[N, K]` pooled over the patches of its image first as a map's are over
 /// cells.
 fn in_context(patches: &Patches, probs: &Tensor, side: i64, sigma: f64) -> Result<Vec<i64>, TrainError> {
@@ -249,38 +286,6 @@ fn in_context(patches: &Patches, probs: &Tensor, side: i64, sigma: f64) -> Resul
         }
     }
     Ok(labels)
-}
-
-fn table(figures: &Figures) -> String {
-    let mut text = "method,features,context,accuracy,accuracy_sd,nmi,nmi_sd,ari,ari_sd\n".to_owned();
-    for (Method { name, features, context, .. }, all) in figures {
-        let fields = Agreement::spread(all).map(|(mean, deviation)| format!("{mean:.4},{deviation:.4}"));
-        let context = if *context { "yes" } else { "no" };
-        text.extend([name, ",", features, ",", context, ",", &fields.join(","), "\n"]);
-    }
-    text
-}
-
-/// Whether the method lies above every other one by more than a standard deviation (the larger of the two), in NMI and ARI.
-fn verdicts(figures: &Figures) -> Vec<String> {
-    let Some((_, ours)) = figures.iter().find(|(method, _)| method.ours && method.context) else { return Vec::new() };
-    let compare = |context: bool, index: usize, name: &str| {
-        let (own, own_deviation) = Agreement::spread(ours)[index];
-        let others = figures.iter().filter(|(method, _)| !method.ours && method.context == context);
-        let ahead = |(method, all): (&Method, &Vec<Agreement>)| {
-            let (mean, deviation) = Agreement::spread(all)[index];
-            (own - mean - deviation.max(own_deviation), mean, deviation, method.name, method.features)
-        };
-        let (ahead, mean, deviation, method, features) = others.map(ahead).min_by(|a, b| a.0.total_cmp(&b.0))?;
-        let word = if ahead > 0.0 { "above" } else { "NOT above" };
-        let same = if context { " with the same context" } else { "" };
-        Some(format!(
-            "{name}: {own:.3} ± {own_deviation:.3} is {word} every baseline{same} by more than a standard deviation; the \
-             strongest is {method} on {features}, {mean:.3} ± {deviation:.3}"
-        ))
-    };
-    let wanted = [(false, 1, "NMI"), (false, 2, "ARI"), (true, 1, "NMI"), (true, 2, "ARI")];
-    wanted.into_iter().filter_map(|(context, index, name)| compare(context, index, name)).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 use super::*;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
+use crate::config::AugmentConfig;
 use crate::testing::seeded;
 
 /// Images of 32 pixels in class folders: flat ones, each class with a colour of its own, `count` each.
@@ -27,9 +29,11 @@ fn command(folder: &Path) -> BenchmarkCommand {
         same: Vec::new(),
         patch_px: 16,
         clusters: None,
-        seeds: 2,
+        seeds: Seeds(1..=2),
         folds: 2,
         config: None,
+        ablate: Vec::new(),
+        each: None,
         most_patches: 6000,
         device: "cpu".to_owned(),
         cpu_threads: 1,
@@ -103,17 +107,86 @@ fn plain_colours_are_told_apart_by_every_method_and_the_table_says_so() {
     }
 }
 
+fn reached(figure: f64) -> Agreement {
+    Agreement { accuracy: figure, nmi: figure, ari: figure, purity: figure }
+}
+
+fn method(part: Part, context: bool) -> Method {
+    Method { part, name: if part == Part::Baseline { "k-means" } else { OURS }, features: "x", context }
+}
+
 #[test]
 fn a_lead_within_a_standard_deviation_is_no_lead() {
-    let reached = |nmi: f64| Agreement { accuracy: nmi, nmi, ari: nmi, purity: nmi };
-    let method = |ours, context| Method { ours, name: if ours { OURS } else { "k-means" }, features: "", context };
     let verdict = |own: [f64; 2], other: [f64; 2]| {
         let figures = Figures::from([
-            (method(true, true), own.map(reached).to_vec()),
-            (method(false, false), other.map(reached).to_vec()),
+            (method(Part::Whole, true), own.map(reached).to_vec()),
+            (method(Part::Variant, true), [0.9, 0.9].map(reached).to_vec()),
+            (method(Part::Baseline, false), other.map(reached).to_vec()),
         ]);
-        verdicts(&figures)
+        table::verdicts(&figures)
     };
     assert!(verdict([0.60, 0.62], [0.50, 0.52]).iter().all(|line| line.contains(" is above every")));
     assert!(verdict([0.50, 0.62], [0.50, 0.52]).iter().all(|line| line.contains(" is NOT above every")));
+    assert_eq!(verdict([0.60, 0.62], [0.50, 0.52]).len(), 2);
+}
+
+#[test]
+fn a_variant_is_compared_seed_by_seed() {
+    let figures = Figures::from([
+        (method(Part::Whole, true), [0.50, 0.70, 0.60].map(reached).to_vec()),
+        (method(Part::Variant, true), [0.40, 0.59, 0.48].map(reached).to_vec()),
+        (method(Part::Variant, false), [0.10, 0.10, 0.10].map(reached).to_vec()),
+    ]);
+    let lines = table::differences(&figures);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    // Differences -0.10, -0.11, -0.12: deviation 0.01, of the mean of three 0.0058.
+    assert!(lines[0].starts_with("x: NMI -0.110 ± 0.006, ARI -0.110 ± 0.006 "), "{}", lines[0]);
+}
+
+#[test]
+fn an_addition_is_switched_alone_and_back_again() {
+    use clap::ValueEnum;
+    let usual = AugmentConfig::default();
+    for addition in Addition::value_variants() {
+        let (other, name) = addition.switched(&usual);
+        assert_ne!(other, usual, "{name}");
+        if *addition != Addition::All {
+            let (again, back) = addition.switched(&other);
+            assert_eq!(again, usual, "{back}");
+            assert_ne!(name, back);
+        }
+    }
+    assert_eq!(Addition::Neighbours.switched(&usual).1, "with neighbours");
+    assert_eq!(Addition::HueJitter.switched(&usual).1, "without hue jitter");
+    assert!(!Addition::All.switched(&usual).0.changes());
+}
+
+#[test]
+fn seeds_are_a_number_or_the_first_and_the_last() {
+    let of = |text: &str| text.parse::<Seeds>().map(|seeds| seeds.0.collect::<Vec<_>>());
+    assert_eq!(of("3"), Ok(vec![1, 2, 3]));
+    assert_eq!(of("6-7"), Ok(vec![6, 7]));
+    for wrong in ["0", "", "-3", "4-3", "0-2", "1-", "a", "1-2-3"] {
+        assert!(of(wrong).expect_err("refused").contains("6-10"), "{wrong}");
+    }
+}
+
+#[test]
+fn additions_are_compared_on_the_same_partings_and_every_fit_is_written_down() {
+    let _turn = seeded(1);
+    let folder = images(&THREE, 12);
+    let each = folder.path().join("each.csv");
+    let mut text = Vec::new();
+    let ablate = vec![Addition::HueJitter, Addition::All];
+    let run = BenchmarkCommand { ablate, each: Some(each.clone()), seeds: Seeds(2..=2), ..command(folder.path()) };
+    run.run(&mut text).expect("runs");
+    let text = String::from_utf8(text).expect("text");
+    let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+    let wanted = ["without any", "without hue jitter", "latent of views"];
+    assert_eq!(names, wanted.map(|name| [name, name]).concat(), "{text}");
+    let each = std::fs::read_to_string(each).expect("written");
+    assert_eq!(each.lines().count(), 1 + 2 * 3 * 2, "two folds, three fits, with and without context: {each}");
+    let last = each.lines().last().expect("a line");
+    assert!(last.starts_with("2,1,tissuemap,without any,yes,"), "{last}");
+    assert_eq!(last.split(',').count(), 8, "{last}");
 }
