@@ -19,7 +19,7 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use regex::Regex;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tissuemap::context;
 use tissuemap::units::Cell;
 
@@ -146,13 +146,13 @@ impl BenchmarkCommand {
         for seed in self.seeds.0.clone() {
             let mut of_folds = Figures::new();
             for (fold, parts) in images.folds(self.folds as usize, seed).into_iter().enumerate() {
-                let found = self.once(&images, parts, &base, seed, device, &interrupted)?;
-                if let Some(each) = &mut each {
-                    each.write(seed, fold, &found)?;
-                }
-                for (method, agreement) in found {
-                    of_folds.entry(method).or_default().push(agreement);
-                }
+                self.once(&images, parts, &base, seed, device, &interrupted, &mut |method, agreement| {
+                    if let Some(each) = &mut each {
+                        each.write(seed, fold, &method, agreement)?;
+                    }
+                    of_folds.entry(method).or_default().push(*agreement);
+                    Ok(())
+                })?;
             }
             for (method, agreements) in of_folds {
                 figures.entry(method).or_default().push(Agreement::mean(&agreements));
@@ -168,7 +168,8 @@ impl BenchmarkCommand {
         Ok(())
     }
 
-    /// Every method once, fitted to some images and judged by others.
+    /// Every method once, fitted to some images and judged by others; `tell` gets what each reached.
+    #[allow(clippy::too_many_arguments)]
     fn once(
         &self,
         images: &LabelledImages,
@@ -177,7 +178,8 @@ impl BenchmarkCommand {
         seed: u64,
         device: Device,
         interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Vec<(Method, Agreement)>, TrainError> {
+        tell: &mut dyn FnMut(Method, &Agreement) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
         let cut = |images: &[LabelledImage]| LabelledPatches::cut(images, self.patch_px, self.most_patches, seed);
         let (fitted, judged) = (cut(&fitted)?, cut(&judged)?);
         let classes = Labels::new(&judged.class);
@@ -187,13 +189,12 @@ impl BenchmarkCommand {
         let config = self.settings(base, clusters, set.train.count() as u32, seed);
         config.validate().map_err(|reason| TrainError::Config { path: self.images.clone(), reason })?;
         let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted };
-        let mut found = Vec::new();
         let mut judge = |part, method, features, probs: &Tensor| -> Result<(), TrainError> {
             for context in [false, true] {
                 let sigma = if context { config.context_cells } else { 0.0 };
                 let labels = in_context(&set.held_out, probs, i64::from(self.patch_px), sigma)?;
                 let method = Method { part, name: method, features, context };
-                found.push((method, Agreement::new(&classes, &Labels::new(&labels))));
+                tell(method, &Agreement::new(&classes, &Labels::new(&labels)))?;
             }
             Ok(())
         };
@@ -208,11 +209,18 @@ impl BenchmarkCommand {
             variants.push((Part::Variant, name, augment));
         }
         for (part, name, augment) in variants {
-            let model = fit(&Config { augment, ..config.clone() }, &set, &surroundings)?;
-            let probs = evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp();
+            let probs = match fit(&Config { augment, ..config.clone() }, &set, &surroundings) {
+                Ok(model) => evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp(),
+                // No model comes of it, so nothing is told apart; the other fits still say something.
+                Err(TrainError::Collapsed(reason)) => {
+                    tracing::warn!("{OURS}, {name}: the clustering collapsed: {reason}; it counts as a single cluster");
+                    Tensor::ones([set.held_out.count(), 1], (Kind::Float, Device::Cpu))
+                }
+                Err(other) => return Err(other),
+            };
             judge(part, OURS, name, &probs)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     fn settings(&self, base: &Config, clusters: u32, patches: u32, seed: u64) -> Config {

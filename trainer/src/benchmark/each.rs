@@ -26,17 +26,22 @@ impl EachFit {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Adds what one parting into images to fit and to judge gave; folds count from 0.
+    /// Adds what one fit reached; folds count from 0.
     ///
     /// # Errors
     /// [`TrainError`] when it cannot be written.
-    pub(super) fn write(&mut self, seed: u64, fold: usize, found: &[(Method, Agreement)]) -> Result<(), TrainError> {
-        let mut rows = String::new();
-        for (Method { name, features, context, .. }, Agreement { accuracy, nmi, ari, .. }) in found {
-            let context = if *context { "yes" } else { "no" };
-            rows.push_str(&format!("{seed},{fold},{name},{features},{context},{accuracy:.4},{nmi:.4},{ari:.4}\n"));
-        }
+    pub(super) fn write(
+        &mut self,
+        seed: u64,
+        fold: usize,
+        method: &Method,
+        reached: &Agreement,
+    ) -> Result<(), TrainError> {
+        let Method { name, features, context, .. } = method;
+        let Agreement { accuracy, nmi, ari, .. } = reached;
+        let context = if *context { "yes" } else { "no" };
+        let row = format!("{seed},{fold},{name},{features},{context},{accuracy:.4},{nmi:.4},{ari:.4}\n");
         let wrong = |source| TrainError::File { path: self.path.clone(), source };
-        self.file.write_all(rows.as_bytes()).map_err(wrong)
+        self.file.write_all(row.as_bytes()).map_err(wrong)
     }
 }

@@ -131,6 +131,25 @@ fn a_lead_within_a_standard_deviation_is_no_lead() {
 }
 
 #[test]
+fn a_collapsed_fit_counts_as_one_cluster_and_the_others_go_on() {
+    let _turn = seeded(1);
+    let folder = images(&THREE, 12);
+    let config = folder.path().join("never.toml");
+    std::fs::write(&config, "[imsat]\nlambda = 1e-9\nstarts = 1\n[[sets]]\nfolder = '.'\n").expect("written");
+    let mut text = Vec::new();
+    let run = BenchmarkCommand {
+        ablate: vec![Addition::All],
+        config: Some(config),
+        seeds: Seeds(1..=1),
+        ..command(folder.path())
+    };
+    run.run(&mut text).expect("runs");
+    let text = String::from_utf8(text).expect("text");
+    assert_eq!(text.lines().count(), 1 + 2 * 2, "{text}");
+    assert!(text.lines().skip(1).all(|line| line.ends_with(",0.3333,0.0000,0.0000,0.0000,0.0000,0.0000")), "{text}");
+}
+
+#[test]
 fn a_variant_is_compared_seed_by_seed() {
     let figures = Figures::from([
         (method(Part::Whole, true), [0.50, 0.70, 0.60].map(reached).to_vec()),
