@@ -141,12 +141,13 @@ impl BenchmarkCommand {
         let base = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let classes = images.classes.len();
         tracing::info!("{} images of {classes} classes: {}", images.images.len(), images.classes.join(", "));
+        let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted: &interrupted };
         let mut each = self.each.as_deref().map(EachFit::create).transpose()?;
         let mut figures = Figures::new();
         for seed in self.seeds.0.clone() {
             let mut of_folds = Figures::new();
             for (fold, parts) in images.folds(self.folds as usize, seed).into_iter().enumerate() {
-                self.once(&images, parts, &base, seed, device, &interrupted, &mut |method, agreement| {
+                self.once(&images, parts, &base, seed, &surroundings, &mut |method, agreement| {
                     if let Some(each) = &mut each {
                         each.write(seed, fold, &method, agreement)?;
                     }
@@ -169,15 +170,13 @@ impl BenchmarkCommand {
     }
 
     /// Every method once, fitted to some images and judged by others; `tell` gets what each reached.
-    #[allow(clippy::too_many_arguments)]
     fn once(
         &self,
         images: &LabelledImages,
         [fitted, judged]: [Vec<LabelledImage>; 2],
         base: &Config,
         seed: u64,
-        device: Device,
-        interrupted: &(dyn Fn() -> bool + Sync),
+        surroundings: &Surroundings<'_>,
         tell: &mut dyn FnMut(Method, &Agreement) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         let cut = |images: &[LabelledImage]| LabelledPatches::cut(images, self.patch_px, self.most_patches, seed);
@@ -188,7 +187,6 @@ impl BenchmarkCommand {
         tracing::info!("seed {seed}: fitting to {} patches, judging by {}", set.train.count(), set.held_out.count());
         let config = self.settings(base, clusters, set.train.count() as u32, seed);
         config.validate().map_err(|reason| TrainError::Config { path: self.images.clone(), reason })?;
-        let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted };
         let mut judge = |part, method, features, probs: &Tensor| -> Result<(), TrainError> {
             for context in [false, true] {
                 let sigma = if context { config.context_cells } else { 0.0 };
@@ -199,7 +197,7 @@ impl BenchmarkCommand {
             Ok(())
         };
         if self.ablate.is_empty() {
-            baselines(&config, &set, &surroundings, &mut |method, features, probs| {
+            baselines(&config, &set, surroundings, &mut |method, features, probs| {
                 judge(Part::Baseline, method, features, probs)
             })?;
         }
@@ -209,7 +207,7 @@ impl BenchmarkCommand {
             variants.push((Part::Variant, name, augment));
         }
         for (part, name, augment) in variants {
-            let probs = match fit(&Config { augment, ..config.clone() }, &set, &surroundings) {
+            let probs = match fit(&Config { augment, ..config.clone() }, &set, surroundings) {
                 Ok(model) => evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp(),
                 // No model comes of it, so nothing is told apart; the other fits still say something.
                 Err(TrainError::Collapsed(reason)) => {

@@ -281,6 +281,12 @@ fn new_clusterer(store: &VarStore, config: &Config) -> Clusterer {
     Clusterer::new(&path, config.shape().latent_dim, &hidden, i64::from(config.clusters))
 }
 
+/// Where a clusterer with these hidden layers is trained on frozen latents, in a fit on `device`. Without any its thousands of
+/// steps are so small that a GPU spends its time waiting for them (docs/GPU.md), and the processor is faster.
+pub(crate) fn place_of_clusterer(hidden: &[u32], device: Device) -> Device {
+    if hidden.is_empty() { Device::Cpu } else { device }
+}
+
 impl<'a> Run<'a> {
     fn new(config: &'a Config, patches: &'a PatchSet, surroundings: &'a Surroundings<'a>) -> Result<Self, TrainError> {
         tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
@@ -328,16 +334,20 @@ impl<'a> Run<'a> {
 
     fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
         let plan = phase.plan(self.config);
-        let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
         let mut latents: Option<Latents> = None;
         if phase == Phase::Clusterer {
             // This phase leaves the encoder as it is, so its latents are made once.
             let made = self.latents(phase, index)?;
-            if !self.choose_start(&made)? {
-                let kept = self.surroundings.checkpoint.map(|folder| self.snapshot(&adam, index, 0).write(folder));
-                return Err(TrainError::Interrupted { checkpoint: kept.transpose()? });
-            }
-            latents = Some(made);
+            let place = place_of_clusterer(&self.config.imsat.hidden, self.surroundings.device);
+            self.networks.store.set_device(place);
+            latents = Some(made.to_device(place));
+        }
+        let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
+        if let Some(latents) = &latents
+            && !self.choose_start(latents)?
+        {
+            let kept = self.surroundings.checkpoint.map(|folder| self.snapshot(&adam, index, 0).write(folder));
+            return Err(TrainError::Interrupted { checkpoint: kept.transpose()? });
         }
         let mut done = 0;
         if let Some(checkpoint) = resume {
@@ -369,6 +379,7 @@ impl<'a> Run<'a> {
                 self.snapshot(&adam, index, epoch + 1).write(folder)?;
             }
         }
+        self.networks.store.set_device(self.surroundings.device);
         self.conclude(phase, &bar)
     }
 

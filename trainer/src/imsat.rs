@@ -10,8 +10,9 @@
 pub mod vectors;
 
 use tch::nn::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::config::ImsatConfig;
 use crate::layers::{Layer, Mode, Operator, Tail, chain, rows};
 
 /// Standard deviation of the hidden layers' first weights, times the square root of a layer's inputs: √0.1, because the
@@ -22,6 +23,10 @@ const HIDDEN_SCALE: f64 = 0.316_227_766_016_837_94;
 /// The same of the output layer, for a `wscale` of 1e-4: all outputs start out near uniform, so that no cluster is
 /// favoured before the first step.
 const OUTPUT_SCALE: f64 = 1e-2;
+
+/// How many times the information that planes can gain has to outweigh what the perturbation costs them. At 1, fits with two
+/// clusters stay uniform; at 1.1 some do; from 1.25 on none did, and what they find does not depend on it (docs/ARCHITECTURE.md).
+const MARGIN: f64 = 1.5;
 
 /// Rows per block of the distance matrix: bounds its memory to this many times the number of samples.
 const DISTANCE_BLOCK: i64 = 1024;
@@ -174,6 +179,26 @@ fn unit(x: &Tensor) -> Tensor {
     let length = scaled.square().sum_dim_intlist(1, true, Kind::Float).sqrt();
     // After the scaling a length is at least 1, or 0.
     &scaled / length.clamp_min(0.5)
+}
+
+/// How far each of the latent vectors `[N, D]` is perturbed, `[N]`: `radius_factor` times its [`neighbour_distance`]; where
+/// clusters are parted by planes, all of them made smaller where they would keep predictions uniform.
+///
+/// To second order around uniform predictions, logits of variance s² take s²/2 off H(Y|X) and leave H(Y), and moving by r along
+/// their gradient w costs r²|w|²/2. With a covariance whose largest eigenvalue is e, s² is at most e|w|², so that uniform
+/// predictions are a minimum of the loss unless λe > r². The mean of r² is held to λe / [`MARGIN`].
+pub fn radius(latents: &Tensor, config: &ImsatConfig) -> Tensor {
+    let _frozen = tch::no_grad_guard();
+    let wanted = neighbour_distance(latents, i64::from(config.neighbour)) * config.radius_factor;
+    if !config.hidden.is_empty() {
+        return wanted;
+    }
+    let centred = latents - latents.mean_dim([0i64].as_slice(), true, None);
+    let covariance = centred.transpose(0, 1).matmul(&centred) / latents.size()[0] as f64;
+    let largest = covariance.to_device(Device::Cpu).linalg_eigvalsh("L").max();
+    let room = largest.double_value(&[]) * config.lambda / MARGIN;
+    let mean = wanted.square().mean(Kind::Double).double_value(&[]);
+    wanted * if mean > room { (room / mean).sqrt() } else { 1.0 }
 }
 
 /// Euclidean distance of each row of `x` `[N, D]` to its `k`-th nearest **other** row (k ≥ 1; with fewer than k others,

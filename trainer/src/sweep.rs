@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::dataset::{Origin, PatchSet};
 use crate::distances::Points;
 use crate::error::TrainError;
-use crate::fit::{Surroundings, first_fingerprint, fit_autoencoder};
+use crate::fit::{Surroundings, first_fingerprint, fit_autoencoder, place_of_clusterer};
 use crate::indices::{Indices, indices};
 use crate::labels::Labels;
 use crate::neighbours::Neighbours;
@@ -61,7 +61,8 @@ pub fn sweep(
         tracing::info!("{}: the sweep is done already", run.sweep().display());
         return Ok(found);
     }
-    let latents = fit_autoencoder(config, patches, surroundings)?;
+    let place = place_of_clusterer(&config.sweep.hidden, surroundings.device);
+    let latents = fit_autoencoder(config, patches, surroundings)?.to_device(place);
     let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
     let fits = Fits {
         config,

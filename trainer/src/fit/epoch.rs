@@ -4,7 +4,7 @@ use std::thread;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Phase, Run, evaluate, stream};
 use crate::adam::Adam;
@@ -14,7 +14,7 @@ use crate::config::AutoencoderConfig;
 use crate::dataset::chunks;
 use crate::device::upload;
 use crate::error::TrainError;
-use crate::imsat::{self, Terms, neighbour_distance};
+use crate::imsat::{self, Terms};
 use crate::invariance::invariance_loss;
 use crate::layers::Mode;
 use crate::loader;
@@ -31,6 +31,14 @@ pub(crate) struct Latents {
     pub(crate) radius: Tensor,
     /// Of other views of them; empty where views do not differ, or where the encoder still moves.
     pub(crate) views: Vec<Tensor>,
+}
+
+impl Latents {
+    /// The same on another device.
+    pub(crate) fn to_device(&self, device: Device) -> Self {
+        let there = |tensor: &Tensor| tensor.to_device(device);
+        Self { values: there(&self.values), radius: there(&self.radius), views: self.views.iter().map(there).collect() }
+    }
 }
 
 /// A batch as pixels, uint8: the patches and, where views differ, another view of each one's partner.
@@ -64,7 +72,7 @@ impl Run<'_> {
     pub(super) fn latents(&self, phase: Phase, index: usize) -> Result<Latents, TrainError> {
         let imsat = &self.config.imsat;
         let values = self.encoded(&|patches| Ok(patches))?;
-        let radius = neighbour_distance(&values, i64::from(imsat.neighbour)) * imsat.radius_factor;
+        let radius = imsat::radius(&values, imsat);
         let wanted = if phase == Phase::Clusterer && self.config.views_decide() { imsat.views } else { 0 };
         let view = |view: u32| {
             let generator = std::cell::RefCell::new(stream(self.config.seed, index, VIEW_STREAMS + view));
@@ -102,7 +110,7 @@ impl Run<'_> {
         order.shuffle(&mut generator);
         let partner = |&i| self.neighbours.partner(i, config.augment.neighbours, &mut generator);
         let partners: Vec<i64> = order.iter().map(partner).collect();
-        let device = self.surroundings.device;
+        let device = self.networks.store.device();
         let mut sums = Tensor::zeros([7], (Kind::Double, device));
         let mut steps = 0;
         let size = phase.plan(config).batch;
@@ -158,7 +166,7 @@ impl Run<'_> {
     }
 
     fn step(&self, batch: Batch, latents: Option<&Latents>) -> Step {
-        let (config, device) = (self.config, self.surroundings.device);
+        let (config, device) = (self.config, self.networks.store.device());
         let weights = config.imsat.weights();
         let Some(pixels) = batch.pixels else {
             // Only the clusterer's phase does without pixels, and it has latents.

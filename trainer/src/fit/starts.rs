@@ -62,7 +62,7 @@ impl Run<'_> {
         let counted = (epochs / PART).max(1);
         let index = FIRST_STREAM + start;
         tch::manual_seed(stream(self.config.seed, index, u32::MAX).random());
-        let store = VarStore::new(self.surroundings.device);
+        let store = VarStore::new(self.networks.store.device());
         new_clusterer(&store, self.config);
         self.place(&store.variables().into_iter().collect::<Weights>())?;
         let mut adam = Adam::new(&self.networks.store, prefix, learning_rate);

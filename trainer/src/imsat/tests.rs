@@ -87,6 +87,50 @@ fn fresh(clusters: i64) -> (VarStore, Clusterer) {
 }
 
 #[test]
+fn predictions_of_planes_leave_uniform_however_far_apart_samples_lie() {
+    let _turn = seeded(1);
+    let kind = Tensor::from_slice(&[-2f32, 2.0]).repeat([300]).unsqueeze(1);
+    let classes = &kind + kind.randn_like() * 0.5;
+    // Two kinds along one direction, in so many others that every sample is far from its neighbours.
+    let x = Tensor::cat(&[classes, Tensor::randn([600, 31], (Kind::Float, Device::Cpu))], 1);
+    let config = ImsatConfig::default();
+    let plain = neighbour_distance(&x, i64::from(config.neighbour)) * config.radius_factor;
+    let undecided = |radius: &Tensor| {
+        tch::manual_seed(2);
+        let store = VarStore::new(Device::Cpu);
+        let clusterer = Clusterer::new(&store.root(), 32, &[], 2);
+        train(&store, &clusterer, &x, radius, 60);
+        let log_probs = clusterer.log_probs(&x, Mode::Eval);
+        -scalar(&(log_probs.exp() * &log_probs).sum_dim_intlist(1, false, Kind::Double).mean(Kind::Double)) / 2f64.ln()
+    };
+    let (with_plain, with_held) = (undecided(&plain), undecided(&radius(&x, &config)));
+    assert!(with_plain > 0.95 && with_held < 0.7, "{with_plain} {with_held}");
+}
+
+#[test]
+fn a_radius_is_made_smaller_for_planes_only_and_only_where_it_must() {
+    let _turn = seeded(1);
+    let x = Tensor::randn([400, 32], (Kind::Double, Device::Cpu));
+    let planes = ImsatConfig::default();
+    let layers = ImsatConfig { hidden: vec![8], ..planes.clone() };
+    let plain = neighbour_distance(&x, 10) * planes.radius_factor;
+    assert!(radius(&x, &layers).equal(&plain));
+    // Ten times as far along one direction: information enough.
+    let long = Tensor::cat(&[x.narrow(1, 0, 1) * 10.0, x.narrow(1, 1, 31)], 1);
+    assert!(radius(&long, &planes).equal(&(neighbour_distance(&long, 10) * planes.radius_factor)));
+    let smaller = radius(&x, &planes);
+    let shares = &smaller / &plain;
+    assert!(scalar(&(shares.max() - shares.min())) < 1e-12, "all by the same factor");
+    let centred = &x - x.mean_dim([0i64].as_slice(), true, Kind::Double);
+    let largest = scalar(&(centred.transpose(0, 1).matmul(&centred) / 400.0).linalg_eigvalsh("L").max());
+    let mean = scalar(&smaller.square().mean(Kind::Double));
+    assert!((mean - planes.lambda * largest / MARGIN).abs() < 1e-9, "{mean}");
+    // Samples that do not differ have no neighbours at a distance.
+    let same = Tensor::ones([20, 3], (Kind::Float, Device::Cpu));
+    assert_eq!(scalar(&radius(&same, &planes).abs().max()), 0.0);
+}
+
+#[test]
 fn weights_start_small_the_output_layers_smallest() {
     let _turn = seeded(1);
     let (store, _) = fresh(40);
@@ -116,8 +160,8 @@ fn adversarial_direction_has_unit_length_even_for_a_fresh_clusterer() {
 fn adversarial_direction_moves_predictions_more_than_a_random_one() {
     let _turn = seeded(1);
     let (store, clusterer) = fresh(4);
-    train(&store, &clusterer, &blobs(4, 6, 50).0, 20);
     let x = blobs(4, 6, 50).0;
+    train(&store, &clusterer, &x, &(neighbour_distance(&x, 10) * 0.25), 20);
     let clean = clusterer.log_probs(&x, Mode::Perturbed).detach();
     let change = |d: &Tensor| scalar(&kl_divergence(&clean, &clusterer.log_probs(&(&x + d * 2.0), Mode::Perturbed)));
     let adversarial = change(&adversarial_direction(&clusterer, &x, &clean, 10.0, &x.randn_like()));
@@ -176,8 +220,7 @@ fn blobs(classes: i64, dims: i64, per_class: i64) -> (Tensor, Vec<i64>) {
     (centres.index_select(0, &Tensor::from_slice(&class)) + noise, class)
 }
 
-fn train(store: &VarStore, clusterer: &Clusterer, x: &Tensor, epochs: usize) {
-    let radius = neighbour_distance(x, 10) * 0.25;
+fn train(store: &VarStore, clusterer: &Clusterer, x: &Tensor, radius: &Tensor, epochs: usize) {
     let mut adam = Adam::new(store, "", 0.002);
     for _ in 0..epochs {
         let order = Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu));
@@ -196,7 +239,7 @@ fn separates_five_gaussian_blobs_in_ten_dimensions() {
     let store = VarStore::new(Device::Cpu);
     tch::manual_seed(2);
     let clusterer = Clusterer::new(&store.root(), 10, &[64, 64], 5);
-    train(&store, &clusterer, &x, 40);
+    train(&store, &clusterer, &x, &(neighbour_distance(&x, 10) * 0.25), 40);
     let assigned = Vec::<i64>::try_from(&clusterer.log_probs(&x, Mode::Eval).argmax(1, false)).expect("integers");
     // Each cluster stands for its most frequent class; each class may be claimed once only.
     let mut counts = [[0usize; 5]; 5];

@@ -3,7 +3,7 @@
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-use super::{Clusterer, neighbour_distance, terms};
+use super::{Clusterer, radius, terms};
 use crate::adam::Adam;
 use crate::config::ImsatConfig;
 use crate::layers::{Mode, rows};
@@ -27,7 +27,7 @@ pub fn fit_vectors(
     let hidden: Vec<i64> = config.hidden.iter().copied().map(i64::from).collect();
     let clusterer = Clusterer::new(&store.root(), dims, &hidden, i64::from(clusters));
     let mut adam = Adam::new(&store, "", config.learning_rate);
-    let radius = neighbour_distance(vectors, i64::from(config.neighbour)) * config.radius_factor;
+    let radius = radius(vectors, config);
     let weights = config.weights();
     let batch = i64::from(config.batch);
     for epoch in 1..=config.epochs {
