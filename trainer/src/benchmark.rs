@@ -19,14 +19,16 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use regex::Regex;
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 use tissuemap::context;
+use tissuemap::hex::hex;
 use tissuemap::units::Cell;
 
 pub use self::additions::Addition;
 use self::each::EachFit;
 pub use self::labelled::{LabelledImage, LabelledImages, LabelledPatches, Rules};
-use self::table::{Figures, Method, OURS, Part, WHOLE};
+use self::table::{Figures, Method, OURS, WHOLE};
 use crate::agreement::Agreement;
 use crate::baselines::colour::{raw_colour_statistics, standardised};
 use crate::baselines::kmeans::kmeans;
@@ -90,7 +92,8 @@ pub struct BenchmarkCommand {
     #[arg(long, value_enum, value_name = "ADDITION", value_delimiter = ',', num_args = 0.., require_equals = true,
         default_missing_values = ["rotations", "flips", "shift", "stain-jitter", "hue-jitter", "neighbours", "all"])]
     pub ablate: Vec<Addition>,
-    /// Also writes what every single fit reached (CSV), each as soon as it is known.
+    /// Keeps what every single fit reached in this table (CSV). The same command goes on after what is in it, and so does one
+    /// with more seeds.
     #[arg(long, value_name = "FILE")]
     pub each: Option<PathBuf>,
     /// Where to compute: cpu, cuda or cuda:N.
@@ -142,18 +145,23 @@ impl BenchmarkCommand {
         let classes = images.classes.len();
         tracing::info!("{} images of {classes} classes: {}", images.images.len(), images.classes.join(", "));
         let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted: &interrupted };
-        let mut each = self.each.as_deref().map(EachFit::create).transpose()?;
+        let mut each = EachFit::open(self.each.as_deref(), self.fingerprint(&images, &base))?;
         let mut figures = Figures::new();
         for seed in self.seeds.0.clone() {
             let mut of_folds = Figures::new();
             for (fold, parts) in images.folds(self.folds as usize, seed).into_iter().enumerate() {
-                self.once(&images, parts, &base, seed, &surroundings, &mut |method, agreement| {
-                    if let Some(each) = &mut each {
-                        each.write(seed, fold, &method, agreement)?;
-                    }
-                    of_folds.entry(method).or_default().push(*agreement);
-                    Ok(())
-                })?;
+                let mut rows = each.of(seed, fold);
+                if rows.is_empty() {
+                    let found = self.once(&images, parts, &base, seed, &surroundings).map_err(|error| match error {
+                        TrainError::Interrupted { .. } if self.each.is_none() => TrainError::Stopped,
+                        TrainError::Interrupted { .. } => TrainError::Interrupted { checkpoint: self.each.clone() },
+                        other => other,
+                    })?;
+                    rows = each.add(seed, fold, found)?;
+                }
+                for row in rows {
+                    of_folds.entry(row.method()).or_default().push(row.reached());
+                }
             }
             for (method, agreements) in of_folds {
                 figures.entry(method).or_default().push(Agreement::mean(&agreements));
@@ -169,7 +177,15 @@ impl BenchmarkCommand {
         Ok(())
     }
 
-    /// Every method once, fitted to some images and judged by others; `tell` gets what each reached.
+    /// Stands for what every figure but its seed and fold depends on. The images are known by their paths.
+    fn fingerprint(&self, images: &LabelledImages, base: &Config) -> String {
+        let Self { patch_px, clusters, folds, most_patches, ablate, device, cpu_threads, .. } = self;
+        let own = (patch_px, clusters, folds, most_patches, ablate, device, cpu_threads);
+        let everything = format!("{} {STEPS:?} {WIDTHS:?} {own:?} {images:?} {base:?}", env!("CARGO_PKG_VERSION"));
+        hex(Sha256::digest(everything))[..16].to_owned()
+    }
+
+    /// Every method once, fitted to some images and judged by others.
     fn once(
         &self,
         images: &LabelledImages,
@@ -177,8 +193,7 @@ impl BenchmarkCommand {
         base: &Config,
         seed: u64,
         surroundings: &Surroundings<'_>,
-        tell: &mut dyn FnMut(Method, &Agreement) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<Vec<(Method, Agreement)>, TrainError> {
         let cut = |images: &[LabelledImage]| LabelledPatches::cut(images, self.patch_px, self.most_patches, seed);
         let (fitted, judged) = (cut(&fitted)?, cut(&judged)?);
         let classes = Labels::new(&judged.class);
@@ -187,26 +202,25 @@ impl BenchmarkCommand {
         tracing::info!("seed {seed}: fitting to {} patches, judging by {}", set.train.count(), set.held_out.count());
         let config = self.settings(base, clusters, set.train.count() as u32, seed);
         config.validate().map_err(|reason| TrainError::Config { path: self.images.clone(), reason })?;
-        let mut judge = |part, method, features, probs: &Tensor| -> Result<(), TrainError> {
+        let mut found = Vec::new();
+        let mut judge = |method: &str, features: &str, probs: &Tensor| -> Result<(), TrainError> {
             for context in [false, true] {
                 let sigma = if context { config.context_cells } else { 0.0 };
                 let labels = in_context(&set.held_out, probs, i64::from(self.patch_px), sigma)?;
-                let method = Method { part, name: method, features, context };
-                tell(method, &Agreement::new(&classes, &Labels::new(&labels)))?;
+                let agreement = Agreement::new(&classes, &Labels::new(&labels));
+                found.push((Method::new(method, features, context), agreement));
             }
             Ok(())
         };
         if self.ablate.is_empty() {
-            baselines(&config, &set, surroundings, &mut |method, features, probs| {
-                judge(Part::Baseline, method, features, probs)
-            })?;
+            baselines(&config, &set, surroundings, &mut judge)?;
         }
-        let mut variants = vec![(Part::Whole, WHOLE, config.augment.clone())];
+        let mut variants = vec![(WHOLE, config.augment.clone())];
         for addition in &self.ablate {
             let (augment, name) = addition.switched(&config.augment);
-            variants.push((Part::Variant, name, augment));
+            variants.push((name, augment));
         }
-        for (part, name, augment) in variants {
+        for (name, augment) in variants {
             let probs = match fit(&Config { augment, ..config.clone() }, &set, surroundings) {
                 Ok(model) => evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp(),
                 // No model comes of it, so nothing is told apart; the other fits still say something.
@@ -216,9 +230,9 @@ impl BenchmarkCommand {
                 }
                 Err(other) => return Err(other),
             };
-            judge(part, OURS, name, &probs)?;
+            judge(OURS, name, &probs)?;
         }
-        Ok(())
+        Ok(found)
     }
 
     fn settings(&self, base: &Config, clusters: u32, patches: u32, seed: u64) -> Config {
@@ -250,7 +264,7 @@ fn baselines(
     config: &Config,
     set: &PatchSet,
     surroundings: &Surroundings<'_>,
-    judge: &mut dyn FnMut(&'static str, &'static str, &Tensor) -> Result<(), TrainError>,
+    judge: &mut dyn FnMut(&str, &str, &Tensor) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let (clusters, seed) = (config.clusters, config.seed);
     let alone = Config { augment: additions::NONE, ..config.clone() };

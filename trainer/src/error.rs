@@ -67,6 +67,17 @@ pub enum TrainError {
         /// The checkpoint from which the same command goes on.
         checkpoint: Option<PathBuf>,
     },
+    /// The user asked to stop a benchmark that keeps nothing.
+    #[error("interrupted; nothing is kept")]
+    Stopped,
+    /// The figures of an earlier benchmark cannot be gone on with.
+    #[error("{}: {reason}", path.display())]
+    Figures {
+        /// Their table.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file could not be read or written.
     #[error("{}", path.display())]
     File {
@@ -136,6 +147,8 @@ impl TrainError {
                 "patches are drawn again where they were not kept: give slides and configuration as they were, or the folder with --patches",
             ),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
+            Self::Stopped => Some("with --each FILE the same command would go on where it was"),
+            Self::Figures { .. } => Some("remove that file, or name another one with --each"),
             Self::Naming(_)
             | Self::Library(_)
             | Self::Vectors { .. }
@@ -161,8 +174,9 @@ impl TrainError {
             | Self::Vectors { .. }
             | Self::Device { .. }
             | Self::Names { .. }
+            | Self::Figures { .. }
             | Self::OtherPatches { .. } => 64,
-            Self::Interrupted { .. } => 130,
+            Self::Interrupted { .. } | Self::Stopped => 130,
             Self::Library(_)
             | Self::Collapsed(_)
             | Self::Diverged { .. }

@@ -11,8 +11,7 @@ mod rounding;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 pub use agreement::Agreement;
@@ -31,6 +30,7 @@ use crate::error::TrainError;
 use crate::export::network::Network;
 use crate::fit::{Evaluation, Fitted, evaluate};
 use crate::layers::to_vec;
+use crate::run_folder::write_whole;
 
 /// Enough to prove layout, weights and normalisation; each costs a patch's size in the file.
 const GOLDEN_PATCHES: usize = 4;
@@ -110,18 +110,9 @@ pub(crate) fn publish(bytes: &[u8], path: &Path) -> Result<(String, GoldenReport
     let golden = proof.verify_golden()?;
     let card = card::markdown(&proof, bytes.len());
     for (path, content) in [(card::beside(path), card.as_bytes()), (path.to_owned(), bytes)] {
-        write_whole(&path, content).map_err(|source| TrainError::File { path, source })?;
+        write_whole(&path, content)?;
     }
     Ok((proof.sha256().to_owned(), golden))
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let mut file = File::create(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)
 }
 
 pub(crate) fn contract(

@@ -38,7 +38,7 @@ pub fn listen() -> io::Result<Arc<AtomicBool>> {
                     )]
                     process::exit(EXIT_INTERRUPTED.into());
                 }
-                tracing::warn!("stopping with a checkpoint; interrupt again to end at once");
+                tracing::warn!("stopping; interrupt again to end at once");
             }
         });
     });

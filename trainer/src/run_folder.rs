@@ -1,11 +1,27 @@
 //! What a fit leaves beside its model: `model.run/` beside `model.onnx`, from which reports and other exports are made
 //! without training again.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::error::TrainError;
+
+/// Writes a file that appears whole or not at all.
+///
+/// # Errors
+/// [`TrainError::File`].
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let partial = path.with_added_extension("partial");
+    let written = || {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    written().map_err(|source| TrainError::File { path: path.to_owned(), source })
+}
 
 /// The folder of one fit.
 #[derive(Debug, Clone)]

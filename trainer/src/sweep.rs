@@ -11,7 +11,6 @@ mod range;
 mod table;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -31,7 +30,7 @@ use crate::fit::{Surroundings, first_fingerprint, fit_autoencoder, place_of_clus
 use crate::indices::{Indices, indices};
 use crate::labels::Labels;
 use crate::neighbours::Neighbours;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, write_whole};
 use crate::umap::umap;
 pub use clusterings::Clustering;
 use clusterings::Fits;
@@ -168,7 +167,7 @@ fn write_map(path: &Path, patches: &PatchSet, found: &[Clustering], clusters: u3
     let row = |(origin, label): (&Origin, &u32)| {
         format!("{},{},{},{label}\n", patches.sets[origin.set as usize], origin.x, origin.y)
     };
-    replace(path, &("set,x,y,cluster\n".to_owned() + &rows.map(row).collect::<String>()))
+    write_whole(path, ("set,x,y,cluster\n".to_owned() + &rows.map(row).collect::<String>()).as_bytes())
 }
 
 /// Stands for everything that decides a fit with a given number of clusters and seed.
@@ -180,15 +179,6 @@ fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(format!("{part}\n")));
     hex(hash.finalize())
-}
-
-/// Writes a file that appears whole or not at all.
-fn replace(path: &Path, text: &str) -> Result<(), TrainError> {
-    let partial = path.with_extension("partial");
-    let fail = |source| TrainError::File { path: path.to_owned(), source };
-    fs::write(&partial, text).map_err(fail)?;
-    fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(fail)?;
-    fs::rename(&partial, path).map_err(fail)
 }
 
 #[cfg(test)]

@@ -24,10 +24,22 @@ pub(super) enum Part {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Method {
     pub(super) part: Part,
-    pub(super) name: &'static str,
-    pub(super) features: &'static str,
+    pub(super) name: String,
+    pub(super) features: String,
     /// Whether the patches around have a say.
     pub(super) context: bool,
+}
+
+impl Method {
+    /// By the names in the table.
+    pub(super) fn new(name: &str, features: &str, context: bool) -> Self {
+        let part = match (name, features) {
+            (OURS, WHOLE) => Part::Whole,
+            (OURS, _) => Part::Variant,
+            _ => Part::Baseline,
+        };
+        Self { part, name: name.to_owned(), features: features.to_owned(), context }
+    }
 }
 
 /// What each method reached with each seed.
@@ -59,14 +71,15 @@ pub(super) fn verdicts(figures: &Figures) -> Vec<String> {
         let others = figures.iter().filter(|(method, _)| method.part == Part::Baseline && method.context == context);
         let ahead = |(method, all): (&Method, &Vec<Agreement>)| {
             let (mean, deviation) = Agreement::spread(all)[index];
-            (own - mean - deviation.max(own_deviation), mean, deviation, method.name, method.features)
+            let named = format!("{} on {}", method.name, method.features);
+            (own - mean - deviation.max(own_deviation), mean, deviation, named)
         };
-        let (ahead, mean, deviation, method, features) = others.map(ahead).min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let (ahead, mean, deviation, strongest) = others.map(ahead).min_by(|a, b| a.0.total_cmp(&b.0))?;
         let word = if ahead > 0.0 { "above" } else { "NOT above" };
         let same = if context { " with the same context" } else { "" };
         Some(format!(
             "{name}: {own:.3} ± {own_deviation:.3} is {word} every baseline{same} by more than a standard deviation; the \
-             strongest is {method} on {features}, {mean:.3} ± {deviation:.3}"
+             strongest is {strongest}, {mean:.3} ± {deviation:.3}"
         ))
     };
     let wanted = [(false, 1, "NMI"), (false, 2, "ARI"), (true, 1, "NMI"), (true, 2, "ARI")];

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
+use super::table::Part;
 use crate::config::AugmentConfig;
 use crate::testing::seeded;
 
@@ -112,7 +113,13 @@ fn reached(figure: f64) -> Agreement {
 }
 
 fn method(part: Part, context: bool) -> Method {
-    Method { part, name: if part == Part::Baseline { "k-means" } else { OURS }, features: "x", context }
+    let method = match part {
+        Part::Baseline => Method::new("k-means", "x", context),
+        Part::Variant => Method::new(OURS, "x", context),
+        Part::Whole => Method::new(OURS, WHOLE, context),
+    };
+    assert_eq!(method.part, part);
+    method
 }
 
 #[test]
@@ -128,25 +135,6 @@ fn a_lead_within_a_standard_deviation_is_no_lead() {
     assert!(verdict([0.60, 0.62], [0.50, 0.52]).iter().all(|line| line.contains(" is above every")));
     assert!(verdict([0.50, 0.62], [0.50, 0.52]).iter().all(|line| line.contains(" is NOT above every")));
     assert_eq!(verdict([0.60, 0.62], [0.50, 0.52]).len(), 2);
-}
-
-#[test]
-fn a_collapsed_fit_counts_as_one_cluster_and_the_others_go_on() {
-    let _turn = seeded(1);
-    let folder = images(&THREE, 12);
-    let config = folder.path().join("never.toml");
-    std::fs::write(&config, "[imsat]\nlambda = 1e-9\nstarts = 1\n[[sets]]\nfolder = '.'\n").expect("written");
-    let mut text = Vec::new();
-    let run = BenchmarkCommand {
-        ablate: vec![Addition::All],
-        config: Some(config),
-        seeds: Seeds(1..=1),
-        ..command(folder.path())
-    };
-    run.run(&mut text).expect("runs");
-    let text = String::from_utf8(text).expect("text");
-    assert_eq!(text.lines().count(), 1 + 2 * 2, "{text}");
-    assert!(text.lines().skip(1).all(|line| line.ends_with(",0.3333,0.0000,0.0000,0.0000,0.0000,0.0000")), "{text}");
 }
 
 #[test]
@@ -191,21 +179,36 @@ fn seeds_are_a_number_or_the_first_and_the_last() {
 }
 
 #[test]
-fn additions_are_compared_on_the_same_partings_and_every_fit_is_written_down() {
+fn every_fit_is_kept_to_go_on_from_and_a_collapsed_one_counts_as_one_cluster() {
     let _turn = seeded(1);
     let folder = images(&THREE, 12);
-    let each = folder.path().join("each.csv");
-    let mut text = Vec::new();
+    let (config, each) = (folder.path().join("never.toml"), folder.path().join("each.csv"));
+    std::fs::write(&config, "[imsat]\nlearning_rate = 1e-9\nstarts = 1\n[[sets]]\nfolder = '.'\n").expect("written");
     let ablate = vec![Addition::HueJitter, Addition::All];
-    let run = BenchmarkCommand { ablate, each: Some(each.clone()), seeds: Seeds(2..=2), ..command(folder.path()) };
-    run.run(&mut text).expect("runs");
-    let text = String::from_utf8(text).expect("text");
+    let mut run = BenchmarkCommand { ablate, seeds: Seeds(2..=2), ..command(folder.path()) };
+    (run.config, run.each) = (Some(config), Some(each.clone()));
+    let table = |run: &BenchmarkCommand| {
+        let mut text = Vec::new();
+        run.run(&mut text).map(|()| String::from_utf8(text).expect("text"))
+    };
+    let text = table(&run).expect("runs");
     let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
     let wanted = ["without any", "without hue jitter", "latent of views"];
     assert_eq!(names, wanted.map(|name| [name, name]).concat(), "{text}");
-    let each = std::fs::read_to_string(each).expect("written");
-    assert_eq!(each.lines().count(), 1 + 2 * 3 * 2, "two folds, three fits, with and without context: {each}");
-    let last = each.lines().last().expect("a line");
-    assert!(last.starts_with("2,1,tissuemap,without any,yes,"), "{last}");
-    assert_eq!(last.split(',').count(), 8, "{last}");
+    assert!(text.lines().skip(1).all(|line| line.ends_with(",0.3333,0.0000,0.0000,0.0000,0.0000,0.0000")), "{text}");
+
+    // What is in the file is believed, not done again.
+    let rows = std::fs::read_to_string(&each).expect("written");
+    assert_eq!(rows.lines().count(), 1 + 2 * 3 * 2, "two folds, three fits, with and without context: {rows}");
+    let accuracy = |line: &str| line.replace(",without any,true,0.3333333333333333,", ",without any,true,0.125,");
+    std::fs::write(&each, rows.lines().map(|line| accuracy(line) + "\n").collect::<String>()).expect("written");
+    let again = table(&run).expect("reads");
+    assert!(again.contains("tissuemap,without any,yes,0.1250,0.0000,"), "{again}");
+
+    run.folds = 3;
+    let error = table(&run).expect_err("other settings");
+    assert!(matches!(error, TrainError::Figures { .. }) && error.exit_code() == 64, "{error}");
+    assert!(error.to_string().contains("each.csv: it has figures of other images or other settings"), "{error}");
+    std::fs::write(&each, "no table\n").expect("written");
+    assert!(matches!(table(&run), Err(TrainError::Figures { .. })));
 }

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 use crate::fit::Surroundings;
 use crate::testing::{seeded, test_device, texture_config, texture_patches};

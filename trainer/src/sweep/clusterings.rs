@@ -25,6 +25,7 @@ use crate::layers::Mode;
 use crate::neighbours::Neighbours;
 use crate::progress;
 use crate::random::normals;
+use crate::run_folder::write_whole;
 
 /// What a fit found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,7 +128,7 @@ impl Fits<'_> {
     fn keep(&self, found: &Clustering) -> Result<(), TrainError> {
         let path = self.path((found.clusters, found.seed));
         let text = serde_json::to_string(found).map_err(|error| file_error(&path, error.into()))?;
-        super::replace(&path, &text)
+        write_whole(&path, text.as_bytes())
     }
 }
 

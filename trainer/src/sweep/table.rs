@@ -10,6 +10,7 @@ use super::Clustering;
 use crate::choose_k::{Choice, Evidence, Rule};
 use crate::error::TrainError;
 use crate::indices::Indices;
+use crate::run_folder::write_whole;
 
 /// The evidence for each number of clusters, and the choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,9 +72,10 @@ impl Sweep {
     /// # Errors
     /// [`TrainError::File`].
     pub fn write(&self, json: &Path, table: &Path) -> Result<(), TrainError> {
-        super::replace(table, &self.csv())?;
+        write_whole(table, self.csv().as_bytes())?;
         let text = serde_json::to_string_pretty(self);
-        super::replace(json, &text.map_err(|e| TrainError::File { path: json.to_owned(), source: e.into() })?)
+        let text = text.map_err(|e| TrainError::File { path: json.to_owned(), source: e.into() })?;
+        write_whole(json, text.as_bytes())
     }
 
     /// A row per candidate. Empty fields: not known. Shares are of the training patches, means over fits.

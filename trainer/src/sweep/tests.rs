@@ -1,3 +1,4 @@
+use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tch::Device;
