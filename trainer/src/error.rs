@@ -70,14 +70,6 @@ pub enum TrainError {
     /// The user asked to stop a benchmark that keeps nothing.
     #[error("interrupted; nothing is kept")]
     Stopped,
-    /// The figures of an earlier benchmark cannot be gone on with.
-    #[error("{}: {reason}", path.display())]
-    Figures {
-        /// Their table.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A file could not be read or written.
     #[error("{}", path.display())]
     File {
@@ -105,10 +97,10 @@ pub enum TrainError {
         /// The fit's weights.
         path: PathBuf,
     },
-    /// A file of cluster names, or annotations to propose them from, cannot be used.
+    /// A file or folder that was named cannot be used: cluster names, annotations, labelled images, figures to go on from.
     #[error("{}: {reason}", path.display())]
-    Names {
-        /// The file.
+    Unusable {
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong with it, with its line where it has one.
         reason: String,
@@ -137,7 +129,7 @@ impl TrainError {
             Self::NoData(_) => {
                 Some("check [[sets]], [[stains]] and --data; the warnings above say why slides were left out")
             }
-            Self::Device { remedy, .. } | Self::Names { remedy, .. } => Some(remedy),
+            Self::Device { remedy, .. } | Self::Unusable { remedy, .. } => Some(remedy),
             Self::Rounded { .. } => Some("use a higher precision; more held-out patches make the figure surer"),
             Self::Collapsed(_) => Some(
                 "near uniform: more epochs or a larger imsat.lambda; one cluster: another --seed, fewer --clusters or a larger imsat.mu; always: more patches",
@@ -148,7 +140,6 @@ impl TrainError {
             ),
             Self::Interrupted { .. } => Some("run the same command again to go on"),
             Self::Stopped => Some("with --each FILE the same command would go on where it was"),
-            Self::Figures { .. } => Some("remove that file, or name another one with --each"),
             Self::Naming(_)
             | Self::Library(_)
             | Self::Vectors { .. }
@@ -173,8 +164,7 @@ impl TrainError {
             | Self::NoData(_)
             | Self::Vectors { .. }
             | Self::Device { .. }
-            | Self::Names { .. }
-            | Self::Figures { .. }
+            | Self::Unusable { .. }
             | Self::OtherPatches { .. } => 64,
             Self::Interrupted { .. } | Self::Stopped => 130,
             Self::Library(_)

@@ -74,7 +74,7 @@ impl NameCommand {
     /// How the clusters on all maps lie under the annotations.
     fn overlap(&self, contract: &ModelContract, sha256: &str, note: &mut dyn io::Write) -> Result<Overlap, TrainError> {
         if self.annotations.len() != self.maps.len() {
-            return Err(TrainError::Names {
+            return Err(TrainError::Unusable {
                 path: self.annotations[0].clone(),
                 reason: format!("{} files of annotations for {} maps", self.annotations.len(), self.maps.len()),
                 remedy: "give one --map after each --from-annotations",

@@ -54,7 +54,8 @@ impl EachFit {
     pub(super) fn open(path: Option<&Path>, settings: String) -> Result<Self, TrainError> {
         let mut rows = Vec::new();
         if let Some(path) = path.filter(|path| path.exists()) {
-            let refuse = |reason: String| TrainError::Figures { path: path.to_owned(), reason };
+            let remedy = "remove that file, or name another one with --each";
+            let refuse = |reason: String| TrainError::Unusable { path: path.to_owned(), reason, remedy };
             let mut reader = csv::Reader::from_path(path).map_err(|error| refuse(error.to_string()))?;
             let columns: Vec<&str> = reader.headers().map_err(|error| refuse(error.to_string()))?.iter().collect();
             if columns != COLUMNS {

@@ -75,10 +75,11 @@ impl LabelledImages {
         if classes.len() < 2 {
             let found =
                 if classes.is_empty() { "no labelled images".to_owned() } else { format!("only class {}", classes[0]) };
-            return Err(TrainError::NoData(format!(
-                "{}: {found}; keep each class in a folder of its own, or say with --class how paths name it",
-                folder.display()
-            )));
+            return Err(TrainError::Unusable {
+                path: folder.to_owned(),
+                reason: found,
+                remedy: "keep each class in a folder of its own, or say with --class how paths name it",
+            });
         }
         let index = |class: &String| classes.binary_search(class).unwrap_or_default();
         let images = named.iter().map(|(path, class, parent)| LabelledImage {
@@ -196,7 +197,11 @@ impl LabelledPatches {
             }
         }
         if class.is_empty() {
-            return Err(TrainError::NoData("no image can be read".to_owned()));
+            return Err(TrainError::Unusable {
+                path: images.first().map_or_else(PathBuf::new, |image| image.path.clone()),
+                reason: format!("no patch can be cut from this or any other of {} images", images.len()),
+                remedy: "the warnings above say why; --patch-px sets the side of a patch, --folds the parts of images",
+            });
         }
         let size = [class.len() as i64, 3, i64::from(side), i64::from(side)];
         Ok(Self { patches: Patches::new(&Tensor::f_from_data_size(&pixels, &size, Kind::Uint8)?, origins), class })

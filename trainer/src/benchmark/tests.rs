@@ -55,7 +55,8 @@ fn classes_come_from_folders_or_names_and_two_names_may_mean_the_same() {
     let by_case = Rules { class: Some(Regex::new(r"(?:nothing(x))|case(\d)").expect("a rule")), ..none.clone() };
     assert_eq!(LabelledImages::find(folder.path(), &by_case).expect("found").classes, ["0", "1"]);
     let error = LabelledImages::find(&folder.path().join("a"), &none).expect_err("no classes");
-    assert!(error.to_string().contains("--class"), "{error}");
+    assert!(error.to_string().ends_with("a: no labelled images"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--class")), "{error}");
 }
 
 #[test]
@@ -207,8 +208,8 @@ fn every_fit_is_kept_to_go_on_from_and_a_collapsed_one_counts_as_one_cluster() {
 
     run.folds = 3;
     let error = table(&run).expect_err("other settings");
-    assert!(matches!(error, TrainError::Figures { .. }) && error.exit_code() == 64, "{error}");
+    assert!(matches!(error, TrainError::Unusable { .. }) && error.exit_code() == 64, "{error}");
     assert!(error.to_string().contains("each.csv: it has figures of other images or other settings"), "{error}");
     std::fs::write(&each, "no table\n").expect("written");
-    assert!(matches!(table(&run), Err(TrainError::Figures { .. })));
+    assert!(matches!(table(&run), Err(TrainError::Unusable { .. })));
 }

@@ -44,10 +44,10 @@ impl Names {
     /// Reads a file of names.
     ///
     /// # Errors
-    /// [`TrainError::Names`] when it is none, with the line; [`TrainError::File`] when it cannot be read.
+    /// [`TrainError::Unusable`] when it is none, with the line; [`TrainError::File`] when it cannot be read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = fs::read_to_string(path).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
-        let content: Content = toml::from_str(&text).map_err(|error| TrainError::Names {
+        let content: Content = toml::from_str(&text).map_err(|error| TrainError::Unusable {
             path: path.to_owned(),
             reason: in_one_line(&text, &error),
             remedy: "`tissuemap-train name MODEL --print` prints a file to start from",
@@ -58,7 +58,7 @@ impl Names {
     /// `clusters` with these names and colours.
     ///
     /// # Errors
-    /// [`TrainError::Names`], with the line: a cluster that does not exist, a name that cannot be one or comes twice, or
+    /// [`TrainError::Unusable`], with the line: a cluster that does not exist, a name that cannot be one or comes twice, or
     /// a colour that is none.
     pub fn applied_to(&self, clusters: &[Cluster]) -> Result<Vec<Cluster>, TrainError> {
         let mut named = clusters.to_vec();
@@ -103,7 +103,7 @@ impl Names {
 
     fn refuse<T>(&self, at: &Spanned<T>, reason: &str, remedy: &'static str) -> TrainError {
         let line = self.text[..at.span().start].matches('\n').count() + 1;
-        TrainError::Names { path: self.path.clone(), reason: format!("line {line}: {reason}"), remedy }
+        TrainError::Unusable { path: self.path.clone(), reason: format!("line {line}: {reason}"), remedy }
     }
 }
 

@@ -37,9 +37,9 @@ impl Map {
     /// Reads the map in a result folder that the model of this SHA-256 made.
     ///
     /// # Errors
-    /// [`TrainError::Names`]: it is no such folder, or another model made it, whose clusters are others.
+    /// [`TrainError::Unusable`]: it is no such folder, or another model made it, whose clusters are others.
     pub fn read(folder: &Path, model_sha256: &str) -> Result<Self, TrainError> {
-        let refuse = |reason: String, remedy| TrainError::Names { path: folder.to_owned(), reason, remedy };
+        let refuse = |reason: String, remedy| TrainError::Unusable { path: folder.to_owned(), reason, remedy };
         let record =
             read_record(folder).ok_or_else(|| refuse("it holds no result of tissuemap".to_owned(), OTHER_FOLDER))?;
         if record.model.sha256 != model_sha256 {
