@@ -154,7 +154,9 @@ impl BenchmarkCommand {
                 if rows.is_empty() {
                     let found = self.once(&images, parts, &base, seed, &surroundings).map_err(|error| match error {
                         TrainError::Interrupted { .. } if self.each.is_none() => TrainError::Stopped,
-                        TrainError::Interrupted { .. } => TrainError::Interrupted { checkpoint: self.each.clone() },
+                        TrainError::Interrupted { .. } => {
+                            TrainError::Interrupted { checkpoint: self.each.clone().filter(|path| path.exists()) }
+                        }
                         other => other,
                     })?;
                     rows = each.add(seed, fold, found)?;

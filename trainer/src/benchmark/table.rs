@@ -87,7 +87,7 @@ pub(super) fn verdicts(figures: &Figures) -> Vec<String> {
 }
 
 /// How far each variant of the method, in context, lies from the whole method: mean of the differences seed by seed, which
-/// part the images alike, and the standard error of that mean.
+/// part the images alike, and the standard error of that mean, which one seed does not tell.
 pub(super) fn differences(figures: &Figures) -> Vec<String> {
     let Some(ours) = whole(figures) else { return Vec::new() };
     let variants = figures.iter().filter(|(method, _)| method.part == Part::Variant && method.context);
@@ -97,15 +97,13 @@ pub(super) fn differences(figures: &Figures) -> Vec<String> {
             let count = differences.len() as f64;
             let mean = differences.iter().sum::<f64>() / count;
             let squares: f64 = differences.iter().map(|d| (d - mean).powi(2)).sum();
-            format!("{mean:+.3} ± {:.3}", (squares / (count - 1.0).max(1.0) / count).sqrt())
+            let error = (squares / (count - 1.0) / count).sqrt();
+            if error.is_finite() { format!("{mean:+.3} ± {error:.3}") } else { format!("{mean:+.3}") }
         };
         let nmi = of(pairs().map(|(own, whole)| own.nmi - whole.nmi).collect());
         let ari = of(pairs().map(|(own, whole)| own.ari - whole.ari).collect());
-        format!(
-            "{}: NMI {nmi}, ARI {ari} against the whole method (standard error, {} seeds)",
-            method.features,
-            all.len()
-        )
+        let seeds = if all.len() == 1 { "one seed".to_owned() } else { format!("standard error, {} seeds", all.len()) };
+        format!("{}: NMI {nmi}, ARI {ari} against the whole method ({seeds})", method.features)
     };
     variants.map(line).collect()
 }

@@ -140,6 +140,11 @@ fn a_lead_within_a_standard_deviation_is_no_lead() {
 
 #[test]
 fn a_variant_is_compared_seed_by_seed() {
+    let one = Figures::from([
+        (method(Part::Whole, true), vec![reached(0.5)]),
+        (method(Part::Variant, true), vec![reached(0.6)]),
+    ]);
+    assert_eq!(table::differences(&one), ["x: NMI +0.100, ARI +0.100 against the whole method (one seed)"]);
     let figures = Figures::from([
         (method(Part::Whole, true), [0.50, 0.70, 0.60].map(reached).to_vec()),
         (method(Part::Variant, true), [0.40, 0.59, 0.48].map(reached).to_vec()),
