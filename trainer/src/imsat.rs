@@ -184,20 +184,21 @@ fn unit(x: &Tensor) -> Tensor {
 /// How far each of the latent vectors `[N, D]` is perturbed, `[N]`: `radius_factor` times its [`neighbour_distance`]; where
 /// clusters are parted by planes, all of them made smaller where they would keep predictions uniform.
 ///
-/// To second order around uniform predictions, logits of variance s² take s²/2 off H(Y|X) and leave H(Y), and moving by r along
-/// their gradient w costs r²|w|²/2. With a covariance whose largest eigenvalue is e, s² is at most e|w|², so that uniform
+/// To second order around uniform predictions, and but for a common factor, logits of variance s² take s² off H(Y|X) and leave
+/// H(Y), and moving by r along their gradient w costs r²|w|². With a covariance whose largest eigenvalue is e, s² is at most e|w|², so that uniform
 /// predictions are a minimum of the loss unless λe > r². The mean of r² is held to λe / [`MARGIN`].
 pub fn radius(latents: &Tensor, config: &ImsatConfig) -> Tensor {
     let _frozen = tch::no_grad_guard();
     let wanted = neighbour_distance(latents, i64::from(config.neighbour)) * config.radius_factor;
-    if !config.hidden.is_empty() {
+    let mean = wanted.square().mean(Kind::Double).double_value(&[]);
+    // Latents that are no numbers have no eigenvalues either; the loss will tell.
+    if !config.hidden.is_empty() || !mean.is_finite() {
         return wanted;
     }
     let centred = latents - latents.mean_dim([0i64].as_slice(), true, None);
     let covariance = centred.transpose(0, 1).matmul(&centred) / latents.size()[0] as f64;
     let largest = covariance.to_device(Device::Cpu).linalg_eigvalsh("L").max();
     let room = largest.double_value(&[]) * config.lambda / MARGIN;
-    let mean = wanted.square().mean(Kind::Double).double_value(&[]);
     wanted * if mean > room { (room / mean).sqrt() } else { 1.0 }
 }
 

@@ -128,6 +128,7 @@ fn a_radius_is_made_smaller_for_planes_only_and_only_where_it_must() {
     // Samples that do not differ have no neighbours at a distance.
     let same = Tensor::ones([20, 3], (Kind::Float, Device::Cpu));
     assert_eq!(scalar(&radius(&same, &planes).abs().max()), 0.0);
+    assert!(scalar(&radius(&(same * f64::NAN), &planes).sum(Kind::Double)).is_nan(), "for the loss to tell");
 }
 
 #[test]
