@@ -92,8 +92,8 @@ pub struct BenchmarkCommand {
     #[arg(long, value_enum, value_name = "ADDITION", value_delimiter = ',', num_args = 0.., require_equals = true,
         default_missing_values = ["rotations", "flips", "shift", "stain-jitter", "hue-jitter", "neighbours", "all"])]
     pub ablate: Vec<Addition>,
-    /// Keeps what every single fit reached in this table (CSV). The same command goes on after what is in it, and so does one
-    /// with more seeds.
+    /// Keeps what every single fit reached in this table (CSV), written after each fold. The same command goes on after the
+    /// last one in it, and so does one with more seeds.
     #[arg(long, value_name = "FILE")]
     pub each: Option<PathBuf>,
     /// Where to compute: cpu, cuda or cuda:N.

@@ -185,8 +185,8 @@ fn unit(x: &Tensor) -> Tensor {
 /// clusters are parted by planes, all of them made smaller where they would keep predictions uniform.
 ///
 /// To second order around uniform predictions, and but for a common factor, logits of variance s² take s² off H(Y|X) and leave
-/// H(Y), and moving by r along their gradient w costs r²|w|². With a covariance whose largest eigenvalue is e, s² is at most e|w|², so that uniform
-/// predictions are a minimum of the loss unless λe > r². The mean of r² is held to λe / [`MARGIN`].
+/// H(Y), and moving by r along their gradient w costs r²|w|². With a covariance whose largest eigenvalue is e, s² is at most
+/// e|w|², so that uniform predictions are a minimum of the loss unless λe > r². The mean of r² is held to λe / [`MARGIN`].
 pub fn radius(latents: &Tensor, config: &ImsatConfig) -> Tensor {
     let _frozen = tch::no_grad_guard();
     let wanted = neighbour_distance(latents, i64::from(config.neighbour)) * config.radius_factor;
