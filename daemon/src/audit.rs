@@ -85,10 +85,17 @@ pub struct JobEnd {
 
 /// Why the audit log cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("audit log {}: {source}; hint: make its folder writable for tissuemapd, or set `file` in [audit]", path.display())]
+#[error("audit log {}: {source}", path.display())]
 pub struct AuditError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl AuditError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        "make its folder writable for tissuemapd, or set `file` in [audit]"
+    }
 }
 
 /// Entries that wait for room on the disk; beyond that, the oldest are lost, which the gap in the numbers shows.

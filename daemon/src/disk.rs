@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::job::Job;
+use crate::job::{Fault, FaultKind, Job};
 
 /// Too little room somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,10 +23,15 @@ impl Display for Shortage {
         let mib = |bytes: u64| bytes >> 20;
         write!(f, "{}: disk full", self.path.display())?;
         match self.free {
-            Some(free) => write!(f, " ({} MiB free, {} needed)", mib(free), mib(self.needed))?,
-            None => write!(f, " (or its quota)")?,
+            Some(free) => write!(f, " ({} MiB free, {} needed)", mib(free), mib(self.needed)),
+            None => write!(f, " (or its quota)"),
         }
-        f.write_str("; hint: make room, work then goes on by itself")
+    }
+}
+
+impl From<&Shortage> for Fault {
+    fn from(shortage: &Shortage) -> Self {
+        Self::new(shortage.to_string(), "make room, work then goes on by itself").with_kind(FaultKind::NoSpace)
     }
 }
 
@@ -64,7 +69,7 @@ mod tests {
         assert_eq!(shortage([Path::new("/nonexistent/share")], u64::MAX), None, "cannot be asked");
         let short = shortage([Path::new("/nonexistent/share"), folder.path()], u64::MAX).expect("nothing is so large");
         assert_eq!((short.path.as_path(), short.needed), (folder.path(), u64::MAX));
-        let text = short.to_string();
+        let text = Fault::from(&short).to_string();
         assert!(text.starts_with(folder.path().to_str().expect("UTF-8")) && text.contains("make room"), "{text}");
     }
 }

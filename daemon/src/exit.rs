@@ -38,7 +38,7 @@ impl Exit {
     }
 
     /// This ending, because of `error` and its causes.
-    pub fn because(self, error: &dyn std::error::Error) -> Failure {
+    pub fn because(self, error: &(dyn std::error::Error + 'static)) -> Failure {
         self.with(Fault::from_error(error))
     }
 }

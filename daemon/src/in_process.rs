@@ -11,7 +11,8 @@ use tissuemap::section_set::SectionSet;
 use tissuemap::slide::{self, OpenOptions};
 use tissuemap::units::Mpp;
 
-use crate::job::{Fault, Job, JobRunner, ModelInfo, UNREGISTERED};
+use crate::fault::UNREGISTERED;
+use crate::job::{Fault, Job, JobRunner, ModelInfo};
 
 /// A loaded model and how to use it.
 pub struct InProcess {
@@ -100,7 +101,7 @@ fn with_mpp(params: &RoadParams, given: Option<Mpp>) -> RoadParams {
 }
 
 fn failed(error: &RoadError) -> Fault {
-    let fault = Fault::from_error(error).or_hint(error.hint());
+    let fault = Fault::from_error(error);
     match error {
         RoadError::Slide(error) => fault.with_id(error.id()),
         RoadError::Model(error) => fault.with_id(error.id()),

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use tissuemap::contract::StainSpec;
 use tissuemap::infer::Provider;
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::section_set::{Namer, NamingError, NamingRules, SectionSet};
-use tissuemap::slide::SlideError;
 use tissuemap::units::Mpp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrive::members::Fingerprint;
+pub use crate::fault::{Fault, FaultKind};
 
 /// One section set to be processed.
 #[derive(Debug, Clone)]
@@ -26,116 +26,6 @@ pub struct Job {
     pub inputs: BTreeMap<PathBuf, Fingerprint>,
     /// Resolution of slides that state none, from the watch folder's configuration.
     pub mpp: Option<Mpp>,
-}
-
-/// Why something could not be done, as it is shown to the operator: the file and the reason, then what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub struct Fault {
-    reason: String,
-    hint: Option<String>,
-    /// The stable id of the broken rule, where the rule has one.
-    #[serde(default)]
-    id: Option<String>,
-}
-
-const NO_WORKER: &str = "worker.not-started";
-
-impl Fault {
-    /// `reason` names the file and says what is wrong, `hint` what a person can do.
-    pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { reason: reason.into(), hint: Some(hint.into()), id: None }
-    }
-
-    /// The same fault with this hint, unless it has one.
-    #[must_use]
-    pub fn or_hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: self.hint.or_else(|| Some(hint.into())), ..self }
-    }
-
-    /// The same fault as a breach of the rule with this id, such as `slide.corrupt`.
-    #[must_use]
-    pub fn with_id(self, id: impl Into<String>) -> Self {
-        Self { id: Some(id.into()), ..self }
-    }
-
-    /// The stable id of the broken rule, where the rule has one.
-    pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
-    }
-
-    /// Whether a slide is at fault for sure, whatever the model.
-    pub fn blames_slide(&self) -> bool {
-        const BY_MODEL_OR_MACHINE: [&str; 2] = ["slide.library", "slide.too-coarse"];
-        self.id()
-            .is_some_and(|id| (id.starts_with("slide.") && !BY_MODEL_OR_MACHINE.contains(&id)) || id == UNREGISTERED)
-    }
-
-    /// The fault that was told in this text.
-    pub fn from_text(text: &str) -> Self {
-        match text.split_once("; hint: ") {
-            Some((reason, hint)) => Self::new(reason, hint),
-            None => Self { reason: text.into(), hint: None, id: None },
-        }
-    }
-
-    /// Whether the disk or a quota was full: nothing is wrong with the job, it can be repeated when there is room.
-    pub fn is_no_space(&self) -> bool {
-        // Libraries and processes on the way hand an error on as text only; the system's number is always part of it.
-        let full = |number: rustix::io::Errno| self.reason.contains(&format!("(os error {})", number.raw_os_error()));
-        full(rustix::io::Errno::NOSPC) || full(rustix::io::Errno::DQUOT)
-    }
-
-    /// The same fault as that of a worker which does not start: nobody has looked at the job.
-    #[must_use]
-    pub fn without_worker(self) -> Self {
-        self.with_id(NO_WORKER)
-    }
-
-    /// Whether nobody has looked at the job, because no worker starts.
-    pub fn is_without_worker(&self) -> bool {
-        self.id.as_deref() == Some(NO_WORKER)
-    }
-
-    /// What is wrong, and with what.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-
-    /// What a person can do.
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-
-    /// What an error and its causes say, outermost first; a hint that is part of the text becomes the fault's.
-    pub fn from_error(error: &dyn std::error::Error) -> Self {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Errors that are transparent about their cause would say everything twice.
-            if !reason.contains(&text) {
-                reason = format!("{reason}: {text}");
-            }
-            source = cause.source();
-        }
-        Self::from_text(&reason)
-    }
-}
-
-/// Id of the fault that sections of a set do not fit each other.
-pub(crate) const UNREGISTERED: &str = "set.unregistered";
-
-impl Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; hint: {hint}"))
-    }
-}
-
-impl From<SlideError> for Fault {
-    fn from(error: SlideError) -> Self {
-        Self::from_error(&error).or_hint(error.hint()).with_id(error.id())
-    }
 }
 
 /// What the daemon needs to know of the model that is served.
@@ -277,10 +167,9 @@ pub async fn blocking<T: Send + 'static>(
     subject: impl Display,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        let fault = panicked(error.try_into_panic().ok().as_deref());
-        Err(Fault { reason: format!("{subject}: {}", fault.reason), ..fault })
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(panicked(error.try_into_panic().ok().as_deref()).within(subject)))
 }
 
 /// The fault that a panic is, with its text.

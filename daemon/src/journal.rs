@@ -28,8 +28,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use tissuemap::section_set::SetKey;
 
+use crate::job::{Fault, FaultKind};
+
 pub use self::inputs::{Contents, Input, Inputs, contents, inputs};
-pub use self::types::{Change, Entry, JobId, JobRow, JobState, JournalError, Past};
+pub use self::types::{Change, Entry, JobId, JobRow, JobState, JournalError, Past, Reason};
 
 /// The journal file, locked against other processes as long as this value lives.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl Journal {
                 )?;
                 let id = tx.last_insert_rowid();
                 inputs::replace(tx, id, now)?;
-                remember(tx, id, None, JobState::Requested, "")?;
+                remember(tx, id, None, JobState::Requested, &"".into())?;
                 return Ok((row(tx, id)?, Contents::new()));
             };
             let before = inputs::read(tx, id)?;
@@ -111,7 +113,7 @@ impl Journal {
             };
             inputs::replace(tx, id, now)?;
             tx.execute("UPDATE jobs SET model = ?2 WHERE id = ?1", params![id, model])?;
-            set_state(tx, JobId(id), JobState::Requested, Some(0), None, reason)?;
+            set_state(tx, JobId(id), JobState::Requested, Some(0), None, &reason.into())?;
             Ok((row(tx, id)?, contents))
         })
     }
@@ -126,21 +128,23 @@ impl Journal {
                 // From here on, what lies beside the slides may be of this try.
                 inputs::forget_result(tx, job.0)?;
                 tx.execute("UPDATE jobs SET model = ?2 WHERE id = ?1", params![job.0, model])?;
-                set_state(tx, job, JobState::Running, Some(*attempt), None, &format!("try {attempt}"))
+                set_state(tx, job, JobState::Running, Some(*attempt), None, &Reason::Words(format!("try {attempt}")))
             }
             Change::PutBack { reason } => put_back(tx, job, reason),
             Change::Done { contents, reason } => {
                 inputs::keep_result(tx, job.0, contents)?;
-                set_state(tx, job, JobState::Done, None, None, reason)
+                set_state(tx, job, JobState::Done, None, None, &reason.as_str().into())
             }
-            Change::Failed { attempts, not_before, reason } => {
-                set_state(tx, job, JobState::Failed, Some(*attempts), Some(*not_before), reason)
+            Change::Failed { attempts, not_before, fault } => {
+                set_state(tx, job, JobState::Failed, Some(*attempts), Some(*not_before), &fault.clone().into())
             }
-            Change::Quarantined { attempts, reason } => {
-                set_state(tx, job, JobState::Quarantined, Some(*attempts), None, reason)
+            Change::Quarantined { attempts, fault } => {
+                set_state(tx, job, JobState::Quarantined, Some(*attempts), None, &fault.clone().into())
             }
-            Change::Cancelled { reason } => set_state(tx, job, JobState::Cancelled, None, None, reason),
-            Change::Retried => set_state(tx, job, JobState::Requested, Some(0), None, "asked for"),
+            Change::Cancelled { reason } => {
+                set_state(tx, job, JobState::Cancelled, None, None, &reason.as_str().into())
+            }
+            Change::Retried => set_state(tx, job, JobState::Requested, Some(0), None, &"asked for".into()),
         })
     }
 
@@ -164,7 +168,7 @@ impl Journal {
         }
         self.write(|tx| {
             for job in &missing {
-                set_state(tx, JobId(*job), JobState::Gone, None, None, "slides of it are gone")?;
+                set_state(tx, JobId(*job), JobState::Gone, None, None, &"slides of it are gone".into())?;
             }
             Ok(missing.len())
         })
@@ -204,11 +208,12 @@ impl Journal {
     /// # Errors
     /// The journal cannot be read.
     pub fn history(&self, id: JobId) -> Result<Vec<Entry>, JournalError> {
-        let mut query =
-            self.prepare("SELECT at_ms, from_state, to_state, reason FROM history WHERE job = ?1 ORDER BY rowid")?;
+        let mut query = self.prepare(&format!(
+            "SELECT at_ms, from_state, to_state, {REASON} FROM history WHERE job = ?1 ORDER BY rowid"
+        ))?;
         let read = |row: &Row| {
             let from = row.get::<_, Option<String>>(1)?.map(|_| state(row, 1)).transpose()?;
-            Ok(Entry { at: from_ms(row.get(0)?), from, to: state(row, 2)?, reason: row.get(3)? })
+            Ok(Entry { at: from_ms(row.get(0)?), from, to: state(row, 2)?, reason: read_reason(row, 3)? })
         };
         query.query_map([id.0], read).and_then(Iterator::collect).map_err(|source| self.error(source))
     }
@@ -257,7 +262,11 @@ impl Journal {
     }
 }
 
-const SELECT_ROW: &str = "SELECT id, folder, case_name, block, state, attempts, not_before_ms, reason FROM jobs";
+/// The columns that [`read_reason`] reads.
+const REASON: &str = "reason, kind, hint, rule";
+
+const SELECT_ROW: &str =
+    "SELECT id, folder, case_name, block, state, attempts, not_before_ms, reason, kind, hint, rule FROM jobs";
 
 fn row(db: &Connection, id: i64) -> SqlResult<JobRow> {
     db.prepare(&format!("{SELECT_ROW} WHERE id = ?1"))?.query_row([id], read_row)
@@ -271,8 +280,26 @@ fn read_row(row: &Row) -> SqlResult<JobRow> {
         state: state(row, 4)?,
         attempts: row.get(5)?,
         not_before: row.get::<_, Option<i64>>(6)?.map(from_ms),
-        reason: row.get(7)?,
+        reason: read_reason(row, 7)?,
     })
+}
+
+/// The columns [`REASON`] from this one on. A reason that is no fault has no kind.
+fn read_reason(row: &Row, column: usize) -> SqlResult<Reason> {
+    let words: String = row.get(column)?;
+    let Some(kind) = row.get::<_, Option<String>>(column + 1)? else { return Ok(Reason::Words(words)) };
+    let (hint, rule): (Option<String>, Option<String>) = (row.get(column + 2)?, row.get(column + 3)?);
+    let mut fault = Fault::plain(words).with_kind(FaultKind::of_word(&kind));
+    fault = hint.map_or(fault.clone(), |hint| fault.or_hint(hint));
+    Ok(Reason::Fault(rule.map_or(fault.clone(), |rule| fault.with_id(rule))))
+}
+
+/// What is written into the columns [`REASON`].
+fn reason_columns(reason: &Reason) -> (&str, Option<&str>, Option<&str>, Option<&str>) {
+    match reason {
+        Reason::Words(words) => (words, None, None, None),
+        Reason::Fault(fault) => (fault.reason(), Some(fault.kind().as_str()), fault.hint(), fault.id()),
+    }
 }
 
 /// The columns `case_name` and `block`; a set without a block has an empty one, so that it can be part of a key.
@@ -293,12 +320,14 @@ fn set_state(
     to: JobState,
     attempts: Option<u32>,
     not_before: Option<SystemTime>,
-    reason: &str,
+    reason: &Reason,
 ) -> SqlResult<()> {
     let from = row(tx, job.0)?.state;
+    let (words, kind, hint, rule) = reason_columns(reason);
     tx.execute(
-        "UPDATE jobs SET state = ?2, attempts = ifnull(?3, attempts), not_before_ms = ?4, reason = ?5 WHERE id = ?1",
-        params![job.0, to.as_str(), attempts, not_before.map(ms), reason],
+        "UPDATE jobs SET state = ?2, attempts = ifnull(?3, attempts), not_before_ms = ?4, reason = ?5, kind = ?6,
+             hint = ?7, rule = ?8 WHERE id = ?1",
+        params![job.0, to.as_str(), attempts, not_before.map(ms), words, kind, hint, rule],
     )?;
     remember(tx, job.0, Some(from), to, reason)
 }
@@ -309,16 +338,16 @@ fn come_back(tx: &Transaction, job: JobId) -> SqlResult<JobRow> {
     let sql = "SELECT from_state FROM history WHERE job = ?1 AND to_state = 'gone' ORDER BY rowid DESC LIMIT 1";
     let before = tx.query_row(sql, [job.0], |row| state(row, 0))?;
     if matches!(before, JobState::Quarantined | JobState::Cancelled) {
-        let sql = "SELECT reason FROM history WHERE job = ?1 AND to_state = ?2 ORDER BY rowid DESC LIMIT 1";
-        let reason: String = tx.query_row(sql, params![job.0, before.as_str()], |row| row.get(0))?;
+        let sql = format!("SELECT {REASON} FROM history WHERE job = ?1 AND to_state = ?2 ORDER BY rowid DESC LIMIT 1");
+        let reason = tx.query_row(&sql, params![job.0, before.as_str()], |row| read_reason(row, 0))?;
         set_state(tx, job, before, None, None, &reason)?;
     } else {
-        set_state(tx, job, JobState::Requested, Some(0), None, "its slides are back")?;
+        set_state(tx, job, JobState::Requested, Some(0), None, &"its slides are back".into())?;
     }
     row(tx, job.0)
 }
 
-fn put_back(tx: &Transaction, job: JobId, reason: &str) -> SqlResult<()> {
+fn put_back(tx: &Transaction, job: JobId, reason: &Reason) -> SqlResult<()> {
     let before = row(tx, job.0)?;
     let uncounted = before.attempts.saturating_sub(u32::from(before.state == JobState::Running));
     set_state(tx, job, JobState::Requested, Some(uncounted), None, reason)
@@ -327,13 +356,15 @@ fn put_back(tx: &Transaction, job: JobId, reason: &str) -> SqlResult<()> {
 fn put_back_all(tx: &Transaction, reason: &str) -> SqlResult<()> {
     let mut query = tx.prepare("SELECT id FROM jobs WHERE state = 'running'")?;
     let running: Vec<i64> = query.query_map([], |row| row.get(0))?.collect::<SqlResult<_>>()?;
-    running.into_iter().try_for_each(|job| put_back(tx, JobId(job), reason))
+    running.into_iter().try_for_each(|job| put_back(tx, JobId(job), &reason.into()))
 }
 
-fn remember(tx: &Transaction, job: i64, from: Option<JobState>, to: JobState, reason: &str) -> SqlResult<()> {
+fn remember(tx: &Transaction, job: i64, from: Option<JobState>, to: JobState, reason: &Reason) -> SqlResult<()> {
+    let (words, kind, hint, rule) = reason_columns(reason);
     tx.execute(
-        "INSERT INTO history (job, at_ms, from_state, to_state, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![job, ms(SystemTime::now()), from.map(JobState::as_str), to.as_str(), reason],
+        "INSERT INTO history (job, at_ms, from_state, to_state, reason, kind, hint, rule)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![job, ms(SystemTime::now()), from.map(JobState::as_str), to.as_str(), words, kind, hint, rule],
     )?;
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod done;
 pub mod exit;
 pub mod explain;
+mod fault;
 pub mod folder;
 pub mod in_process;
 pub mod job;

@@ -73,6 +73,17 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "let the program read the file",
+            Self::Preflight { source, .. } => source.hint(),
+            Self::Contract { source, .. } => source.hint(),
+            Self::Library(error) => error.hint(),
+            _ => "models/CONTRACT.md explains what is refused; `tissuemap-train export` writes models",
+        }
+    }
+
     /// The stable id of what is wrong; `onnx.*` and `contract.*` come from the checks before ONNX Runtime.
     pub fn id(&self) -> &'static str {
         match self {

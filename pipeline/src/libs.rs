@@ -7,11 +7,20 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LibraryError {
     /// In none of the places.
-    #[error("{name} ({soname}, {required}) not found; looked in {looked}; hint: {remedy}")]
+    #[error("{name} ({soname}, {required}) not found; looked in {looked}")]
     Missing { name: &'static str, soname: &'static str, required: &'static str, looked: String, remedy: &'static str },
     /// Found, but it cannot be loaded or has the wrong version.
-    #[error("{name} at {path} cannot be used ({required} is needed): {reason}; hint: {remedy}")]
+    #[error("{name} at {path} cannot be used ({required} is needed): {reason}")]
     Wrong { name: &'static str, required: &'static str, path: String, reason: String, remedy: &'static str },
+}
+
+impl LibraryError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { remedy, .. } | Self::Wrong { remedy, .. } => remedy,
+        }
+    }
 }
 
 /// One run-time library: how it is called and what to tell the user when it is not there.
@@ -120,8 +129,10 @@ mod tests {
             required: ">= 9",
             remedy: "run scripts/setup.sh",
         };
-        let text = absent.locate().expect_err("no such library").to_string();
-        for part in ["Absent", "libabsent.so.9", ">= 9", "looked in", "/usr/local/lib", "run scripts/setup.sh"] {
+        let error = absent.locate().expect_err("no such library");
+        assert_eq!(error.hint(), "run scripts/setup.sh");
+        let text = error.to_string();
+        for part in ["Absent", "libabsent.so.9", ">= 9", "looked in", "/usr/local/lib"] {
             assert!(text.contains(part), "{part:?} missing in {text:?}");
         }
         assert!(!text.contains('\n'));

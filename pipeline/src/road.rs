@@ -198,9 +198,7 @@ impl RoadError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Slide(error) => error.hint(),
-            Self::Model(_) => {
-                "install a model that `tissuemapctl` accepts; models/CONTRACT.md explains the refusal ids"
-            }
+            Self::Model(error) => error.hint(),
             Self::NoReference { .. } => {
                 "scan the reference stain, or check stain names and aliases (a manifest overrules names)"
             }

@@ -48,12 +48,26 @@ pub enum NamingError {
     Groups(String),
     #[error("stain spelling {alias:?} is claimed by both {first} and {second}")]
     Alias { alias: String, first: String, second: String },
-    #[error("{}: the file name fits none of the naming patterns; rename it, add a pattern, or list it in a manifest", .0.display())]
+    #[error("{}: the file name fits none of the naming patterns", .0.display())]
     Unmatched(PathBuf),
-    #[error("{}: stain {stain} of {key} is already {}; one of them needs another block or section, or a manifest", path.display(), first.display())]
+    #[error("{}: stain {stain} of {key} is already {}", path.display(), first.display())]
     Duplicate { path: PathBuf, first: PathBuf, key: SetKey, stain: String },
     #[error("manifest {}: {reason}", path.display())]
     Manifest { path: PathBuf, reason: String },
+}
+
+impl NamingError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Pattern { .. } => "correct the pattern in [naming]",
+            Self::Groups(_) => "name the groups in the pattern: (?<case>...) and (?<stain>...)",
+            Self::Alias { .. } => "let one of them have the spelling: [naming.stains], or the model's aliases",
+            Self::Unmatched(_) => "rename it, add a pattern, or list it in a manifest",
+            Self::Duplicate { .. } => "give one of them another block or section, or list both in a manifest",
+            Self::Manifest { .. } => "a manifest is a CSV with the columns slide,case,block,section,stain",
+        }
+    }
 }
 
 /// What a slide's name says.

@@ -30,12 +30,18 @@ const SAMPLES: [&str; 3] = ["x displacement in µm", "y displacement in µm", "e
 
 /// A transform that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}; hint: {hint}", path.display())]
+#[error("{}: {reason}", path.display())]
 pub struct TransformError {
     pub path: PathBuf,
     pub reason: String,
+    hint: &'static str,
+}
+
+impl TransformError {
     /// What a person can do about it.
-    pub hint: &'static str,
+    pub fn hint(&self) -> &'static str {
+        self.hint
+    }
 }
 
 /// A slide, and the canvas that coordinates are counted on.

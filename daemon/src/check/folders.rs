@@ -27,7 +27,7 @@ pub(super) fn state(config: &Config) -> Finding {
         return Finding::fail(CHECK, &Fault::new(format!("{}: {error}", folder.display()), hint));
     }
     match disk::shortage([there], config.schedule.min_free()) {
-        Some(shortage) => Finding::fail(CHECK, &Fault::from_text(&shortage.to_string())),
+        Some(shortage) => Finding::fail(CHECK, &Fault::from(&shortage)),
         None => Finding::ok(CHECK, folder.display().to_string()),
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn watched(watch: &Watch, min_free: u64, tell: &mut dyn FnMut(Finding
         return tell(Finding::fail(check, &Fault::new(format!("cannot be written: {error}"), hint)));
     }
     tell(match disk::shortage([watch.folder.as_path()], min_free) {
-        Some(shortage) => Finding::fail(check, &Fault::from_text(&shortage.to_string())),
+        Some(shortage) => Finding::fail(check, &Fault::from(&shortage)),
         None => Finding::ok(check, "can be read and written"),
     });
     tell(events(watch));

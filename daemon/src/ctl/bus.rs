@@ -69,7 +69,7 @@ pub(super) fn refused(error: Error) -> Failure {
             Exit::JobsFailed.with(Fault::new("you may not change anything about tissuemapd", OPERATORS))
         }
         Error::Bus(error) => unavailable(error),
-        refusal => Exit::JobsFailed.with(Fault::from_text(refusal.description().unwrap_or_default())),
+        refusal => Exit::JobsFailed.with(Fault::plain(refusal.description().unwrap_or_default())),
     }
 }
 

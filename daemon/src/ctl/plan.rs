@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tissuemap::contract::Cluster;
 use tissuemap::infer::Model;
 use tissuemap::look::captioned;
@@ -41,8 +41,13 @@ struct Plan {
     model: String,
     sets: Vec<SetPlan>,
     /// Slides that are in no set, and sets that cannot be processed.
-    problems: Vec<String>,
+    #[serde(serialize_with = "as_told")]
+    problems: Vec<Fault>,
     files: Vec<String>,
+}
+
+fn as_told<S: Serializer>(problems: &[Fault], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(problems.iter().map(ToString::to_string))
 }
 
 /// One section set.
@@ -82,7 +87,7 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     let params = RoadParams { mpp: args.input.mpp.or(wanted.params.mpp), ..wanted.params.clone() };
     let Grouped { sets, errors } = wanted.group(&layout.stains)?;
 
-    let problems = errors.iter().map(|error| Fault::from_error(error).to_string()).collect();
+    let problems = errors.iter().map(|error| Fault::from_error(error)).collect();
     let mut plan =
         Plan { format: FORMAT, research_use_only: RESEARCH_USE_ONLY, model, sets: vec![], problems, files: vec![] };
     for set in &sets {
@@ -103,14 +108,12 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
             }
             Err(error) => {
                 bar.end("cannot be processed");
-                plan.problems.push(Fault::from_error(&error).or_hint(error.hint()).to_string());
+                plan.problems.push(Fault::from_error(&error));
             }
         }
     }
     publish(&mut plan, staging)?;
-    for problem in &plan.problems {
-        exit::complain(&Fault::from_text(problem));
-    }
+    plan.problems.iter().for_each(exit::complain);
     exit::print(&if args.json { json(&plan)? } else { plan.sets.iter().map(SetPlan::text).collect() })?;
     match plan.problems.len() {
         0 => Ok(()),

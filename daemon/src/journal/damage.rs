@@ -69,14 +69,14 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
     let version: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let empty: bool = tx.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
     if version == 0 && empty {
-        schema::create(&tx)?;
+        schema::upgrade(&tx, version)?;
         tx.commit()?;
         return Ok(None);
     }
-    if version != schema::VERSION {
+    if !(1..=schema::VERSION).contains(&version) {
         return Ok(Some(format!("version {version} of the tables, this program knows {}", schema::VERSION)));
     }
-    if schema::written(&tx)? != schema::expected()? {
+    if schema::written(&tx)? != schema::expected(version)? {
         return Ok(Some("the tables are not those of this version".into()));
     }
     let check: String = tx.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
@@ -99,7 +99,12 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
         }
     }
     let paused_known: bool = tx.query_row("SELECT count(*) = 1 FROM daemon", [], |row| row.get(0))?;
-    Ok((!paused_known).then(|| "the daemon's own row is missing".into()))
+    if !paused_known {
+        return Ok(Some("the daemon's own row is missing".into()));
+    }
+    schema::upgrade(&tx, version)?;
+    tx.commit()?;
+    Ok(None)
 }
 
 /// Renames the journal and what belongs to it, so that it can be looked at later.

@@ -2,8 +2,11 @@
 
 use rusqlite::{Connection, Result, Transaction};
 
-/// Raised with every change of [`TABLES`], together with a step from the version before.
-pub(super) const VERSION: u32 = 1;
+/// How the tables came to be: each step leads from the version before to the next, the first from nothing.
+const STEPS: [&str; 2] = [TABLES, FAULTS];
+
+/// Of the tables after the last step.
+pub(super) const VERSION: u32 = STEPS.len() as u32;
 
 /// Checks are part of the tables because they find damage: SQLite's own check evaluates them for every row.
 const TABLES: &str = "
@@ -62,10 +65,30 @@ CREATE TABLE history (
 CREATE INDEX history_by_job ON history (job);
 ";
 
-/// Makes the tables where there are none.
-pub(super) fn create(tx: &Transaction) -> Result<()> {
-    tx.execute_batch(TABLES)?;
-    tx.pragma_update(None, "user_version", VERSION)
+/// What is known of a reason that is a fault; `kind` is null for any other reason.
+const FAULTS: &str = "
+ALTER TABLE jobs ADD COLUMN kind TEXT;
+ALTER TABLE jobs ADD COLUMN hint TEXT;
+ALTER TABLE jobs ADD COLUMN rule TEXT;
+ALTER TABLE history ADD COLUMN kind TEXT;
+ALTER TABLE history ADD COLUMN hint TEXT;
+ALTER TABLE history ADD COLUMN rule TEXT;
+";
+
+/// Brings the tables from `version` (0: there are none) to [`VERSION`].
+pub(super) fn upgrade(tx: &Transaction, version: u32) -> Result<()> {
+    make(tx, version, VERSION)
+}
+
+/// The tables as the first version made them.
+#[cfg(test)]
+pub(super) fn first(tx: &Transaction) -> Result<()> {
+    make(tx, 0, 1)
+}
+
+fn make(tx: &Transaction, from: u32, to: u32) -> Result<()> {
+    STEPS[from as usize..to as usize].iter().try_for_each(|step| tx.execute_batch(step))?;
+    tx.pragma_update(None, "user_version", to)
 }
 
 /// How SQLite itself writes down the tables that are there.
@@ -75,10 +98,10 @@ pub(super) fn written(db: &Connection) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
-/// What [`written`] gives for an undamaged journal of this version.
-pub(super) fn expected() -> Result<String> {
+/// What [`written`] gives for an undamaged journal of this version, 1 to [`VERSION`].
+pub(super) fn expected(version: u32) -> Result<String> {
     let mut fresh = Connection::open_in_memory()?;
     let tx = fresh.transaction()?;
-    create(&tx)?;
+    make(&tx, 0, version)?;
     written(&tx)
 }

@@ -10,7 +10,7 @@ use tissuemap::section_set::SectionSet;
 use super::JobState::{Cancelled, Done, Quarantined, Requested, Running};
 use super::*;
 use crate::arrive::members::fingerprint;
-use crate::job::Job;
+use crate::job::{Fault, FaultKind, Job};
 use crate::testing;
 
 fn key(case: &str) -> SetKey {
@@ -38,8 +38,14 @@ fn done(case: &str) -> Change {
     Change::Done { contents: contents_of(case), reason: String::new() }
 }
 
+fn no_tissue() -> Fault {
+    Fault::new("no tissue; hint: is its name (os error 28)", "scan again")
+        .with_id("slide.empty")
+        .with_kind(FaultKind::Slide)
+}
+
 fn given_up() -> Change {
-    Change::Quarantined { attempts: 2, reason: "no tissue".into() }
+    Change::Quarantined { attempts: 2, fault: no_tissue() }
 }
 
 fn state_of(journal: &Journal, id: JobId) -> JobState {
@@ -61,7 +67,7 @@ fn h05_a_running_job_reads_back_as_requested_and_its_try_does_not_count() {
     let history = journal.history(id).expect("readable");
     let steps: Vec<_> = history.iter().map(|entry| (entry.from, entry.to)).collect();
     assert_eq!(steps, [(None, Requested), (Some(Requested), Running), (Some(Running), Requested)]);
-    assert_eq!(history[2].reason, "the daemon ended during the job");
+    assert_eq!(history[2].reason, "the daemon ended during the job".into());
     assert_eq!(journal.open_jobs().expect("readable"), [row]);
 }
 
@@ -72,7 +78,7 @@ fn a_job_keeps_its_state_and_id_until_its_slides_or_the_model_change() {
     let id = request(&mut journal, "c1", "1").id;
     journal.apply(id, &given_up()).expect("written");
     let row = request(&mut journal, "c1", "1");
-    assert_eq!((row.id, row.state, row.attempts, row.reason.as_str()), (id, JobState::Quarantined, 2, "no tissue"));
+    assert_eq!((row.id, row.state, row.attempts, row.reason), (id, JobState::Quarantined, 2, no_tissue().into()));
     let row = request(&mut journal, "c1", "2");
     assert_eq!((row.id, row.state, row.attempts), (id, JobState::Requested, 0));
     journal.apply(id, &done("c1")).expect("written");
@@ -96,6 +102,28 @@ fn a_job_keeps_its_state_and_id_until_its_slides_or_the_model_change() {
 }
 
 #[test]
+fn a_journal_of_the_version_before_keeps_what_it_knows() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let mut old = Connection::open(folder.path().join(Journal::FILE)).expect("new");
+    let tx = old.transaction().expect("begun");
+    schema::first(&tx).expect("made");
+    let filled =
+        "INSERT INTO jobs VALUES (7, '/slides', 'c1', '', 'quarantined', 2, NULL, 'ab', 'no tissue; hint: scan again');
+        INSERT INTO history VALUES (7, 1, NULL, 'requested', '');
+        UPDATE daemon SET paused = 1;";
+    tx.execute_batch(filled).and_then(|()| tx.commit()).expect("filled");
+    drop(old);
+    for _ in 0..2 {
+        let journal = Journal::open(folder.path()).expect("readable");
+        assert_eq!(journal.moved_aside(), None);
+        assert!(journal.paused().expect("readable"));
+        let row = journal.job(JobId(7)).expect("readable").expect("there");
+        assert_eq!((row.state, row.reason), (Quarantined, "no tissue; hint: scan again".into()));
+        assert_eq!(journal.history(JobId(7)).expect("readable").len(), 1);
+    }
+}
+
+#[test]
 fn slides_that_are_away_for_a_while_change_no_verdict() {
     let folder = tempfile::tempdir().expect("tempdir");
     let mut journal = Journal::open(folder.path()).expect("new");
@@ -110,7 +138,7 @@ fn slides_that_are_away_for_a_while_change_no_verdict() {
 
     let back = ["asked", "bad", "unwanted", "finished"].map(|case| request(&mut journal, case, "1").state);
     assert_eq!(back, [Requested, Quarantined, Cancelled, Done]);
-    assert_eq!(journal.job(ids[1]).expect("readable").expect("there").reason, "no tissue");
+    assert_eq!(journal.job(ids[1]).expect("readable").expect("there").reason, no_tissue().into());
 }
 
 #[test]
@@ -319,7 +347,7 @@ fn h08_what_sqlite_itself_lets_pass_is_seen_as_damage() {
     for damage in [
         "PRAGMA user_version = 99",
         "DROP INDEX history_by_job",
-        "INSERT INTO history VALUES (99, 0, NULL, 'requested', '')",
+        "INSERT INTO history (job, at_ms, to_state, reason) VALUES (99, 0, 'requested', '')",
         "UPDATE jobs SET reason = CAST(x'ff' AS TEXT)",
         "DELETE FROM daemon",
     ] {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tissuemap::section_set::SetKey;
 
 use super::Contents;
+use crate::job::Fault;
 
 /// Names a job as long as its journal lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,6 +73,52 @@ impl Serialize for JobState {
     }
 }
 
+/// Why a job is in its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// In plain words; may be empty. What an older version wrote of a fault is such words too.
+    Words(String),
+    Fault(Fault),
+}
+
+impl Reason {
+    /// The fault, or one that these words tell.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Self::Words(words) => Fault::plain(words),
+            Self::Fault(fault) => fault,
+        }
+    }
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => words.fmt(f),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(words: &str) -> Self {
+        Self::Words(words.into())
+    }
+}
+
+impl From<Fault> for Reason {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// As it is told.
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// What the journal knows of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobRow {
@@ -84,8 +131,8 @@ pub struct JobRow {
     pub attempts: u32,
     /// When a failed job is tried again.
     pub not_before: Option<SystemTime>,
-    /// Why the job is in its state, in plain words; may be empty.
-    pub reason: String,
+    /// Why the job is in its state.
+    pub reason: Reason,
 }
 
 /// One line of a job's history.
@@ -95,7 +142,7 @@ pub struct Entry {
     /// None for the first.
     pub from: Option<JobState>,
     pub to: JobState,
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// Finished work that a job may prove to repeat: which slides it was done on.
@@ -117,7 +164,7 @@ pub enum Change {
     },
     /// The try does not count; the job waits as before it.
     PutBack {
-        reason: String,
+        reason: Reason,
     },
     /// Results are there, of slides with these contents (where they could be read).
     Done {
@@ -128,12 +175,12 @@ pub enum Change {
     Failed {
         attempts: u32,
         not_before: SystemTime,
-        reason: String,
+        fault: Fault,
     },
     /// It will not be tried again.
     Quarantined {
         attempts: u32,
-        reason: String,
+        fault: Fault,
     },
     Cancelled {
         reason: String,
@@ -145,9 +192,9 @@ pub enum Change {
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    #[error("state folder {}: {source}; hint: make it writable for tissuemapd, or set `state_folder`", path.display())]
+    #[error("state folder {}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
-    #[error("journal {}: in use by another tissuemapd; hint: stop that one, or give this one a `state_folder` of its own", path.display())]
+    #[error("journal {}: in use by another tissuemapd", path.display())]
     InUse { path: PathBuf },
     #[error("journal {}: {source}", path.display())]
     Sqlite { path: PathBuf, source: rusqlite::Error },
@@ -156,6 +203,15 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// What a person can do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Folder { .. } => Some("make it writable for tissuemapd, or set `state_folder`"),
+            Self::InUse { .. } => Some("stop that one, or give this one a `state_folder` of its own"),
+            Self::Sqlite { .. } | Self::Damaged { .. } => None,
+        }
+    }
+
     /// Whether there was no room for the change; it can be repeated.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Sqlite { source, .. } if source.sqlite_error_code() == Some(ErrorCode::DiskFull))

@@ -14,7 +14,7 @@ use super::{Daemon, Done, Phase};
 use crate::arrive::members::Fingerprint;
 use crate::disk::Shortage;
 use crate::done::Maker;
-use crate::job::{Fault, Job, JobProgress, JobRunner, Processed, Step, blocking};
+use crate::job::{Fault, FaultKind, Job, JobProgress, JobRunner, Processed, Step, blocking};
 use crate::journal::{self, Change, Contents, JobId, JobRow, JobState};
 use crate::schedule::Waiting;
 
@@ -149,7 +149,7 @@ impl Daemon {
         self.untold = true;
         match row.state {
             JobState::Quarantined => {
-                self.folders[folder].leave(&row.set, Some(given_up(row.attempts, &row.reason)));
+                self.folders[folder].leave(&row.set, Some(given_up(row.attempts, row.reason.clone().into_fault())));
             }
             JobState::Cancelled => self.folders[folder].leave(&row.set, None),
             _ => {
@@ -227,7 +227,9 @@ impl Daemon {
                 self.put_back_running();
                 self.wait_for_room(shortage, DISK_LOOK, now);
             }
-            Ok(Finding::Fit(_)) if running.cancelled.is_some() => self.finish_job(Err(Fault::from_text("cancelled"))),
+            Ok(Finding::Fit(_)) if running.cancelled.is_some() => {
+                self.finish_job(Err(Fault::plain("cancelled").with_kind(FaultKind::Cancelled)))
+            }
             Ok(Finding::Fit(_)) if self.phase != Phase::Serving => self.put_back_running(),
             Ok(Finding::Fit(contents)) => {
                 running.waiting.contents = contents;

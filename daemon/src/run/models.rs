@@ -238,7 +238,7 @@ impl Daemon {
             let reason = "no model that serves has replaced another one";
             return answer(reply, Err(RefusalKind::WrongState.because(reason, hint)));
         };
-        let (from, fault) = ((row.sha256.clone(), row.name.clone()), Fault::from_text("rolled back on request"));
+        let (from, fault) = ((row.sha256.clone(), row.name.clone()), Fault::plain("rolled back on request"));
         self.roll_back(from, fault, Some(reply));
     }
 

@@ -81,7 +81,7 @@ impl Daemon {
         tracing::warn!(set = %running.set(), reason = %fault, again_seconds = wait.as_secs(), "No room; the set waits");
         let folder = disk::outputs(&running.job).next().unwrap_or(Path::new("/")).to_path_buf();
         running.waiting.attempts = running.waiting.attempts.saturating_sub(1);
-        self.record(running.waiting.job, Change::PutBack { reason: fault.to_string() }, now);
+        self.record(running.waiting.job, Change::PutBack { reason: fault.clone().into() }, now);
         self.put_back(running);
         self.wait_for_room(Shortage { path: folder, free: None, needed: self.config.schedule.min_free() }, wait, now);
     }
@@ -91,7 +91,7 @@ impl Daemon {
         let wait = self.config.schedule.retry_wait(1);
         tracing::error!(set = %running.set(), reason = %fault, again_seconds = wait.as_secs(), "No worker; the set waits");
         let Running { waiting, .. } = running;
-        self.record(waiting.job, Change::PutBack { reason: fault.to_string() }, now);
+        self.record(waiting.job, Change::PutBack { reason: fault.clone().into() }, now);
         if self.folders[waiting.folder].put_back(&waiting.key, Some(fault)) {
             let attempts = waiting.attempts.saturating_sub(1);
             self.queue.push(Waiting { attempts, not_before: now + wait, done: false, ..waiting });
@@ -109,14 +109,14 @@ impl Daemon {
         if given_up_now {
             self.view.totals.quarantined += 1;
             tracing::error!(set = %waiting.key, reason = %fault, attempts, "Set failed and is quarantined");
-            self.record(waiting.job, Change::Quarantined { attempts, reason: fault.to_string() }, now);
-            self.folders[waiting.folder].finish(&waiting.key, Err(given_up(attempts, &fault.to_string())));
+            self.record(waiting.job, Change::Quarantined { attempts, fault: fault.clone() }, now);
+            self.folders[waiting.folder].finish(&waiting.key, Err(given_up(attempts, fault)));
             return;
         }
         let wait = self.config.schedule.retry_wait(attempts);
         tracing::error!(set = %waiting.key, reason = %fault, attempts, again_seconds = wait.as_secs(), "Set failed");
         let not_before = SystemTime::now() + wait;
-        self.record(waiting.job, Change::Failed { attempts, not_before, reason: fault.to_string() }, now);
+        self.record(waiting.job, Change::Failed { attempts, not_before, fault: fault.clone() }, now);
         if self.folders[waiting.folder].put_back(&waiting.key, Some(fault)) {
             self.queue.push(Waiting { attempts, not_before: now + wait, done: false, ..waiting });
         }
@@ -124,7 +124,7 @@ impl Daemon {
 }
 
 /// What is told of a set that is left alone.
-pub(super) fn given_up(attempts: u32, reason: &str) -> Fault {
+pub(super) fn given_up(attempts: u32, fault: Fault) -> Fault {
     let tries = if attempts == 1 { "1 try".to_owned() } else { format!("{attempts} tries") };
-    Fault::from_text(&format!("given up after {tries}: {reason}"))
+    fault.within(format!("given up after {tries}"))
 }

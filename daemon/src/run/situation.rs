@@ -49,14 +49,14 @@ impl Daemon {
                 if queue[place].not_before > self.now() =>
             {
                 let wait = queue[place].not_before.saturating_sub(self.now());
-                Processing::Retrying { set, fault: Fault::from_text(&reason), wait }
+                Processing::Retrying { set, fault: reason.into_fault(), wait }
             }
             (None, Some(JobRow { state: JobState::Quarantined, attempts, reason, .. })) => {
-                Processing::Failed { set, fault: given_up(attempts, &reason) }
+                Processing::Failed { set, fault: given_up(attempts, reason.into_fault()) }
             }
             (None, Some(JobRow { state: JobState::Cancelled, .. })) => Processing::Cancelled { set },
             (None, Some(JobRow { state: JobState::Done, reason, .. })) => {
-                Processing::Done { set, result: result_folder(slide), reason }
+                Processing::Done { set, result: result_folder(slide), reason: reason.to_string() }
             }
             // What is not queued yet comes behind all that is.
             (place, _) => {
@@ -72,6 +72,6 @@ impl Daemon {
     /// Why nothing is begun.
     fn held_up(&self) -> Option<Fault> {
         let paused = self.paused.then(|| Fault::new("tissuemapd is paused", "resume it"));
-        paused.or_else(|| self.full.shortage().map(|shortage| Fault::from_text(&shortage.to_string())))
+        paused.or_else(|| self.full.shortage().map(Fault::from))
     }
 }

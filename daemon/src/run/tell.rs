@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Daemon, Phase};
 use crate::folder::Folder;
+use crate::job::Fault;
 use crate::status::{CurrentJob, State, stage_name};
 
 impl Daemon {
@@ -41,7 +42,7 @@ impl Daemon {
         problems.extend(self.folders.iter().filter_map(|folder| folder.unanswered(now)));
         problems.extend(self.stalled.iter().map(ToString::to_string));
         problems.extend(self.models.problems());
-        problems.extend(view.disk.as_ref().map(ToString::to_string));
+        problems.extend(view.disk.as_ref().map(|shortage| Fault::from(shortage).to_string()));
         for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {
             view.last_error.clone_from(problem);
         }

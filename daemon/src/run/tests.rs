@@ -16,7 +16,7 @@ use tissuemap::units::Mpp;
 
 use super::*;
 use crate::command::Commander;
-use crate::job::{Job, JobRunner, ModelInfo};
+use crate::job::{FaultKind, Job, JobRunner, ModelInfo};
 use crate::status::State;
 use crate::testing;
 
@@ -112,7 +112,9 @@ impl Pretender {
                     return Err(Fault::from_error(&std::io::Error::from_raw_os_error(28)));
                 }
                 "needs a worker" if self.no_worker.load(Ordering::Relaxed) => {
-                    return Err(Fault::new("it cannot be started", "look for the program").without_worker());
+                    return Err(
+                        Fault::new("it cannot be started", "look for the program").with_kind(FaultKind::NoWorker)
+                    );
                 }
                 "panics" => panic!("index out of bounds"),
                 "hold" => {

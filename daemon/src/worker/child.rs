@@ -66,7 +66,7 @@ fn confine(setup: &Setup) -> Result<Vec<String>, Fault> {
         let reason = format!("the worker speaks version {VERSION}, the daemon {}", setup.version);
         return Err(Fault::new(reason, "restart tissuemapd after installing another version"));
     }
-    let failed = |error: &dyn std::error::Error| {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
         Fault::from_error(error).or_hint("set sandbox = \"best-effort\" in [worker], or use a newer kernel")
     };
     priority::step_back().map_err(|error| failed(&error))?;

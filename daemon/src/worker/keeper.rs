@@ -15,7 +15,7 @@ use super::log::{one_line, repeat};
 use super::process::{Process, in_words};
 use super::protocol::{Event, Request, Setup};
 use super::seat::{Call, Input, Inputs, Vitals};
-use crate::job::{Fault, ModelInfo};
+use crate::job::{Fault, FaultKind, ModelInfo};
 use crate::status::stage_name;
 
 /// How often a working worker's memory and time are looked at.
@@ -124,7 +124,7 @@ impl Keeper {
                         tracing::error!(worker = self.duty.name, reason = %fault, "Worker does not start");
                     }
                     // Who waits is told at once: it may take long until a worker starts again.
-                    let fault = fault.without_worker();
+                    let fault = fault.with_kind(FaultKind::NoWorker);
                     self.pending.drain(..).for_each(|call| drop(call.reply.send(Event::Fault(fault.clone()))));
                 }
             }
@@ -308,7 +308,10 @@ impl Keeper {
                 }
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.stopped = true;
-                    return Err(Lost(Fault::new(format!("{}: cancelled", bounds.subject), "submit the set again")));
+                    return Err(Lost(
+                        Fault::new(format!("{}: cancelled", bounds.subject), "submit the set again")
+                            .with_kind(FaultKind::Cancelled),
+                    ));
                 }
                 Ok(Input::Cancel | Input::Said(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
@@ -389,7 +392,7 @@ fn too_slow(bounds: &Bounds, stage: Option<Stage>) -> Fault {
 
 fn not_cancelled(bounds: &Bounds) -> Fault {
     let reason = format!("{}: cancelled, and killed because it did not end by itself", bounds.subject);
-    Fault::new(reason, "nothing was published; submit the set again")
+    Fault::new(reason, "nothing was published; submit the set again").with_kind(FaultKind::Cancelled)
 }
 
 fn during(stage: Option<Stage>) -> String {

@@ -40,25 +40,19 @@ const MAX_NAME_CHARS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContractError {
     /// A required key is not there.
-    #[error("metadata key {KEY_PREFIX}{key} is missing; hint: the file was not written by tissuemap-train")]
+    #[error("metadata key {KEY_PREFIX}{key} is missing")]
     Missing { key: &'static str },
     /// A key that this version does not know.
-    #[error(
-        "metadata key {key} is not part of contract version {CONTRACT_VERSION}; hint: a newer tissuemap may know it"
-    )]
+    #[error("metadata key {key} is not part of contract version {CONTRACT_VERSION}")]
     Unknown { key: String },
     /// A contract of another version.
-    #[error(
-        "contract version {found:?}, this program reads {CONTRACT_VERSION}; hint: use the tissuemap release the model was trained with"
-    )]
+    #[error("contract version {found:?}, this program reads {CONTRACT_VERSION}")]
     Version { found: String },
     /// A value that cannot be read or makes no sense.
-    #[error("metadata key {KEY_PREFIX}{key}: {reason}; hint: export the model again with tissuemap-train")]
+    #[error("metadata key {KEY_PREFIX}{key}: {reason}")]
     Value { key: &'static str, reason: String },
     /// The metadata say one shape, the graph another.
-    #[error(
-        "metadata key {KEY_PREFIX}{key} says {contract}, the graph {graph}; hint: export the model again with tissuemap-train"
-    )]
+    #[error("metadata key {KEY_PREFIX}{key} says {contract}, the graph {graph}")]
     GraphMismatch { key: &'static str, contract: u32, graph: u32 },
     /// The graph does not have the contract's input and outputs.
     #[error(transparent)]
@@ -66,6 +60,17 @@ pub enum ContractError {
 }
 
 impl ContractError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "the file was not written by tissuemap-train",
+            Self::Unknown { .. } => "a newer tissuemap may know it",
+            Self::Version { .. } => "use the tissuemap release the model was trained with",
+            Self::Value { .. } | Self::GraphMismatch { .. } => "export the model again with tissuemap-train",
+            Self::Graph(error) => error.hint(),
+        }
+    }
+
     /// The stable id of the broken rule.
     pub fn id(&self) -> &'static str {
         match self {

@@ -90,7 +90,7 @@ pub(super) fn open_session(
         let runtime = ONNX_RUNTIME.locate().map_err(|error| error.to_string())?;
         let beside = runtime.with_file_name(name);
         if !beside.is_file() {
-            return Err(format!("{} not found; hint: put the GPU build of ONNX Runtime there", beside.display()));
+            return Err(format!("{} not found: put the GPU build of ONNX Runtime there", beside.display()));
         }
     }
     let open = || -> ort::Result<Session> {

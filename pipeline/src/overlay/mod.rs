@@ -52,8 +52,8 @@ pub const FILES: [&str; 4] = [OVERLAY_PNG, CLUSTERS_GEOJSON, LABELS_PNG, RESULT_
 pub enum OverlayError {
     #[error("cannot encode {}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
-    #[error("cannot write {}: {reason}", path.display())]
-    Write { path: PathBuf, reason: String },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: AnyError },
     #[error("cannot read {} to fingerprint it: {source}", path.display())]
     Fingerprint { path: PathBuf, source: std::io::Error },
 }
@@ -227,12 +227,12 @@ fn picture(
     Ok(png::draw(&thumbnail, mpp, slide.info().bounds_origin(), labels, run.clusters(), &title, warnings))
 }
 
-type AnyError = Box<dyn std::error::Error>;
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<(), AnyError>) -> Result<(), RoadError> {
     let create = |e| DurableError::new("create", path, e);
     let mut out = BufWriter::new(File::create(path).map_err(create)?);
-    write(&mut out).map_err(|e| OverlayError::Write { path: path.into(), reason: e.to_string() })?;
+    write(&mut out).map_err(|source| OverlayError::Write { path: path.into(), source })?;
     out.flush().map_err(|e| DurableError::new("write", path, e))?;
     Ok(())
 }

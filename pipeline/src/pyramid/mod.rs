@@ -54,7 +54,7 @@ pub enum PyramidProblem<E: Error + 'static = Infallible> {
     #[error("the description is not plain ASCII text")]
     Description,
     /// The file system refused.
-    #[error(transparent)]
+    #[error("{0}")]
     Io(#[from] io::Error),
     /// The encoder refused: an offset outgrew the file format.
     #[error(transparent)]

@@ -32,7 +32,7 @@ impl SlideError {
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Library(_) => "run scripts/setup.sh, or set TISSUEMAP_LIB_DIR",
+            Self::Library(error) => error.hint(),
             Self::NotFound(_) => "check the path; the file may have been moved while it waited",
             Self::Unsupported(_) => {
                 "supported: svs, ndpi, mrxs, scn, bif, vms, dcm, tiled tiff; convert plain images to pyramidal TIFF"
@@ -63,6 +63,11 @@ impl SlideError {
             Self::TooLarge { .. } => "slide.too-large",
             Self::Read { .. } => "slide.read",
         }
+    }
+
+    /// Whether the slide itself is at fault, and not the model or the machine.
+    pub fn blames_slide(&self) -> bool {
+        !matches!(self, Self::Library(_) | Self::TooCoarse { .. })
     }
 
     pub(super) fn too_large(path: &Path, what: &'static str, value: u64, limit: u64) -> Self {

@@ -117,7 +117,7 @@ impl Job1 {
     /// Why the job is in its state, often with a remedy; may be empty.
     #[zbus(property)]
     fn reason(&self) -> String {
-        self.show(|view| view.row.reason.clone())
+        self.show(|view| view.row.reason.to_string())
     }
 
     /// When a failed job is tried again, in seconds since 1970; 0 for other jobs.

@@ -398,7 +398,7 @@ fn entries(status: &Status) -> Vec<JobEntry> {
             attempts: row.attempts,
             not_before: unix_seconds(row.not_before),
             place: places.get(&row.id).copied().unwrap_or_default(),
-            reason: row.reason.clone(),
+            reason: row.reason.to_string(),
         })
         .collect();
     entries.sort_by_key(|entry| (running != Some(JobId(entry.id)), entry.place == 0, entry.place, entry.id));

@@ -109,7 +109,7 @@ mod tests {
             state: if id % 2 == 1 { JobState::Requested } else { JobState::Quarantined },
             attempts: 0,
             not_before: None,
-            reason: String::new(),
+            reason: "".into(),
         };
         Status {
             jobs: Arc::new((1..=jobs).map(row).collect()),

@@ -57,7 +57,7 @@ pub fn preflight(bytes: &[u8]) -> Result<ModelProto, PreflightError> {
 
 /// Why a model file is refused, and which part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("model refused ({}): {detail}; hint: export it again with tissuemap-train", refusal.id())]
+#[error("model refused ({}): {detail}", refusal.id())]
 pub struct PreflightError {
     /// The rule.
     pub refusal: Refusal,
@@ -66,6 +66,11 @@ pub struct PreflightError {
 }
 
 impl PreflightError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        "export it again with tissuemap-train"
+    }
+
     /// The stable id of the broken rule, such as `onnx.external-data`.
     pub fn id(&self) -> &'static str {
         self.refusal.id()
