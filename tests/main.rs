@@ -13,6 +13,9 @@ mod overlays;
 /// House rules: file lengths, hazard ids, no machine's paths.
 mod tidy;
 
+/// The modules of each crate: no cycles, few entries per folder.
+mod structure;
+
 /// Slides arrive, overlays appear, originals stay as they were: both programs as processes, a bus of their own.
 mod end_to_end;
 

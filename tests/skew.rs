@@ -6,7 +6,7 @@ use tissuemap::contract::ModelContract;
 use tissuemap::infer::Model;
 use tissuemap::road::{Layout, Prepared, RoadParams, prepare};
 use tissuemap::section_set::{SectionSet, SetKey};
-use tissuemap_trainer::sampling;
+use tissuemap_trainer::data::sampling;
 
 use crate::support;
 

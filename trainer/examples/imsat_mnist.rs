@@ -14,11 +14,11 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use flate2::read::GzDecoder;
 use tch::{Kind, Tensor};
-use tissuemap_trainer::agreement::Agreement;
 use tissuemap_trainer::config::ImsatConfig;
-use tissuemap_trainer::device;
-use tissuemap_trainer::imsat::vectors::{assign, fit_vectors};
-use tissuemap_trainer::labels::Labels;
+use tissuemap_trainer::model::imsat::vectors::{assign, fit_vectors};
+use tissuemap_trainer::system::device;
+use tissuemap_trainer::vectors::agreement::Agreement;
+use tissuemap_trainer::vectors::labels::Labels;
 
 /// Clusters MNIST's training digits with IMSAT and says how many are right (Hungarian matching).
 #[derive(Parser)]

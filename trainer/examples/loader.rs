@@ -17,16 +17,16 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use tissuemap_trainer::adam::Adam;
-use tissuemap_trainer::augment::views;
-use tissuemap_trainer::autoencoder::Autoencoder;
 use tissuemap_trainer::config::Config;
-use tissuemap_trainer::dataset::PatchSet;
-use tissuemap_trainer::device::{self, upload};
-use tissuemap_trainer::error::TrainError;
-use tissuemap_trainer::layers::Mode;
-use tissuemap_trainer::loader::{ahead, batches, makers};
-use tissuemap_trainer::store::{Attributes, Store};
+use tissuemap_trainer::data::loader::{ahead, batches, makers};
+use tissuemap_trainer::data::patches::PatchSet;
+use tissuemap_trainer::data::store::{Attributes, Store};
+use tissuemap_trainer::model::adam::Adam;
+use tissuemap_trainer::model::augment::views;
+use tissuemap_trainer::model::autoencoder::Autoencoder;
+use tissuemap_trainer::model::layers::Mode;
+use tissuemap_trainer::system::error::TrainError;
+use tissuemap_trainer::system::{device, tensors::upload};
 
 /// Five stains at 64 px, the default batch.
 const STAINS: usize = 5;

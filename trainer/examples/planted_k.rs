@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use image::GrayImage;
-use tissuemap_trainer::agreement::Agreement;
-use tissuemap_trainer::labels::Labels;
-use tissuemap_trainer::run_folder::RunFolder;
-use tissuemap_trainer::sweep::Sweep;
+use tissuemap_trainer::choose_k::table::Sweep;
+use tissuemap_trainer::fit::run_folder::RunFolder;
+use tissuemap_trainer::vectors::agreement::Agreement;
+use tissuemap_trainer::vectors::labels::Labels;
 
 #[derive(Parser)]
 struct Args {

@@ -9,12 +9,12 @@ use std::time::Instant;
 use clap::Parser;
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
-use tissuemap_trainer::adam::Adam;
-use tissuemap_trainer::autoencoder::{Autoencoder, Shape};
-use tissuemap_trainer::config::{Config, ImsatConfig};
-use tissuemap_trainer::device;
-use tissuemap_trainer::imsat::{Clusterer, neighbour_distance, terms};
-use tissuemap_trainer::layers::Mode;
+use tissuemap_trainer::config::{Config, ImsatConfig, Shape};
+use tissuemap_trainer::model::adam::Adam;
+use tissuemap_trainer::model::autoencoder::Autoencoder;
+use tissuemap_trainer::model::imsat::{Clusterer, neighbour_distance, terms};
+use tissuemap_trainer::model::layers::Mode;
+use tissuemap_trainer::system::device;
 
 const PLANES: i64 = 15;
 const SIDE: i64 = 64;

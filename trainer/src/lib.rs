@@ -1,52 +1,38 @@
-//! Builds the model that the scanner's computer runs: a convolutional autoencoder and an IMSAT clusterer on its latent,
-//! trained together and exported as one ONNX file that carries its contract.
+//! Trains the tissue clustering model and exports it as one ONNX file.
 //!
-//! The road: [`config`] → [`sampling`] (patches, through the same code as the daemon's, kept by [`store`]) → [`fit`]
-//! ([`autoencoder`], [`imsat`], fed by [`loader`]) → [`export`] → [`report`].
+//! The model is a convolutional autoencoder and, on its latent vectors, a clusterer trained by information maximisation
+//! (IMSAT). The exported file carries its contract: what the daemon must know to run it.
 //!
-//! How good clusters are, and how many there should be: [`distances`] → [`indices`], [`umap`]; [`agreement`] between
-//! fits and with known classes, [`coherence`] of maps; [`choose_k`]. [`sweep`] brings them together.
-//! [`baselines`] are what IMSAT has to beat, and [`evaluate`] is the command over all of these.
+//! Each module is a folder. They are listed in the order of the data; a module uses only modules above it:
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`system`] | errors, files, devices, signals, progress bars |
+//! | [`config`] | the configuration file |
+//! | [`vectors`] | points and labels: distances, k-means, mixtures, PCA, UMAP, cluster indices, agreement |
+//! | [`data`] | section sets → patches: sampling, the store on disk, batches, `inspect` |
+//! | [`model`] | networks and losses: autoencoder, clusterer, augmentation, optimiser |
+//! | [`fit`](mod@fit) | the three training phases, checkpoints, the run folder |
+//! | [`choose_k`] | the number of clusters: sweep, evidence, choice |
+//! | [`export`](mod@export) | the ONNX file, its precisions, model card, cluster names |
+//! | [`evaluate`] | comparison with other methods: `evaluate`, `benchmark` |
+//! | [`report`] | the HTML report |
+//! | [`cli`] | the commands of `tissuemap-train` |
+//!
+//! Entry points: [`data::sampling::patches`] gives the patches of a configuration, [`fit::fit`] trains a model on them,
+//! [`export::export`] writes the file. [`cli::fit::FitCommand`] calls the three in this order.
 
-pub mod adam;
-pub mod agreement;
-pub mod augment;
-pub mod autoencoder;
-pub mod baselines;
-pub mod benchmark;
-pub mod card;
-pub mod checkpoint;
 pub mod choose_k;
-pub mod clusters;
-pub mod coherence;
+pub mod cli;
 pub mod config;
-pub mod dataset;
-pub mod device;
-pub mod distances;
-pub mod error;
+pub mod data;
 pub mod evaluate;
 pub mod export;
 pub mod fit;
-pub mod imsat;
-pub mod indices;
-pub mod inspect;
-pub mod interrupt;
-pub mod invariance;
-pub mod labels;
-pub mod layers;
-pub mod loader;
-pub mod name;
-pub mod neighbours;
-pub mod progress;
-pub mod random;
+pub mod model;
 pub mod report;
-pub mod run;
-pub mod run_folder;
-pub mod sampling;
-pub mod ssim;
-pub mod store;
-pub mod sweep;
-pub mod umap;
+pub mod system;
+pub mod vectors;
 
 #[cfg(test)]
 mod testing;

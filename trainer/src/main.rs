@@ -6,16 +6,16 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
-use tissuemap_trainer::benchmark::BenchmarkCommand;
+use tissuemap_trainer::cli::export::ExportCommand;
+use tissuemap_trainer::cli::fit::FitCommand;
+use tissuemap_trainer::cli::name::NameCommand;
+use tissuemap_trainer::cli::report::ReportCommand;
+use tissuemap_trainer::cli::sweep::SweepCommand;
 use tissuemap_trainer::config::DEFAULT_TOML;
-use tissuemap_trainer::error::TrainError;
-use tissuemap_trainer::evaluate::EvaluateCommand;
-use tissuemap_trainer::export::ExportCommand;
-use tissuemap_trainer::inspect::InspectCommand;
-use tissuemap_trainer::name::NameCommand;
-use tissuemap_trainer::report::ReportCommand;
-use tissuemap_trainer::run::FitCommand;
-use tissuemap_trainer::sweep::SweepCommand;
+use tissuemap_trainer::data::inspect::InspectCommand;
+use tissuemap_trainer::evaluate::benchmark::BenchmarkCommand;
+use tissuemap_trainer::evaluate::vectors::EvaluateCommand;
+use tissuemap_trainer::system::error::TrainError;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -14,12 +14,13 @@ use tissuemap::pyramid;
 use tissuemap::units::Mpp;
 
 use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches};
-use crate::dataset;
-use crate::dataset::{Origin, PatchSet};
-use crate::distances::Points;
-use crate::labels::Labels;
-use crate::random::normals;
-use crate::store::Attributes;
+use crate::data::origin::Origin;
+use crate::data::patches;
+use crate::data::patches::PatchSet;
+use crate::data::store::Attributes;
+use crate::model::random::normals;
+use crate::vectors::labels::Labels;
+use crate::vectors::points::Points;
 
 static GENERATOR: Mutex<()> = Mutex::new(());
 
@@ -36,7 +37,7 @@ pub(crate) fn seeded(seed: i64) -> MutexGuard<'static, ()> {
 /// Where the tests of whole fits compute: on a machine with a GPU, `TISSUEMAP_TEST_DEVICE=cuda:0` has them run there.
 pub(crate) fn test_device() -> Device {
     let name = std::env::var("TISSUEMAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    crate::device::parse(&name).expect("TISSUEMAP_TEST_DEVICE is a device")
+    crate::system::device::parse(&name).expect("TISSUEMAP_TEST_DEVICE is a device")
 }
 
 /// Whether two fits that should be the same came out the same: to the bit on the CPU. A GPU sums in another order every time.
@@ -59,10 +60,10 @@ pub(crate) fn texture_patches(stains: usize) -> PatchSet {
 }
 
 /// Patches `[N, 3·S, P, P]` as if cut from one section set, ten in a row, too far apart to be neighbours.
-pub(crate) fn somewhere(pixels: &Tensor) -> dataset::Patches {
+pub(crate) fn somewhere(pixels: &Tensor) -> patches::Patches {
     let size = pixels.size();
     let origin = |i| Origin { set: 0, x: i % 10 * 8 * size[3], y: i / 10 * 8 * size[2] };
-    dataset::Patches::new(pixels, (0..size[0]).map(origin).collect())
+    patches::Patches::new(pixels, (0..size[0]).map(origin).collect())
 }
 
 /// What a store of patches says of itself before it has any.

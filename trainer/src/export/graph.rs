@@ -7,10 +7,11 @@ use tissuemap::contract::graph::{FLOAT, FLOAT16, GraphBuilder, int, ints};
 use tissuemap::contract::onnx::AttributeProto;
 use tissuemap::contract::{CLUSTER_PROBS, INPUT, LATENT, Precision, RECONSTRUCTION_ERROR, Signature};
 
-use crate::error::TrainError;
 use crate::export::network::{Kept, Network, Step};
 use crate::export::rounding::{Grid, half_bits};
-use crate::layers::{KERNEL, Operator, PADDING, STRIDE, to_vec};
+use crate::model::layers::{KERNEL, Operator, PADDING, STRIDE};
+use crate::system::error::TrainError;
+use crate::system::tensors::to_vec;
 
 impl Network {
     /// The graph. Normalisation, softmax and the reconstruction error are float32 in every precision.

@@ -6,12 +6,14 @@
 use tch::{Device, Kind, Tensor};
 use tissuemap::contract::Precision;
 
-use crate::autoencoder::{Autoencoder, Shape};
-use crate::dataset::{Patches, chunks};
-use crate::error::TrainError;
+use crate::config::Shape;
+use crate::data::patches::Patches;
 use crate::export::rounding::{Grid, half, ranges, weight_steps};
 use crate::fit::{Evaluation, Fitted};
-use crate::layers::{Layer, Operator};
+use crate::model::autoencoder::Autoencoder;
+use crate::model::layers::{Layer, Operator};
+use crate::system::error::TrainError;
+use crate::system::tensors::chunks;
 
 /// The network in one precision, on the CPU.
 #[derive(Debug)]

@@ -2,9 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use crate::dataset::Patches;
-use crate::error::TrainError;
-use crate::layers::{Operator, to_vec};
+use crate::data::patches::Patches;
+use crate::model::layers::Operator;
+use crate::system::error::TrainError;
+use crate::system::tensors::to_vec;
 
 /// Weights are integers of −63 to 63. With 8 bits, processors without integer dot products (x86 before AVX-VNNI) multiply
 /// pairs of uint8 and int8 into 16 bits and cut off what does not fit: 2·255·127 does not, 2·255·63 does. Seven bits give

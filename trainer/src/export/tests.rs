@@ -121,7 +121,10 @@ fn rounded_models_agree_with_float32_and_prove_themselves_on_what_libtorch_compu
             assert_eq!((model.precision(), exported.precision), (precision, precision));
             let training = model.contract().training.clone();
             assert_eq!((&training["precision"], &training["revision"]), (&precision.name().into(), &3.into()));
-            assert_eq!(exported.agreement.map(Agreement::as_json).unwrap_or_default(), training["agreement_with_fp32"]);
+            assert_eq!(
+                exported.agreement.map(PrecisionAgreement::as_json).unwrap_or_default(),
+                training["agreement_with_fp32"]
+            );
             assert_eq!(exported.agreement.is_some(), precision != Precision::Fp32);
             sizes.push(exported.bytes);
 

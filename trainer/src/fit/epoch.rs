@@ -4,42 +4,27 @@ use std::thread;
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::{Phase, Run, evaluate, stream};
-use crate::adam::Adam;
-use crate::augment;
-use crate::autoencoder::Autoencoder;
+use super::latents::Latents;
+use super::networks::evaluate;
+use super::phase::Phase;
+use super::training::{Run, stream};
 use crate::config::AutoencoderConfig;
-use crate::dataset::chunks;
-use crate::device::upload;
-use crate::error::TrainError;
-use crate::imsat::{self, Terms};
-use crate::invariance::invariance_loss;
-use crate::layers::Mode;
-use crate::loader;
-use crate::progress::EpochMetrics;
+use crate::data::loader;
+use crate::fit::metrics::EpochMetrics;
+use crate::model::adam::Adam;
+use crate::model::augment;
+use crate::model::autoencoder::Autoencoder;
+use crate::model::imsat::{self, Terms};
+use crate::model::invariance::invariance_loss;
+use crate::model::layers::Mode;
+use crate::system::error::TrainError;
+use crate::system::tensors::chunks;
+use crate::system::tensors::upload;
 
 /// Streams of random numbers for the views of the frozen latents lie this far beyond those of the epochs.
 const VIEW_STREAMS: u32 = 1 << 31;
-
-/// The latent vectors of all training patches.
-pub(crate) struct Latents {
-    /// Of the patches as they are, `[N, D]`.
-    pub(crate) values: Tensor,
-    /// The perturbation's radius for each, `[N]`.
-    pub(crate) radius: Tensor,
-    /// Of other views of them; empty where views do not differ, or where the encoder still moves.
-    pub(crate) views: Vec<Tensor>,
-}
-
-impl Latents {
-    /// The same on another device.
-    pub(crate) fn to_device(&self, device: Device) -> Self {
-        let there = |tensor: &Tensor| tensor.to_device(device);
-        Self { values: there(&self.values), radius: there(&self.radius), views: self.views.iter().map(there).collect() }
-    }
-}
 
 /// A batch as pixels, uint8: the patches and, where views differ, another view of each one's partner.
 struct Pixels {

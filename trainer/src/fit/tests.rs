@@ -1,5 +1,7 @@
 use super::*;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::ImsatConfig;

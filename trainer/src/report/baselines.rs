@@ -2,18 +2,17 @@
 
 use tch::Tensor;
 
-use super::comparison::{Method, Spread};
-use crate::agreement::Agreement;
-use crate::baselines::colour::colour_statistics;
-use crate::baselines::kmeans::kmeans;
-use crate::baselines::mixture::mixture;
-use crate::baselines::pca::Pca;
-use crate::dataset::Patches;
-use crate::distances::Points;
-use crate::error::TrainError;
+use crate::data::patches::Patches;
+use crate::evaluate::colour::colour_statistics;
 use crate::fit::{Fitted, evaluate};
-use crate::indices::{Indices, indices};
-use crate::labels::Labels;
+use crate::system::error::TrainError;
+use crate::vectors::agreement::Agreement;
+use crate::vectors::indices::{Indices, indices};
+use crate::vectors::kmeans::kmeans;
+use crate::vectors::labels::Labels;
+use crate::vectors::mixture::mixture;
+use crate::vectors::pca::Pca;
+use crate::vectors::points::Points;
 
 /// Fits of each method: seeds 1 to this.
 const SEEDS: u64 = 3;
@@ -21,6 +20,28 @@ const SEEDS: u64 = 3;
 const MOST_PATCHES: usize = 4000;
 /// Principal components of the pixels.
 const COMPONENTS: i64 = 32;
+
+/// A value over several seeds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// Mean over seeds.
+    pub mean: f64,
+    /// Standard deviation over seeds; none of a single fit.
+    pub deviation: Option<f64>,
+}
+
+/// One row of the table: a method on features of the patches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Method {
+    /// How was clustered: `k-means`.
+    pub method: String,
+    /// What was clustered: `colour statistics`.
+    pub features: String,
+    /// In the method's own features, mean over seeds.
+    pub indices: Option<Indices>,
+    /// Accuracy by best one-to-one matching, NMI and ARI with the known classes.
+    pub agreement: Option<[Spread; 3]>,
+}
 
 /// k-means and Gaussian mixtures with `clusters` clusters on colour statistics, on principal components of the pixels, and on
 /// the model's latent. `classes`: of every patch, where known.

@@ -6,7 +6,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 use tch::{Kind, Tensor};
 
-use crate::error::TrainError;
+use crate::system::error::TrainError;
 
 /// High enough for cell nuclei to keep their edges; PNG takes about five times the space for tissue.
 const QUALITY: u8 = 90;

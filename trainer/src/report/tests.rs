@@ -1,11 +1,18 @@
+use super::view::sample;
 use super::*;
+use crate::choose_k::choice::Evidence;
 use crate::config::AugmentConfig;
-use crate::dataset::{Origin, Patches};
+use crate::config::Config;
+use crate::data::origin::Origin;
+use crate::data::patches::{PatchSet, Patches};
 use crate::export::contract;
-use crate::fit::{Surroundings, fit};
-use crate::indices::Indices;
-use crate::progress::{EpochMetrics, MetricsTable};
+use crate::fit::metrics::EpochMetrics;
+use crate::fit::metrics::MetricsTable;
+use crate::fit::{Fitted, Surroundings, evaluate, fit};
 use crate::testing::{seeded, texture_config, texture_patches};
+use crate::vectors::indices::Indices;
+use crate::vectors::labels::Labels;
+use tissuemap::contract::ModelContract;
 
 /// What a slide could be called by somebody who means harm.
 const HOSTILE: &str = "</script><script>alert(\"1\")</script><img src=x onerror='alert(2)'>&amp;";
@@ -148,7 +155,7 @@ fn a_sweep_classes_and_other_methods_fill_their_sections() {
         }
     };
     let evidence: Vec<Evidence> = (2..=6).map(evidence).collect();
-    let choice = crate::choose_k::choose(&evidence, 240).expect("candidates");
+    let choice = crate::choose_k::choice::choose(&evidence, 240).expect("candidates");
     // Textures come in turn.
     let classes = Labels::new(&(0..240).map(|i| i % 3).collect::<Vec<_>>());
     let spread = Spread { mean: 0.75, deviation: Some(0.125) };

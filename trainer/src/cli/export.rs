@@ -1,0 +1,57 @@
+//! The `export` command: a finished fit as a model file of any precision, without training again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use tch::Device;
+use tissuemap::contract::Precision;
+
+use crate::data::sampling;
+use crate::export::export;
+use crate::fit::Fitted;
+use crate::fit::run_folder::RunFolder;
+use crate::system::error::TrainError;
+use crate::system::interrupt;
+
+/// What `tissuemap-train export` is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportCommand {
+    /// The folder that `fit` left beside its model.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// The model to write; its card lies beside it.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// fp32, fp16 or int8.
+    #[arg(long, default_value = "fp32")]
+    pub precision: Precision,
+    /// Where the fit's drawn patches are kept, if it named a folder.
+    #[arg(long)]
+    pub patches: Option<PathBuf>,
+    /// Folder at which relative paths of the run's configuration start (without it: the folder that holds the run's).
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+}
+
+impl ExportCommand {
+    /// Reads weights and patches, exports; `say` gets the result's description line by line.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        let interrupt = interrupt::listen()
+            .map_err(|source| TrainError::File { path: PathBuf::from("signal handlers"), source })?;
+        let run = RunFolder::at(&self.run);
+        let config = run.read_configuration()?;
+        let base = self.data.as_deref().or_else(|| self.run.parent()).unwrap_or(Path::new("."));
+        let store = self.patches.clone().unwrap_or_else(|| run.patches());
+        let patches = sampling::patches(&config, base, &store, &|| interrupt.load(Ordering::Relaxed))?;
+        tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
+        let fitted = Fitted::read(&run.weights(), &config, &patches, Device::Cpu)?;
+        let exported = export(&fitted, &patches, &config, self.precision, &self.out)?;
+        exported
+            .describe(say, &self.out)
+            .map_err(|source| TrainError::File { path: PathBuf::from("standard output"), source })
+    }
+}

@@ -1,0 +1,154 @@
+//! The `fit` command from configuration to model file.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use tissuemap::contract::Precision;
+
+use crate::choose_k::sweep::sweep;
+use crate::config::{AUTO, Config};
+use crate::data::patches::PatchSet;
+use crate::data::sampling;
+use crate::export::{Exported, export};
+use crate::fit::run_folder::RunFolder;
+use crate::fit::{Fitted, Surroundings, fit};
+use crate::report::Source;
+use crate::system::device;
+use crate::system::error::TrainError;
+use crate::system::files::file_error;
+use crate::system::interrupt;
+
+/// From what and where `fit` and `sweep` work.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Setup {
+    /// Configuration; `tissuemap-train config` prints a template.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// The model that a fit writes; metrics, checkpoint and sweep lie in the run folder beside it.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Where to compute: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Where drawn patches are kept (without it: in the folder beside the model). Fits that name the same folder and draw the
+    /// same patches share them.
+    #[arg(long)]
+    pub patches: Option<PathBuf>,
+    /// Overrules the configuration's seed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// What `tissuemap-train fit` is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FitCommand {
+    #[command(flatten)]
+    pub setup: Setup,
+    /// Also write the model in these lower precisions, beside it: fp16, int8, or both with a comma.
+    #[arg(long, value_delimiter = ',')]
+    pub precision: Vec<Precision>,
+    /// The number of clusters; overrules the configuration and spares the sweep.
+    #[arg(long)]
+    pub clusters: Option<u32>,
+}
+
+impl FitCommand {
+    /// Reads slides, fits, exports; `say` gets the result's description line by line.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        let out = &self.setup.out;
+        self.setup.prepared(self.clusters, |mut config, patches, surroundings, run| {
+            if config.clusters == AUTO {
+                let found = sweep(&config, patches, surroundings, run)?;
+                tracing::info!("{}", found.verdict());
+                config.clusters = found.choice.clusters;
+                run.write_configuration(&config)?;
+            }
+            let fitted = fit(&config, patches, surroundings)?;
+            fitted.write(&run.weights())?;
+            let exported = export(&fitted, patches, &config, Precision::Fp32, out)?;
+            // The model is whole; what is left of the way there only takes space.
+            let checkpoint = run.checkpoint();
+            if let Err(error) = fs::remove_dir_all(&checkpoint) {
+                tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
+            }
+            let said = |e| file_error(Path::new("standard output"), e);
+            self.describe(say, &fitted, patches, &exported).map_err(said)?;
+            for &precision in self.precision.iter().filter(|&&precision| precision != Precision::Fp32) {
+                let out = out.with_extension(format!("{precision}.onnx"));
+                export(&fitted, patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
+            }
+            let source = Source { run, config: &config, base: self.setup.base(), patches, fitted: &fitted };
+            match source.write(&run.report(), None, surroundings.interrupted) {
+                Ok(()) => writeln!(say, "report: {}", run.report().display()).map_err(said),
+                // The model is whole without it.
+                Err(error) => {
+                    let folder = run.path().display();
+                    tracing::warn!("no report: {error}; `tissuemap-train report --run {folder}` tries again");
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn describe(
+        &self,
+        say: &mut dyn io::Write,
+        fitted: &Fitted,
+        patches: &PatchSet,
+        exported: &Exported,
+    ) -> io::Result<()> {
+        let (train, held_out) = (patches.train.count(), patches.held_out.count());
+        exported.describe(say, &self.setup.out)?;
+        writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets.len())?;
+        for (i, size) in fitted.assignment.sizes.iter().enumerate() {
+            let share = 100.0 * *size as f64 / train as f64;
+            writeln!(say, "cluster {:3}: {size:6} patches, {share:5.1} %", i + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl Setup {
+    /// Reads configuration and slides, and does with them what `then` says. A number of `clusters` overrules the
+    /// configuration's.
+    pub(crate) fn prepared<T>(
+        &self,
+        clusters: Option<u32>,
+        then: impl FnOnce(Config, &PatchSet, &Surroundings<'_>, &RunFolder) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let device = device::parse(&self.device)?;
+        let config = self.configuration(clusters)?;
+        let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
+        let interrupted = || interrupt.load(Ordering::Relaxed);
+        let run = RunFolder::beside(&self.out);
+        let store = self.patches.clone().unwrap_or_else(|| run.patches());
+        let patches = sampling::patches(&config, self.base(), &store, &interrupted)?;
+        run.create()?;
+        run.write_configuration(&config)?;
+        let (checkpoint, metrics) = (run.checkpoint(), run.metrics());
+        let surroundings =
+            Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
+        then(config, &patches, &surroundings, &run)
+    }
+
+    /// Where relative folders of the configuration start.
+    fn base(&self) -> &Path {
+        self.data.as_deref().or(self.config.parent()).unwrap_or(Path::new("."))
+    }
+
+    fn configuration(&self, clusters: Option<u32>) -> Result<Config, TrainError> {
+        let mut config = Config::read(&self.config)?;
+        config.clusters = clusters.unwrap_or(config.clusters);
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.validate().map_err(|reason| TrainError::Config { path: self.config.clone(), reason })?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,120 @@
+//! The `name` command: people's names and colours for the clusters of a model, written into a copy of its file.
+//!
+//! Names come from a [`file`] that people write, or that [`proposal`] drafts from [`annotations`] that lie over maps of the
+//! same model ([`overlap`]).
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tissuemap::contract::onnx::ModelProto;
+use tissuemap::contract::{ModelContract, preflight};
+use tissuemap::hex::hex;
+use tissuemap::infer::ModelError;
+
+use crate::export::names::annotations::Annotations;
+use crate::export::names::overlap::{Map, Overlap};
+use crate::export::names::{file, proposal};
+use crate::export::publish;
+use crate::system::error::TrainError;
+
+/// What `tissuemap-train name` is asked to do: write a named copy, or print names to start from.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["names", "print", "annotations"])))]
+pub struct NameCommand {
+    /// The model.
+    pub model: PathBuf,
+    /// File with the names; `--print` shows what it looks like.
+    #[arg(requires = "out")]
+    pub names: Option<PathBuf>,
+    /// The named copy to write; the model itself to replace it in one step.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Print the model's names and colours as such a file.
+    #[arg(long)]
+    pub print: bool,
+    /// Propose names from annotations that QuPath exported (`GeoJSON`); once for each --map.
+    #[arg(long = "from-annotations", value_name = "FILE", requires = "maps")]
+    pub annotations: Vec<PathBuf>,
+    /// The `.tissuemap` folder of the slide that the annotations lie on.
+    #[arg(long = "map", value_name = "DIR", requires = "annotations")]
+    pub maps: Vec<PathBuf>,
+}
+
+impl NameCommand {
+    /// Files of names go to `say`, tables for people to `note`.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn run(&self, say: &mut dyn io::Write, note: &mut dyn io::Write) -> Result<(), TrainError> {
+        let unsaid = |source| TrainError::File { path: PathBuf::from("standard output"), source };
+        let bytes = fs::read(&self.model).map_err(|source| TrainError::File { path: self.model.clone(), source })?;
+        let (model, contract) = read(&bytes, &self.model)?;
+        match (&self.names, &self.out) {
+            (Some(names), Some(out)) => write_named(model, contract, names, out, say),
+            _ if self.print => say.write_all(file::template(&contract.clusters).as_bytes()).map_err(unsaid),
+            _ => {
+                let overlap = self.overlap(&contract, &sha256(&bytes), note)?;
+                let cell_um2 = (f64::from(contract.stride_px) * contract.mpp.get()).powi(2);
+                let findings = proposal::findings(&overlap, cell_um2);
+                note.write_all(proposal::table(&findings).as_bytes()).map_err(unsaid)?;
+                say.write_all(proposal::toml(&findings).as_bytes()).map_err(unsaid)
+            }
+        }
+    }
+
+    /// How the clusters on all maps lie under the annotations.
+    fn overlap(&self, contract: &ModelContract, sha256: &str, note: &mut dyn io::Write) -> Result<Overlap, TrainError> {
+        if self.annotations.len() != self.maps.len() {
+            return Err(TrainError::Unusable {
+                path: self.annotations[0].clone(),
+                reason: format!("{} files of annotations for {} maps", self.annotations.len(), self.maps.len()),
+                remedy: "give one --map after each --from-annotations",
+            });
+        }
+        let mut overlap = Overlap::new(contract.clusters.len());
+        for (path, folder) in self.annotations.iter().zip(&self.maps) {
+            let annotations = Annotations::read(path)?;
+            let map = Map::read(folder, sha256)?;
+            overlap.add(&map, &annotations);
+            writeln!(note, "{}: {annotations}", path.display())
+                .map_err(|source| TrainError::File { path: PathBuf::from("standard error"), source })?;
+        }
+        Ok(overlap)
+    }
+}
+
+fn read(bytes: &[u8], path: &Path) -> Result<(ModelProto, ModelContract), TrainError> {
+    let model = preflight(bytes).map_err(|source| ModelError::Preflight { path: path.to_owned(), source })?;
+    let contract =
+        ModelContract::read(&model).map_err(|source| ModelError::Contract { path: path.to_owned(), source })?;
+    Ok((model, contract))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes))
+}
+
+/// The copy has passed the same checks as a fresh export before it appears.
+fn write_named(
+    mut model: ModelProto,
+    mut contract: ModelContract,
+    names: &Path,
+    out: &Path,
+    say: &mut dyn io::Write,
+) -> Result<(), TrainError> {
+    contract.clusters = file::Names::read(names)?.applied_to(&contract.clusters)?;
+    contract.write(&mut model);
+    let bytes = model.encode_to_vec();
+    let (sha256, _) = publish(&bytes, out)?;
+    let mut describe = || {
+        writeln!(say, "{}: {} bytes, sha256 {sha256}", out.display(), bytes.len())?;
+        contract.clusters.iter().try_for_each(|cluster| writeln!(say, "cluster {:3}: {}", cluster.id, cluster.name))
+    };
+    describe().map_err(|source| TrainError::File { path: PathBuf::from("standard output"), source })
+}

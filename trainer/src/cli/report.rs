@@ -1,0 +1,119 @@
+//! The `report` command, and the report at the end of a fit.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use tch::{Device, Tensor};
+
+use crate::config::Config;
+use crate::data::sampling;
+use crate::fit::Fitted;
+use crate::fit::run_folder::RunFolder;
+use crate::report::Source;
+use crate::system::error::TrainError;
+use crate::system::files::file_error;
+use crate::system::interrupt;
+use crate::vectors::labels::Labels;
+
+/// What `tissuemap-train report` is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReportCommand {
+    /// What a fit left: the folder `model.run` beside `model.onnx`.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// Another configuration than the run's own, for instance because slides lie elsewhere.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Folder at which relative paths of the configuration start (without it: the model's folder).
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Where the fit's drawn patches are kept, if it named a folder.
+    #[arg(long)]
+    pub patches: Option<PathBuf>,
+    /// Known classes, one per training patch: a .npy file of whole numbers, or a CSV file whose last column names them.
+    #[arg(long)]
+    pub labels: Option<PathBuf>,
+    /// The page to write (without it: report.html in the run's folder).
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+impl ReportCommand {
+    /// Writes the page; `say` gets its name.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        let run = RunFolder::at(&self.run);
+        let config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => run.read_configuration()?,
+        };
+        tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
+        let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
+        let interrupted = || interrupt.load(Ordering::Relaxed);
+        let store = self.patches.clone().unwrap_or_else(|| run.patches());
+        let base = self.data.as_deref().or(self.run.parent()).unwrap_or(Path::new("."));
+        let patches = sampling::patches(&config, base, &store, &interrupted)?;
+        let fitted = Fitted::read(&run.weights(), &config, &patches, Device::Cpu)?;
+        let classes =
+            self.labels.as_ref().map(|path| read_classes(path, patches.train.count() as usize)).transpose()?;
+        let out = self.out.clone().unwrap_or_else(|| run.report());
+        let source = Source { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
+        source.write(&out, classes.as_ref(), &interrupted)?;
+        writeln!(say, "{}", out.display()).map_err(|e| file_error(Path::new("standard output"), e))
+    }
+}
+
+/// One class for each of `count` patches. A CSV file may have a header; of several columns the last one counts.
+fn read_classes(path: &Path, count: usize) -> Result<Labels, TrainError> {
+    let refuse = |reason: String| TrainError::Vectors { path: path.to_owned(), reason };
+    let numbers = if path.extension().is_some_and(|extension| extension == "npy") {
+        let numbers = Tensor::read_npy(path).map_err(|e| refuse(e.to_string()))?;
+        Vec::<i64>::try_from(numbers.to_kind(tch::Kind::Int64).view([-1]))?
+    } else {
+        let mut reader =
+            csv::ReaderBuilder::new().has_headers(false).from_path(path).map_err(|e| refuse(e.to_string()))?;
+        let last = |row: Result<csv::StringRecord, csv::Error>| {
+            row.map(|row| row.iter().next_back().unwrap_or_default().trim().to_owned())
+                .map_err(|e| refuse(e.to_string()))
+        };
+        let mut names: Vec<String> = reader.records().map(last).collect::<Result<_, _>>()?;
+        if names.len() == count + 1 {
+            names.remove(0);
+        }
+        let mut known = names.clone();
+        known.sort_unstable();
+        known.dedup();
+        names.iter().map(|name| known.partition_point(|other| other < name) as i64).collect()
+    };
+    if numbers.len() != count {
+        return Err(refuse(format!("{} labels for {count} training patches", numbers.len())));
+    }
+    Ok(Labels::new(&numbers))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn classes_come_from_numpy_or_csv_with_or_without_a_header() {
+        let folder = tempfile::tempdir().expect("folder");
+        let numpy = folder.path().join("classes.npy");
+        Tensor::from_slice(&[7i64, 3, 7]).write_npy(&numpy).expect("written");
+        let with_header = folder.path().join("a.csv");
+        fs::write(&with_header, "patch,class\n0,tumour\n1,\"stroma, loose\"\n2,tumour\n").expect("written");
+        let without = folder.path().join("b.csv");
+        fs::write(&without, "tumour\nstroma\ntumour\n").expect("written");
+        for path in [&numpy, &with_header, &without] {
+            assert_eq!(read_classes(path, 3).expect("read").of(), [1, 0, 1], "{}", path.display());
+        }
+        let error = read_classes(&without, 5).expect_err("too few").to_string();
+        assert!(error.contains("3 labels for 5 training patches"), "{error}");
+        assert!(read_classes(&folder.path().join("none.csv"), 3).is_err());
+    }
+}

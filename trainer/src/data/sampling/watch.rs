@@ -1,0 +1,108 @@
+//! How far the work on section sets is, on a bar with the time left; and whether the user asks to stop.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tissuemap::road::{Progress, Stage};
+
+use crate::system::progress;
+
+/// Steps of one set on the bar. Opening, registering and finding tissue take the first ones, drawing the rest. How the time
+/// is shared depends on slides and stains; the borders only keep the bar moving.
+const STEPS: u64 = 100;
+const OPENED: u64 = 2;
+const REGISTERED: u64 = 58;
+const PREPARED: u64 = 60;
+
+/// Watches a walk over section sets.
+pub struct Watch<'a> {
+    interrupted: &'a (dyn Fn() -> bool + Sync),
+    bar: ProgressBar,
+    /// Where the running set begins on the bar.
+    start: AtomicU64,
+}
+
+impl<'a> Watch<'a> {
+    /// Of `count` sets, `done` of which need no work; `what` is being done.
+    pub fn over(what: &'static str, count: usize, done: usize, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        let bar = progress::bar(STEPS * count as u64);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:30} {percent:>3} % {eta}  {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what);
+        bar.set_position(STEPS * done as u64);
+        // What was done by another run says nothing about this one's speed.
+        bar.reset_eta();
+        Self { interrupted, bar, start: AtomicU64::new(STEPS * done as u64) }
+    }
+
+    /// The work goes on with the set `name`, the `index`-th.
+    pub fn begin(&self, index: usize, name: &str) {
+        self.start.store(STEPS * index as u64, Ordering::Relaxed);
+        self.bar.set_position(STEPS * index as u64);
+        self.bar.set_message(name.to_owned());
+    }
+
+    /// `done` of `total` patches of the running set are drawn.
+    pub fn drawn(&self, done: usize, total: usize) {
+        self.part(PREPARED, STEPS, done as u64, total as u64);
+    }
+
+    /// Says something while the bar is away.
+    pub fn say(&self, words: impl FnOnce()) {
+        self.bar.suspend(words);
+    }
+
+    fn part(&self, from: u64, to: u64, done: u64, total: u64) {
+        let start = self.start.load(Ordering::Relaxed);
+        self.bar.set_position(start + from + (to - from) * done / total.max(1));
+    }
+}
+
+impl Progress for Watch<'_> {
+    fn stage(&self, stage: Stage, done: u64, total: u64) {
+        match stage {
+            Stage::Open => self.part(0, OPENED, done, total),
+            Stage::Register => self.part(OPENED, REGISTERED, done, total),
+            Stage::Tissue | Stage::Refine | Stage::Infer | Stage::Overlay => {
+                self.part(REGISTERED, PREPARED, done, total);
+            }
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        (self.interrupted)()
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_goes_forward_only_and_each_set_has_its_share() {
+        let watch = Watch::over("patches", 3, 1, &|| false);
+        let mut positions = vec![watch.bar.position()];
+        for index in 1..3 {
+            watch.begin(index, "set");
+            for (stage, total) in [(Stage::Open, 5), (Stage::Register, 8), (Stage::Tissue, 1)] {
+                (0..=total).for_each(|done| {
+                    watch.stage(stage, done, total);
+                    positions.push(watch.bar.position());
+                });
+            }
+            watch.drawn(1, 2);
+            positions.push(watch.bar.position());
+            watch.drawn(2, 2);
+            positions.push(watch.bar.position());
+        }
+        assert!(positions.is_sorted(), "{positions:?}");
+        assert_eq!((positions[0], positions.last()), (STEPS, Some(&(3 * STEPS))));
+    }
+}

@@ -1,0 +1,103 @@
+//! What every single fit reached, as a file from which an interrupted benchmark goes on.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::benchmark::table::Method;
+use crate::system::error::TrainError;
+use crate::system::files::write_whole;
+use crate::vectors::agreement::Agreement;
+
+const COLUMNS: [&str; 10] =
+    ["seed", "fold", "method", "features", "context", "accuracy", "nmi", "ari", "purity", "settings"];
+
+/// What one method reached on one parting, a row of the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) seed: u64,
+    /// Which fold was judged, from 0.
+    pub(super) fold: usize,
+    pub(super) method: String,
+    pub(super) features: String,
+    pub(super) context: bool,
+    pub(super) accuracy: f64,
+    pub(super) nmi: f64,
+    pub(super) ari: f64,
+    pub(super) purity: f64,
+    /// Stands for the images and for everything that a row depends on.
+    pub(super) settings: String,
+}
+
+impl Row {
+    pub(super) fn method(&self) -> Method {
+        Method::new(&self.method, &self.features, self.context)
+    }
+
+    pub(super) fn reached(&self) -> Agreement {
+        Agreement { accuracy: self.accuracy, nmi: self.nmi, ari: self.ari, purity: self.purity }
+    }
+}
+
+/// The rows so far, kept in a CSV file if one is wanted.
+pub(super) struct EachFit {
+    path: Option<PathBuf>,
+    settings: String,
+    rows: Vec<Row>,
+}
+
+impl EachFit {
+    /// Goes on with the rows that the file at `path` has, if there is one. `settings` stands for what they depend on.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the file is no such table, or has rows of other settings.
+    pub(super) fn open(path: Option<&Path>, settings: String) -> Result<Self, TrainError> {
+        let mut rows = Vec::new();
+        if let Some(path) = path.filter(|path| path.exists()) {
+            let remedy = "remove that file, or name another one with --each";
+            let refuse = |reason: String| TrainError::Unusable { path: path.to_owned(), reason, remedy };
+            let mut reader = csv::Reader::from_path(path).map_err(|error| refuse(error.to_string()))?;
+            let columns: Vec<&str> = reader.headers().map_err(|error| refuse(error.to_string()))?.iter().collect();
+            if columns != COLUMNS {
+                return Err(refuse(format!("its columns are not {}", COLUMNS.join(","))));
+            }
+            rows = reader.deserialize().collect::<Result<Vec<Row>, _>>().map_err(|error| refuse(error.to_string()))?;
+            if rows.iter().any(|row| row.settings != settings) {
+                return Err(refuse("it has figures of other images or other settings".to_owned()));
+            }
+        }
+        Ok(Self { path: path.map(Path::to_owned), settings, rows })
+    }
+
+    /// The rows of a parting that was done with; none where it was not.
+    pub(super) fn of(&self, seed: u64, fold: usize) -> Vec<Row> {
+        self.rows.iter().filter(|row| (row.seed, row.fold) == (seed, fold)).cloned().collect()
+    }
+
+    /// Adds all that one parting gave; the file is replaced in one step.
+    ///
+    /// # Errors
+    /// [`TrainError`] when it cannot be written.
+    pub(super) fn add(
+        &mut self,
+        seed: u64,
+        fold: usize,
+        found: Vec<(Method, Agreement)>,
+    ) -> Result<Vec<Row>, TrainError> {
+        let row = |(Method { name, features, context, .. }, Agreement { accuracy, nmi, ari, purity })| {
+            let settings = self.settings.clone();
+            Row { seed, fold, method: name, features, context, accuracy, nmi, ari, purity, settings }
+        };
+        let new: Vec<Row> = found.into_iter().map(row).collect();
+        self.rows.extend_from_slice(&new);
+        if let Some(path) = &self.path {
+            let wrong = |source| TrainError::File { path: path.clone(), source };
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            let written = self.rows.iter().try_for_each(|row| writer.serialize(row));
+            written.map_err(|error| wrong(error.into()))?;
+            let text = writer.into_inner().map_err(|error| wrong(error.into_error()))?;
+            write_whole(path, &text)?;
+        }
+        Ok(new)
+    }
+}

@@ -1,0 +1,77 @@
+//! A finished fit, and the file that keeps its weights.
+
+use std::fs;
+use std::path::Path;
+
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+use super::assignment::Assignment;
+use super::networks::{Evaluation, Networks, evaluate};
+use crate::config::Config;
+use crate::data::patches::{PatchSet, Patches};
+use crate::model::autoencoder::Autoencoder;
+use crate::model::imsat::Clusterer;
+use crate::system::error::TrainError;
+
+/// What a file of weights calls the digest of the patches.
+const PATCHES: &str = "patches.sha256";
+
+/// A fitted model.
+#[derive(Debug)]
+pub struct Fitted {
+    pub(super) store: VarStore,
+    /// Stands for the patches that it was made of.
+    pub(super) patches: [u8; 32],
+    /// Patch → latent → patch.
+    pub autoencoder: Autoencoder,
+    /// Latent → cluster, clusters ordered from dark to bright tissue.
+    pub clusterer: Clusterer,
+    /// The clusters of the training patches.
+    pub assignment: Assignment,
+}
+
+impl Fitted {
+    /// Keeps the weights in one file, which replaces an older one in one step.
+    ///
+    /// # Errors
+    /// [`TrainError`] when it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        let partial = path.with_extension("partial");
+        let mut variables = self.store.variables();
+        variables.insert(PATCHES.to_owned(), Tensor::from_slice(&self.patches));
+        Tensor::write_safetensors(&variables.iter().collect::<Vec<_>>(), &partial)?;
+        fs::rename(&partial, path).map_err(|source| TrainError::File { path: path.to_owned(), source })
+    }
+
+    /// The model whose weights [`Fitted::write`] kept, on `device`; `config` and `patches` as it was fitted with.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the file is missing, or belongs to another configuration or to other patches.
+    pub fn read(path: &Path, config: &Config, patches: &PatchSet, device: Device) -> Result<Self, TrainError> {
+        let Networks { mut store, autoencoder, clusterer } = Networks::new(config, device, None);
+        store.load(path)?;
+        let kept = Tensor::read_safetensors(path)?.into_iter().find(|(name, _)| name == PATCHES);
+        let kept = kept.map(|(_, digest)| Vec::<u8>::try_from(digest)).transpose()?;
+        let digest = patches.digest();
+        if kept.as_deref() != Some(&digest) {
+            return Err(TrainError::OtherPatches { path: path.to_owned() });
+        }
+        let assignment = Assignment::new(&evaluate(&autoencoder, &clusterer, &patches.train)?.log_probs)?;
+        Ok(Self { store, patches: digest, autoencoder, clusterer, assignment })
+    }
+
+    /// What the model says about patches in whole float32, computed on the processor: a GPU's convolutions round what they
+    /// multiply (TF32, 10 bits of mantissa).
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub(crate) fn evaluate_exactly(&self, config: &Config, patches: &Patches) -> Result<Evaluation, TrainError> {
+        if self.store.device() == Device::Cpu {
+            return evaluate(&self.autoencoder, &self.clusterer, patches);
+        }
+        let Networks { mut store, autoencoder, clusterer } = Networks::new(config, Device::Cpu, None);
+        store.copy(&self.store)?;
+        evaluate(&autoencoder, &clusterer, patches)
+    }
+}

@@ -1,0 +1,105 @@
+//! The fit: autoencoder alone, clusterer on the frozen latent, then both together.
+
+pub mod assignment;
+pub mod checkpoint;
+mod context;
+mod epoch;
+mod fitted;
+mod latents;
+pub mod metrics;
+mod networks;
+mod phase;
+mod restarts;
+pub mod run_folder;
+#[cfg(test)]
+mod tests;
+mod training;
+
+use tch::Tensor;
+
+pub use self::context::Surroundings;
+pub(crate) use self::checkpoint::first_fingerprint;
+pub use self::fitted::Fitted;
+pub(crate) use self::latents::Latents;
+use self::networks::Networks;
+pub(crate) use self::networks::place_of_clusterer;
+pub use self::networks::{Evaluation, evaluate};
+use self::phase::{Phase, Plan, SCHEDULE};
+use self::training::Run;
+use crate::config::Config;
+use crate::data::patches::PatchSet;
+use crate::system::error::TrainError;
+
+/// Fits a model to `patches`. The same configuration, patches and device kind give the same model on the CPU, whether or
+/// not the fit was interrupted and resumed in between.
+///
+/// # Errors
+/// [`TrainError`]: too few patches, a collapsed or diverged fit, an interruption, or an unusable checkpoint folder.
+pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>) -> Result<Fitted, TrainError> {
+    check(config, patches, &SCHEDULE)?;
+    Run::new(config, patches, surroundings)?.run()
+}
+
+/// Refuses too few patches for these phases, and sets up libtorch.
+fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), TrainError> {
+    let count = patches.train.count();
+    for phase in phases {
+        let Plan { epochs, batch, .. } = phase.plan(config);
+        if epochs > 0 && count < batch as i64 {
+            let name = phase.name();
+            return Err(TrainError::NoData(format!(
+                "{count} patches are less than one batch ({batch}) of phase {name}"
+            )));
+        }
+    }
+    if patches.held_out.count() == 0 {
+        return Err(TrainError::NoData("no patch is held out".to_owned()));
+    }
+    tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
+    Ok(())
+}
+
+/// Goes through the first phase only, and returns what the clusterer's phase would look at. Its checkpoint is the one from
+/// which a fit with any number of clusters goes on.
+///
+/// # Errors
+/// As [`fit`].
+pub(crate) fn fit_autoencoder(
+    config: &Config,
+    patches: &PatchSet,
+    surroundings: &Surroundings<'_>,
+) -> Result<Latents, TrainError> {
+    autoencoder_alone(&first_phase_of(config), patches, surroundings)?.latents(Phase::Clusterer, 1)
+}
+
+/// The clusterer is not used in the first phase, but a network has one.
+fn first_phase_of(config: &Config) -> Config {
+    Config { clusters: 2, ..config.clone() }
+}
+
+fn autoencoder_alone<'a>(
+    config: &'a Config,
+    patches: &'a PatchSet,
+    surroundings: &'a Surroundings<'a>,
+) -> Result<Run<'a>, TrainError> {
+    check(config, patches, &SCHEDULE[..1])?;
+    let mut run = Run::new(config, patches, surroundings)?;
+    let resume = run.resume(&[run.first_fingerprint])?;
+    run.phase(0, Phase::Autoencoder, resume.as_ref())?;
+    Ok(run)
+}
+
+/// As [`fit_autoencoder`], but returns the latent vectors `[N, D]` of the training patches and of those held out.
+///
+/// # Errors
+/// As [`fit`].
+pub(crate) fn autoencoder_latents(
+    config: &Config,
+    patches: &PatchSet,
+    surroundings: &Surroundings<'_>,
+) -> Result<[Tensor; 2], TrainError> {
+    let config = first_phase_of(config);
+    let Networks { autoencoder, clusterer, .. } = autoencoder_alone(&config, patches, surroundings)?.networks;
+    let of = |patches| Ok::<_, TrainError>(evaluate(&autoencoder, &clusterer, patches)?.latent);
+    Ok([of(&patches.train)?, of(&patches.held_out)?])
+}

@@ -1,0 +1,50 @@
+//! What one wants to know first.
+
+use maud::html;
+
+use crate::report::page::Section;
+use crate::report::sections::batch::BatchEffect;
+use crate::report::sections::number;
+use crate::report::sections::reconstruction::Reconstruction;
+use crate::report::view::View;
+
+pub(in crate::report) fn section(
+    view: &View<'_>,
+    reconstruction: &Reconstruction,
+    batch: Option<&BatchEffect>,
+    warnings: &[String],
+) -> Section {
+    let (inputs, contract) = (view.inputs, view.inputs.contract);
+    let stains = contract.stains.iter().map(|stain| stain.name.as_str()).collect::<Vec<_>>().join(", ");
+    let sets = inputs.patches.sets.len();
+    let patches = inputs.patches.train.count() + inputs.patches.held_out.count();
+    let tile = |value: String, name: &str, note: String| {
+        html! { div { dd { (value) } dt { (name) } p { (note) } } }
+    };
+    let body = html! {
+        dl class="tiles" {
+            (tile(contract.clusters.len().to_string(), "clusters", number::in_words(view)))
+            (tile(sets.to_string(), if sets == 1 { "section set" } else { "section sets" },
+                format!("reference stain {}", contract.reference)))
+            (tile(contract.stains.len().to_string(), if contract.stains.len() == 1 { "stain" } else { "stains" }, stains))
+            (tile(patches.to_string(), "patches", format!("{} of them held out", inputs.patches.held_out.count())))
+            (tile(reconstruction.ssim().map_or("–".to_owned(), |v| format!("{v:.3}")), "SSIM",
+                "of held-out patches, mean of stains".to_owned()))
+            (tile(batch.map_or("–".to_owned(), |effect| format!("{:.3}", effect.nmi)), "NMI with sets",
+                if batch.is_some() { "0: no batch effect" } else { "one set only" }.to_owned()))
+        }
+        @if warnings.is_empty() {
+            p class="good" { "Nothing stands out that would speak against this model." }
+        } @else {
+            div class="warnings" role="note" {
+                h3 { "Before you trust it" }
+                ul { @for warning in warnings { li { (warning) } } }
+            }
+        }
+        p class="note" {
+            "Seed " (inputs.config.seed) " · tissuemap-train " (env!("CARGO_PKG_VERSION")) " · model SHA-256 "
+            span class="hash" { (inputs.sha256.get(..16).unwrap_or(inputs.sha256)) "…" }
+        }
+    };
+    Section { id: "summary", title: "Summary", body }
+}
