@@ -24,6 +24,8 @@ use tissuemap_daemon::worker::{Vitals, Workers};
 use crate::support;
 use crate::support::site::{STAINS, scanned, slide};
 
+mod folders;
+
 /// A watched folder with a set in it, a model, and workers for both.
 struct Site {
     folder: TempDir,

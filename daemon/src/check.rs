@@ -7,6 +7,8 @@
 mod folders;
 mod machine;
 mod model;
+mod service;
+mod unit;
 
 use std::path::Path;
 
@@ -68,14 +70,14 @@ impl Finding {
     }
 }
 
-/// Checks all that the configuration at `config` needs and tells each finding as soon as it is there. `program` is
+/// Checks all that the configuration at `path` needs and tells each finding as soon as it is there. `program` is
 /// `tissuemapd`, which the model is proved by. Blocks; takes seconds.
-pub fn run(config: &Path, program: &Path, tell: &mut dyn FnMut(Finding)) {
+pub fn run(path: &Path, program: &Path, tell: &mut dyn FnMut(Finding)) {
     machine::libraries(tell);
     tell(machine::kernel());
-    let config = match Config::read(config) {
+    let config = match Config::read(path) {
         Ok(read) => {
-            tell(Finding::ok("configuration", config.display().to_string()));
+            tell(Finding::ok("configuration", path.display().to_string()));
             read
         }
         Err(error) => {
@@ -87,6 +89,7 @@ pub fn run(config: &Path, program: &Path, tell: &mut dyn FnMut(Finding)) {
     for watch in &config.watch {
         folders::watched(watch, config.schedule.min_free(), tell);
     }
+    service::seen(path, &config, tell);
     tell(machine::watches(&config.watch));
     tell(machine::memory(&config.worker));
     tell(machine::graphics(&config.worker));

@@ -5,10 +5,12 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::io::{self, ErrorKind};
 use std::iter::successors;
+use std::path::Path;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tissuemap::contract::{ContractError, PreflightError};
+use tissuemap::escape::for_people;
 use tissuemap::infer::ModelError;
 use tissuemap::landmarks::LandmarkError;
 use tissuemap::libs::LibraryError;
@@ -147,6 +149,27 @@ impl Fault {
         Self { hint: chain(error).find_map(hint), kind: FaultKind::of(error), ..Self::plain(reason) }
     }
 
+    /// A file or folder that cannot be reached: nothing is known of what is in it.
+    pub fn unreachable(path: &Path, error: &io::Error) -> Self {
+        let hint = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                "let the daemon's user read it; links must not lead out of the watched folders"
+            }
+            ErrorKind::NotFound => "create or mount it; work then goes on by itself",
+            _ => "see whether its disk or the share's host is up; work goes on by itself once it answers",
+        };
+        Self::of_io(for_people(path), error, hint).with_kind(FaultKind::Unreachable)
+    }
+
+    /// A folder that does not answer, as that of a share whose host is gone.
+    pub fn silent(folder: &Path) -> Self {
+        Self::new(
+            format!("{}: does not answer", for_people(folder)),
+            "see whether its disk or the share's host is up; work goes on by itself once it answers",
+        )
+        .with_kind(FaultKind::Unreachable)
+    }
+
     /// The same fault with this hint, unless it has one.
     #[must_use]
     pub fn or_hint(self, hint: impl Into<String>) -> Self {
@@ -199,6 +222,11 @@ impl Fault {
     /// See [`FaultKind::NoSpace`].
     pub fn is_no_space(&self) -> bool {
         self.kind == FaultKind::NoSpace
+    }
+
+    /// See [`FaultKind::Unreachable`].
+    pub fn is_unreachable(&self) -> bool {
+        self.kind == FaultKind::Unreachable
     }
 
     /// See [`FaultKind::NoWorker`].

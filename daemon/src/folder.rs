@@ -2,17 +2,21 @@
 //! [`look`] and the job runner do, and report here.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tissuemap::section_set::{Manifest, Namer, NamingError, SectionSet, SetKey, group};
 
 use crate::arrive::members::Fingerprint;
 use crate::arrive::scan::{Snapshot, scan};
 use crate::arrive::{Arrivals, Settled};
+use crate::claim::Claim;
 use crate::config::{Group, Schedule, Watch};
 use crate::explain::{Arriving, Situation, arrival, grouping};
+use crate::identity::Identity;
 use crate::job::{Fault, Job};
 use crate::sets::Sets;
 
@@ -27,26 +31,35 @@ const GROUP_SPACING: Duration = Duration::from_secs(1);
 /// A look that takes longer than this is told as a problem: a share whose host is gone does not answer, and says nothing.
 const SLOW_LOOK: Duration = Duration::from_mins(2);
 
+/// Slides that cannot be read and are told one by one: thousands would hide every other problem, and cost time at every
+/// change of the status.
+const SLIDES_TOLD: usize = 100;
+
 /// What one look at a watch folder found.
 #[derive(Debug)]
 pub struct Look {
     pub snapshot: Snapshot,
+    /// Which folder it was: another one may lie under the same path since.
+    pub identity: Identity,
     manifest: Option<Manifest>,
 }
 
-/// Looks at a watch folder. Blocks, on a dead network share for long.
+/// Looks at a watch folder, and claims it. Blocks, on a dead network share for long.
 ///
 /// # Errors
-/// The folder or its manifest cannot be read.
-pub fn look(watch: &Watch) -> Result<Look, Fault> {
-    let snapshot = scan(&watch.folder, &watch.ignore, watch.marker.as_ref()).map_err(|error| {
+/// The folder or its manifest cannot be read, or another daemon watches it.
+pub fn look(watch: &Watch, claim: &Mutex<Claim>) -> Result<Look, Fault> {
+    let unreadable = |error: io::Error| {
         Fault::new(
             format!("watch folder {}: {error}", watch.folder.display()),
-            "create or mount it, or correct `watch.folder`",
+            "create or mount it, or correct `watch.folder`; its slides wait until it can be read",
         )
-    })?;
+    };
+    let identity = Identity::of(&watch.folder).map_err(unreadable)?;
+    claim.lock().unwrap_or_else(PoisonError::into_inner).renew()?;
+    let snapshot = scan(&watch.folder, &watch.ignore, watch.marker.as_ref()).map_err(unreadable)?;
     let manifest = watch.manifest.as_deref().map(Manifest::read).transpose();
-    Ok(Look { snapshot, manifest: manifest.map_err(|error| Fault::from_error(&error))? })
+    Ok(Look { snapshot, identity, manifest: manifest.map_err(|error| Fault::from_error(&error))? })
 }
 
 /// See the module.
@@ -61,6 +74,8 @@ pub struct Folder {
     misfits: Vec<NamingError>,
     /// Why the last look failed.
     fault: Option<Fault>,
+    /// Keeps other daemons out.
+    claim: Arc<Mutex<Claim>>,
     last_look: Option<Duration>,
     looking_since: Option<Duration>,
     hinted: bool,
@@ -83,6 +98,7 @@ enum Stale {
 impl Folder {
     /// A folder not yet looked at. `panels` are the stains that make a set complete, for each model.
     pub fn new(watch: Watch, namer: Namer, panels: Vec<Vec<String>>, group: &Group) -> Self {
+        let claim = Arc::new(Mutex::new(Claim::new(&watch.folder, watch.scan_interval())));
         Self {
             arrivals: Arrivals::new(watch.settle()),
             sets: Sets::new(panels, Duration::from_secs(group.wait_seconds), group.incomplete),
@@ -91,6 +107,7 @@ impl Folder {
             manifest: None,
             misfits: Vec::new(),
             fault: None,
+            claim,
             last_look: None,
             looking_since: None,
             hinted: false,
@@ -103,6 +120,11 @@ impl Folder {
     /// The configuration.
     pub fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// The claim on the folder, for a look.
+    pub fn claim(&self) -> Arc<Mutex<Claim>> {
+        Arc::clone(&self.claim)
     }
 
     /// Something may have changed in the folder.
@@ -155,31 +177,50 @@ impl Folder {
         self.looking_since = None;
         self.last_look = Some(time.end);
         match look {
-            Ok(Look { snapshot, manifest }) => {
+            Ok(Look { snapshot, manifest, .. }) => {
                 let changed = self.arrivals.observe(time, snapshot);
                 // To read ten thousand names again takes longer than the look; a manifest may say something else each time.
                 if changed || manifest.is_some() || self.manifest.is_some() {
                     self.stale = Stale::Groups;
                 }
                 self.manifest = manifest;
-                self.fault = None;
+                if self.fault.take().is_some() {
+                    self.arrivals.reached_again(self.last_look.unwrap_or_default());
+                }
             }
             Err(fault) => self.fault = Some(fault),
         }
     }
 
-    /// The next slide to probe.
-    pub fn next_probe(&mut self, now: Duration) -> Option<Settled> {
-        self.arrivals.next_probe(now)
+    /// Whether the folder can be read, as far as its last look told: what lies in it is left alone until it can.
+    pub fn is_reachable(&self, now: Duration) -> bool {
+        self.fault.is_none() && self.unanswered(now).is_none()
+    }
+
+    /// When the newest slide was written that waits for its first test.
+    pub fn newest_probe(&self, now: Duration) -> Option<SystemTime> {
+        self.arrivals.newest_probe().filter(|_| self.is_reachable(now))
+    }
+
+    /// The next slide to test for the first time.
+    pub fn next_probe(&mut self) -> Option<Settled> {
+        self.arrivals.next_probe()
+    }
+
+    /// The next slide to test once more.
+    pub fn next_reprobe(&mut self, now: Duration) -> Option<Settled> {
+        if self.is_reachable(now) { self.arrivals.next_reprobe(now) } else { None }
     }
 
     /// When a slide that could not be read is to be probed again.
     pub fn next_retry(&self) -> Option<Duration> {
-        self.arrivals.next_retry()
+        self.arrivals.next_retry().filter(|_| self.fault.is_none() && self.looking_since.is_none())
     }
 
     /// Takes in the outcome of a probe.
     pub fn probed(&mut self, settled: Settled, outcome: Result<(), Fault>, schedule: &Schedule, now: Duration) {
+        // The folder itself may be away; a look tells.
+        self.hinted |= outcome.as_ref().is_err_and(Fault::is_unreachable);
         self.arrivals.probed(settled, outcome, schedule, now);
         self.stale = Stale::Groups;
     }
@@ -282,8 +323,17 @@ impl Folder {
     /// What needs a person.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let folder = self.fault.iter().map(ToString::to_string);
-        let slides = self.arrivals.rejected();
+        // While the folder is away, each of its slides would say the same.
+        let told = move |fault: &&Fault| self.fault.is_none() || !fault.is_unreachable();
+        let more = self.arrivals.rejected().filter(told).count().saturating_sub(SLIDES_TOLD);
+        let more = (more > 0).then(|| {
+            let folder = self.watch.folder.display();
+            format!(
+                "watch folder {folder}: {more} more slides cannot be read; hint: `tissuemapctl explain` tells of each"
+            )
+        });
         let sets = self.sets.problems().map(|(set, reason)| format!("set {set}: {reason}"));
+        let slides = self.arrivals.rejected().filter(told).take(SLIDES_TOLD).map(ToString::to_string).chain(more);
         folder.chain(slides).chain(self.misfits.iter().map(ToString::to_string)).chain(sets)
     }
 }

@@ -1,7 +1,6 @@
 //! Runs jobs in this process: what `tissuemapctl process` does, and the daemon's worker process.
 
-use std::fs::File;
-use std::io::ErrorKind;
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +9,9 @@ use tissuemap::road::{Drawn, Progress, RoadError, RoadParams, SetResult, draw_se
 use tissuemap::section_set::SectionSet;
 use tissuemap::slide::{self, OpenOptions};
 use tissuemap::units::Mpp;
+use tissuemap::untrusted::{self, UntrustedError};
 
+use crate::arrive::members::fingerprint;
 use crate::fault::UNREGISTERED;
 use crate::job::{Fault, Job, JobRunner, ModelInfo};
 
@@ -56,7 +57,13 @@ impl InProcess {
         folder: &Path,
         progress: &dyn Progress,
     ) -> Result<Drawn, Fault> {
-        draw_set(set, &mut self.model(), &with_mpp(&self.params, mpp), folder, progress).map_err(|error| failed(&error))
+        // Before anything is computed, and again when something failed: a file that cannot be reached is the reason then.
+        set.slides.values().try_for_each(|slide| reach(slide))?;
+        let drawn = draw_set(set, &mut self.model(), &with_mpp(&self.params, mpp), folder, progress);
+        drawn.map_err(|error| match set.slides.values().try_for_each(|slide| reach_all(slide)) {
+            Err(unreachable) if !matches!(error, RoadError::Cancelled) => unreachable,
+            _ => failed(&error),
+        })
     }
 
     /// A job that panicked left nothing in the model: a session has no state between runs.
@@ -81,18 +88,30 @@ impl JobRunner for InProcess {
 /// # Errors
 /// What is wrong with the slide.
 pub fn probe(slide: &Path, mpp: Option<Mpp>, params: &RoadParams) -> Result<(), Fault> {
-    // OpenSlide would say that it does not know the format.
-    if let Err(error) = File::open(slide)
-        && error.kind() == ErrorKind::PermissionDenied
-    {
-        return Err(Fault::new(
-            format!("{}: {error}", slide.display()),
-            "let the daemon read the file; links must not lead out of the watched folders",
-        ));
-    }
     let options = OpenOptions { mpp: mpp.or(params.mpp), limits: params.limits.clone() };
-    let slide = slide::open(slide, &options)?;
-    Ok(slide::probe(&*slide)?)
+    // OpenSlide would say that it does not know the format.
+    reach(slide)?;
+    let read = slide::open(slide, &options).and_then(|slide| slide::probe(&*slide));
+    read.map_err(|error| reach_all(slide).err().unwrap_or_else(|| error.into()))
+}
+
+/// Whether a file can be read at all.
+fn reach(path: &Path) -> Result<(), Fault> {
+    let unreachable = |error| Fault::unreachable(path, &error);
+    match untrusted::open_large(path) {
+        // Opening asks nothing of a disk.
+        Ok(mut file) => file.read(&mut [0; 1]).map(drop).map_err(unreachable),
+        Err(UntrustedError::Io { source, .. }) => Err(unreachable(source)),
+        // Whoever opens it as a slide says what it is.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Whether all files of a slide can be read at all.
+fn reach_all(slide: &Path) -> Result<(), Fault> {
+    reach(slide)?;
+    let files = fingerprint(slide).map_err(|error| Fault::unreachable(slide, &error))?;
+    files.members().iter().try_for_each(|member| reach(&member.path))
 }
 
 /// What the caller knows of a slide goes before what is configured for all.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::contract::StainSpec;
@@ -170,6 +171,22 @@ pub async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(panicked(error.try_into_panic().ok().as_deref()).within(subject)))
+}
+
+/// A disk answers within this time, and so does a share that works.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs `work` on a blocking thread as [`blocking`] does, and waits for it only as long as a folder that works needs to
+/// answer. The thread of a dead share stays behind.
+///
+/// # Errors
+/// As [`blocking`], or that `folder` does not answer.
+pub async fn answered<T: Send + 'static>(
+    folder: &Path,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let work = blocking(folder.display(), work);
+    tokio::time::timeout(ANSWER_LIMIT, work).await.unwrap_or_else(|_| Err(Fault::silent(folder)))
 }
 
 /// The fault that a panic is, with its text.

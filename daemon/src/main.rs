@@ -12,6 +12,7 @@ use tissuemap_daemon::config::{self, Config};
 use tissuemap_daemon::exit::{self, Exit, Failure};
 use tissuemap_daemon::job::{Fault, blocking};
 use tissuemap_daemon::journal::Journal;
+use tissuemap_daemon::lock::Lock;
 use tissuemap_daemon::models::Models;
 use tissuemap_daemon::pages::{self, CompletionsArgs, ManArgs};
 use tissuemap_daemon::run::Daemon;
@@ -137,15 +138,19 @@ async fn serve(path: &Path, config: Config) -> Result<(), Failure> {
     let authority = Authority::on(config.bus.kind);
     let access = Access { status: watched.clone(), commander: commander.clone(), authority };
     let mut announcer = dbus::start(config.bus.kind, access).await.map_err(|fault| Exit::Unavailable.with(fault))?;
+    // Before the staging folder is cleared, which may be that of a running daemon's job; journal and audit log before the
+    // models are proved for minutes.
+    let state = config.state_folder();
+    let _lock = Lock::of(&state).map_err(|fault| Exit::Unavailable.with(fault))?;
+    let journal = Journal::open(&state).map_err(|error| Exit::Unavailable.because(&error))?;
+    let log = config.audit.file.clone().unwrap_or_else(|| state.join(Audit::FILE));
+    let audit = Audit::open(&log).map_err(|error| Exit::Unavailable.because(&error))?;
     let load = move || {
         let workers = Workers::start(Path::new("/proc/self/exe"), &config)?;
         Models::start(&config, &workers).map(|models| (config, Arc::new(workers), models))
     };
     let (config, workers, models) = blocking("models", load).await.map_err(|fault| Exit::Unavailable.with(fault))?;
-    let (state, serving) = (config.state_folder(), models.serving_in_words());
-    let journal = Journal::open(&state).map_err(|error| Exit::Unavailable.because(&error))?;
-    let log = config.audit.file.clone().unwrap_or_else(|| state.join(Audit::FILE));
-    let audit = Audit::open(&log).map_err(|error| Exit::Unavailable.because(&error))?;
+    let serving = models.serving_in_words();
     let daemon = Daemon::new(config.clone(), workers, models, journal, status, commands);
     let daemon = daemon.map_err(|error| Exit::Usage.because(&error))?.audited(audit);
     tokio::spawn(reload(hangups, path.to_owned(), commander.on_behalf_of(Requester::Signal)));

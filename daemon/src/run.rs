@@ -35,9 +35,10 @@ use crate::command::Wish;
 use crate::config::{Config, Watch};
 use crate::done;
 use crate::folder::{Folder, Look, look};
-use crate::job::{Backend, Fault, Processed, Step, blocking, namer};
+use crate::job::{Backend, Fault, Processed, Step, answered, blocking, namer};
 use crate::journal::{Change, JobId, Journal, JournalError};
 use crate::models::{Models, Proof};
+use crate::outputs::Blocked;
 use crate::schedule::Queue;
 use crate::status::pulse::Heart;
 use crate::status::{Status, systemd};
@@ -89,6 +90,8 @@ pub struct Daemon {
     /// Changes that the journal has had no room for.
     unwritten: VecDeque<(JobId, Change)>,
     full: Full,
+    /// Folders in which results cannot be written.
+    blocked: Blocked,
     paused: bool,
     /// Without a journal, serving makes no sense.
     journal_lost: Option<Fault>,
@@ -147,6 +150,7 @@ impl Daemon {
             running: None,
             unwritten: VecDeque::new(),
             full: Full::default(),
+            blocked: Blocked::default(),
             journal_lost: None,
             commands,
             phase: Phase::Serving,
@@ -247,23 +251,28 @@ impl Daemon {
             }
             self.due.extend(self.folders[index].group(now).into_iter().map(|key| (index, key)));
         }
-        if !self.probing {
-            let mut settled =
-                self.folders.iter_mut().enumerate().filter_map(|(i, f)| f.next_probe(now).map(|s| (i, s)));
-            if let Some((folder, settled)) = settled.next() {
-                self.begin_probe(folder, settled);
-            }
+        if let Some((folder, settled)) = (!self.probing).then(|| self.next_probe(now)).flatten() {
+            self.begin_probe(folder, settled);
         }
         self.begin_models(now);
         self.enqueue(now);
         self.begin_next(now);
     }
 
+    /// The newest slide that was never tested, whichever folder it is in; where there is none, one that could not be read.
+    fn next_probe(&mut self, now: Duration) -> Option<(usize, Settled)> {
+        let newest = self.folders.iter().enumerate().filter_map(|(index, f)| Some((f.newest_probe(now)?, index)));
+        if let Some((_, index)) = newest.max() {
+            return Some((index, self.folders[index].next_probe()?));
+        }
+        self.folders.iter_mut().enumerate().find_map(|(index, f)| Some((index, f.next_reprobe(now)?)))
+    }
+
     fn begin_look(&mut self, folder: usize, begun: Duration) {
-        let watch = self.folders[folder].watch().clone();
+        let (watch, claim) = (self.folders[folder].watch().clone(), self.folders[folder].claim());
         self.tasks.spawn(async move {
             let subject = watch.folder.display().to_string();
-            Done::Look { folder, begun, look: blocking(subject, move || look(&watch)).await }
+            Done::Look { folder, begun, look: blocking(subject, move || look(&watch, &claim)).await }
         });
     }
 
@@ -271,12 +280,16 @@ impl Daemon {
         self.probing = true;
         let (backend, mpp) = (Arc::clone(&self.backend), self.folders[folder].watch().mpp);
         let Settled { slide, fingerprint } = settled.clone();
-        let work = move || {
-            // After a restart a folder full of processed slides is ready at once.
-            if done::was_read(&slide, &fingerprint) { Ok(()) } else { backend.probe(&slide, mpp) }
-        };
+        let watched = self.folders[folder].watch().folder.clone();
+        // After a restart a folder full of processed slides is ready at once.
+        let read = slide.clone();
+        let was_read = move || Ok(done::was_read(&read, &fingerprint));
         self.tasks.spawn(async move {
-            let outcome = blocking(settled.slide.display(), work).await;
+            let outcome = match answered(&watched, was_read).await {
+                Ok(true) => Ok(()),
+                Ok(false) => blocking(settled.slide.display(), move || backend.probe(&slide, mpp)).await,
+                Err(fault) => Err(fault),
+            };
             Done::Probe { folder, settled, outcome }
         });
     }
@@ -284,16 +297,16 @@ impl Daemon {
     fn take_in(&mut self, done: Done) {
         match done {
             Done::Look { folder, begun, look } => {
-                let reached = look.is_ok();
+                let reached = look.as_ref().ok().map(|look| look.identity);
                 if let Ok(look) = &look {
                     self.withdraw_missing(folder, look);
                 }
                 let time = begun..self.now();
                 self.folders[folder].looked(time, look);
                 match reached {
-                    true if !self.folders[folder].watch().poll => self.hints.ensure(folder),
-                    true => {}
-                    false => self.hints.forget(folder),
+                    Some(identity) if !self.folders[folder].watch().poll => self.hints.ensure(folder, identity),
+                    Some(_) => {}
+                    None => self.hints.forget(folder),
                 }
             }
             Done::Probe { folder, settled, outcome } => {

@@ -19,6 +19,8 @@ pub struct Waiting {
     pub scanned: SystemTime,
     /// Tries that failed.
     pub attempts: u32,
+    /// Tries in a row that found a slide or a worker out of reach. They count for nothing.
+    pub unreached: u32,
     /// Not to be begun before this time of the daemon's clock.
     pub not_before: Duration,
     /// The journal says that it is done: only to be made sure of.
@@ -46,11 +48,16 @@ impl Queue {
         Some(self.0.swap_remove(index))
     }
 
-    /// Takes out the job that is to be begun at `now`.
-    pub fn next(&mut self, order: Order, now: Duration) -> Option<Waiting> {
-        let due = self.0.iter().filter(|waiting| waiting.not_before <= now);
+    /// Takes out the job that is to be begun at `now`, of those that `may` begin.
+    pub fn next(&mut self, order: Order, now: Duration, may: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
+        let due = self.0.iter().filter(|waiting| waiting.not_before <= now && may(waiting));
         let job = due.min_by(|a, b| compare(order, a, b))?.job;
         self.remove(job)
+    }
+
+    /// All jobs, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.0.iter()
     }
 
     /// When the first job is due that is not due at `now`.
@@ -89,6 +96,7 @@ mod tests {
             key: SetKey { case: format!("c{id:04}"), block: None },
             scanned: SystemTime::UNIX_EPOCH + Duration::from_secs(scanned),
             attempts: 0,
+            unreached: 0,
             not_before: Duration::from_secs(not_before),
             done: false,
             renew: false,
@@ -109,7 +117,7 @@ mod tests {
             let mut queue = Queue::default();
             jobs.into_iter().for_each(|job| queue.push(job));
             let listed: Vec<JobId> = queue.in_order(order).iter().map(|job| job.job).collect();
-            let taken: Vec<Waiting> = std::iter::from_fn(|| queue.next(order, Duration::ZERO)).collect();
+            let taken: Vec<Waiting> = std::iter::from_fn(|| queue.next(order, Duration::ZERO, |_| true)).collect();
             prop_assert_eq!(taken.len(), times.len());
             prop_assert_eq!(taken.iter().map(|job| job.job).collect::<Vec<_>>(), listed);
             for pair in taken.windows(2) {
@@ -131,9 +139,9 @@ mod tests {
         queue.push(waiting(2, 1, 0));
         let seconds = Duration::from_secs;
         assert_eq!(queue.next_due(seconds(0)), Some(seconds(60)));
-        assert_eq!(queue.next(Order::NewestFirst, seconds(59)).map(|job| job.job), Some(JobId(2)));
-        assert_eq!(queue.next(Order::NewestFirst, seconds(59)), None);
-        assert_eq!(queue.next(Order::NewestFirst, seconds(60)).map(|job| job.job), Some(JobId(1)));
+        assert_eq!(queue.next(Order::NewestFirst, seconds(59), |_| true).map(|job| job.job), Some(JobId(2)));
+        assert_eq!(queue.next(Order::NewestFirst, seconds(59), |_| true), None);
+        assert_eq!(queue.next(Order::NewestFirst, seconds(60), |_| true).map(|job| job.job), Some(JobId(1)));
         assert_eq!(queue.next_due(seconds(0)), None);
     }
 

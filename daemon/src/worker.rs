@@ -11,8 +11,11 @@
 //! first does not take a running job with it, and it is always clear which slide it was. A model that kills its own takes
 //! nobody else's.
 
+mod back_off;
 mod batches;
 pub mod child;
+mod faults;
+mod granted;
 mod keeper;
 mod log;
 mod process;
@@ -41,6 +44,7 @@ use self::protocol::{Event, Request};
 use self::seat::Seat;
 use crate::config::{self, Config};
 use crate::job::{Backend, Fault, Health, Job, JobRunner, ModelInfo};
+use crate::outputs;
 
 /// The worker processes: one for first looks, and those that [`Backend::load`] starts.
 pub struct Workers(Arc<House>);
@@ -195,7 +199,11 @@ impl JobRunner for Served {
         let limit = (self.house.settings.job_limit(), "job_seconds");
         match self.seat.call(request, slides(job), limit, progress)? {
             Event::Drawn(drawn) => {
-                drawn.publish(&job.set, &folder).map_err(|error| Fault::from_error(&error).or_hint(error.hint()))
+                drawn.publish(&job.set, &folder).map_err(|error| {
+                    // It could be written when the job began: then nothing is wrong with the job.
+                    let fault = || Fault::from_error(&error).or_hint(error.hint());
+                    outputs::unwritable_now(&job.set).unwrap_or_else(fault)
+                })
             }
             other => Err(not_asked_for(&other)),
         }
@@ -227,6 +235,7 @@ fn clear(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What is said of a folder of the daemon's own that it cannot write.
 pub(crate) fn unwritable(folder: &Path, error: &io::Error) -> Fault {
     Fault::new(
         format!("{}: {error}", folder.display()),

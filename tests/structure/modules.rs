@@ -153,7 +153,8 @@ impl Module {
 
     fn imported(&mut self, name: &str, known_as: &str, before: &[String], exported: bool) {
         let path = if name == "self" { before.to_vec() } else { [before, &[name.to_owned()]].concat() };
-        let known_as = if known_as == "self" { before.last().cloned().unwrap_or_default() } else { known_as.to_owned() };
+        let known_as =
+            if known_as == "self" { before.last().cloned().unwrap_or_default() } else { known_as.to_owned() };
         if !exported {
             self.uses.push(path.clone());
         }

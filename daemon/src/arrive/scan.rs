@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use super::members::{Seen, see};
 use super::names::{Ignore, Marker, is_dicom, names_a_slide};
+use crate::claim;
 use crate::job::Fault;
 
 /// Scanners make a folder per day, rack, case and slide, which is four. What is deeper than this is no scanner's work, and
@@ -67,8 +68,13 @@ impl Look<'_> {
 
     fn list(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
         let mut slides = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
+        let entries: Vec<fs::DirEntry> = fs::read_dir(folder)?.collect::<io::Result<_>>()?;
+        let claimed = || depth > 0 && entries.iter().any(|entry| entry.file_name() == claim::FILE);
+        if let Some(fault) = claimed().then(|| claim::claimed_by_other(folder)).flatten() {
+            self.snapshot.unreadable.insert(folder.to_path_buf(), fault);
+            return Ok(());
+        }
+        for entry in entries {
             let path = entry.path();
             if self.ignore.ignores(&path) {
                 continue;

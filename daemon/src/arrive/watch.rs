@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::names::Ignore;
 use crate::config::Watch;
+use crate::identity::Identity;
 
 /// One folder's flag, raised by the watcher's thread and taken down by the scan.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ struct Flags {
 pub struct Hints {
     flags: Arc<Flags>,
     watcher: Option<RecommendedWatcher>,
-    watched: Vec<bool>,
+    /// What each folder was when it was last asked for its events; none while they are not asked for.
+    watched: Vec<Option<Identity>>,
 }
 
 impl Hints {
@@ -50,13 +52,17 @@ impl Hints {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "No file system events; the periodic scan finds every slide, only later");
         }
-        Self { flags, watcher: watcher.ok(), watched: vec![false; folders.len()] }
+        Self { flags, watcher: watcher.ok(), watched: vec![None; folders.len()] }
     }
 
     /// Watches folder number `index` unless it is watched already. Called after each successful scan, so that a network
-    /// share mounted later is picked up.
-    pub fn ensure(&mut self, index: usize) {
-        let Some(watcher) = self.watcher.as_mut().filter(|_| !self.watched[index]) else { return };
+    /// share mounted later is picked up, and a folder that lies at its path since: events follow the old one.
+    pub fn ensure(&mut self, index: usize, identity: Identity) {
+        if self.watched[index] == Some(identity) {
+            return;
+        }
+        self.forget(index);
+        let Some(watcher) = self.watcher.as_mut() else { return };
         let folder = &self.flags.folders[index].folder;
         if let Err(error) = watcher.watch(folder, RecursiveMode::Recursive) {
             tracing::warn!(
@@ -65,17 +71,17 @@ impl Hints {
             );
         }
         // Also after a failure: repeating it at every scan would fill the log with one line.
-        self.watched[index] = true;
+        self.watched[index] = Some(identity);
     }
 
     /// Folder number `index` could not be read: once it is there again it is another one to the operating system, and
     /// has to be watched anew.
     pub fn forget(&mut self, index: usize) {
-        if let Some(watcher) = self.watcher.as_mut().filter(|_| self.watched[index]) {
+        if let Some(watcher) = self.watcher.as_mut().filter(|_| self.watched[index].is_some()) {
             // Fails where the folder took its watch with it.
             let _ = watcher.unwatch(&self.flags.folders[index].folder);
         }
-        self.watched[index] = false;
+        self.watched[index] = None;
     }
 
     /// Waits for a hint and gives the indices of the folders concerned; may be empty. Cancel safe.
@@ -154,11 +160,15 @@ mod tests {
         assert_eq!(raised(&hints), [true, true]);
     }
 
+    fn ensure(hints: &mut Hints, folder: &Path) {
+        hints.ensure(0, Identity::of(folder).expect("there"));
+    }
+
     #[tokio::test]
     async fn a_new_file_raises_a_hint() {
         let folder = tempfile::tempdir().expect("tempdir");
         let mut hints = Hints::new(&[watch(folder.path())]);
-        hints.ensure(0);
+        ensure(&mut hints, folder.path());
         std::fs::write(folder.path().join("x.svs"), "x").expect("write");
         assert_eq!(hints.next().await, [0]);
     }
@@ -169,13 +179,31 @@ mod tests {
         let folder = parent.path().join("share");
         std::fs::create_dir(&folder).expect("create");
         let mut hints = Hints::new(&[watch(&folder)]);
-        hints.ensure(0);
+        ensure(&mut hints, &folder);
         std::fs::remove_dir(&folder).expect("remove");
         hints.forget(0);
         while hints.next().await != [0] {}
         std::fs::create_dir(&folder).expect("create");
-        hints.ensure(0);
+        ensure(&mut hints, &folder);
         std::fs::write(folder.join("x.svs"), "x").expect("write");
         assert_eq!(hints.next().await, [0]);
+    }
+
+    #[tokio::test]
+    async fn h23_events_come_from_the_folder_that_lies_at_the_path_now() {
+        let parent = tempfile::tempdir().expect("tempdir");
+        let [folder, aside] = ["in", "in-2023"].map(|name| parent.path().join(name));
+        std::fs::create_dir(&folder).expect("create");
+        let mut hints = Hints::new(&[watch(&folder)]);
+        ensure(&mut hints, &folder);
+        std::fs::rename(&folder, &aside).expect("rename");
+        std::fs::create_dir(&folder).expect("create");
+        ensure(&mut hints, &folder);
+        // What the rename itself raised.
+        let settled = std::time::Duration::from_millis(300);
+        while tokio::time::timeout(settled, hints.next()).await.is_ok() {}
+        std::fs::write(folder.join("x.svs"), "x").expect("write");
+        let hint = async { while hints.next().await != [0] {} };
+        tokio::time::timeout(std::time::Duration::from_mins(1), hint).await.expect("an event of the new folder");
     }
 }

@@ -13,6 +13,7 @@ use crate::done::{Maker, is_done};
 use crate::exit::{self, Exit, Failure};
 use crate::in_process::InProcess;
 use crate::job::{Fault, Job, JobRunner};
+use crate::outputs;
 
 /// Groups the slides, processes each set and prints its output directories.
 ///
@@ -52,6 +53,13 @@ fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<()
     if !args.force && is_done(&job, runner.model(), Maker::This) {
         bar.end("has its results already; --force processes it again");
         return Ok(());
+    }
+    // Not after minutes of work.
+    for folder in outputs::folders(job.set.slides.values()) {
+        outputs::try_to_write(&folder).map_err(|error| {
+            bar.end("not begun");
+            Exit::JobsFailed.with(outputs::unwritable(&folder, &error))
+        })?;
     }
     let result = runner.process(&job, &bar).map_err(|fault| {
         bar.end("failed");

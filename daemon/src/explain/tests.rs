@@ -76,13 +76,13 @@ fn a_slide_on_its_way_is_told_step_by_step() {
                   take `marker` out of the [[watch]] section";
     f.says("c1_HE.svs", "awaits-marker", marker);
     f.says("c2_HE.svs", "testing", "c2_HE.svs is complete and is being tested");
-    let settled = f.arrivals.next_probe(f.now).expect("settled");
+    let settled = f.arrivals.next_probe().expect("settled");
     f.says("c2_HE.svs", "testing", "c2_HE.svs is complete and is being tested");
     f.arrivals.probed(settled, Err(Fault::new("c2_HE.svs: damaged", "copy it again")), &Schedule::default(), f.now);
     let again = "c2_HE.svs cannot be used, and is tried again in 60 s: c2_HE.svs: damaged; hint: copy it again";
     f.says("c2_HE.svs", "rejected", again);
     f.now += Duration::from_mins(1);
-    let settled = f.arrivals.next_probe(f.now).expect("once more");
+    let settled = f.arrivals.next_reprobe(f.now).expect("once more");
     f.arrivals.probed(settled, Err(Fault::new("c2_HE.svs: damaged", "copy it again")), &Schedule::default(), f.now);
     f.says("c2_HE.svs", "rejected", "c2_HE.svs cannot be used: c2_HE.svs: damaged; hint: copy it again");
 }
@@ -90,11 +90,13 @@ fn a_slide_on_its_way_is_told_step_by_step() {
 #[test]
 fn a_ready_slide_is_nothing_to_arrival_unless_no_set_takes_it() {
     let mut f = Fixture::new("", &["c1_HE.svs", "nameless.svs"]);
+    // The older one is looked at later.
+    crate::testing::touch(&f.path("nameless.svs"), 1_000_000_000);
     f.look(0);
     f.look(SETTLE);
     let (_, text) = f.said("nameless.svs", &[]).expect("not ready");
     assert!(text.contains("waits to be tested after 1 others"), "{text}");
-    while let Some(settled) = f.arrivals.next_probe(f.now) {
+    while let Some(settled) = f.arrivals.next_probe() {
         f.arrivals.probed(settled, Ok(()), &Schedule::default(), f.now);
     }
     assert_eq!(f.said("c1_HE.svs", &[]), None);

@@ -1,11 +1,13 @@
 //! What is found out about a job before it begins, on a blocking thread.
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use crate::disk::{self, Shortage};
 use crate::done::{self, Maker};
-use crate::job::{Job, ModelInfo};
+use crate::job::{Fault, Job, ModelInfo};
 use crate::journal::{Contents, Past, contents};
+use crate::outputs;
 
 /// What to do with a job.
 #[derive(Debug)]
@@ -14,8 +16,35 @@ pub(super) enum Finding {
     Before(Contents),
     /// It must wait for room.
     Short(Shortage, Contents),
+    /// Its results could not be written in this folder.
+    Unwritable(PathBuf, Fault),
     /// It can begin.
     Fit(Contents),
+}
+
+/// What keeps a set that has no results yet from being worked on: that they could not be written. Comes first, because a
+/// share that is away keeps everything else waiting.
+pub(super) fn first_look(
+    job: &Job,
+    known: &Contents,
+    (model, maker): (&ModelInfo, Maker),
+    min_free: u64,
+) -> Option<Finding> {
+    if done::is_done(job, model, maker) {
+        return None;
+    }
+    outputs::folders(job.set.slides.values()).into_iter().find_map(|folder| {
+        let error = outputs::try_to_write(&folder).err()?;
+        Some(match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Finding::Short(Shortage { path: folder, free: None, needed: min_free }, known.clone())
+            }
+            _ => {
+                let fault = outputs::unwritable(&folder, &error);
+                Finding::Unwritable(folder, fault)
+            }
+        })
+    })
 }
 
 /// Looks for results of the same slides, touched or renamed ones included, then for room beside the slides and in the

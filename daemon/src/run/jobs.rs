@@ -1,5 +1,7 @@
 //! From a set that is due to its work: journal, queue, examination.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,15 +9,16 @@ use tissuemap::section_set::SetKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::examine::{Finding, examine};
+use super::examine::{Finding, examine, first_look};
 use super::outcome::given_up;
 use super::pace::Pace;
 use super::{Daemon, Done, Phase};
 use crate::arrive::members::Fingerprint;
 use crate::disk::Shortage;
 use crate::done::Maker;
-use crate::job::{Fault, FaultKind, Job, JobProgress, JobRunner, Processed, Step, blocking};
+use crate::job::{Fault, FaultKind, Job, JobProgress, JobRunner, Processed, Step, answered, blocking};
 use crate::journal::{self, Change, Contents, JobId, JobRow, JobState};
+use crate::outputs;
 use crate::schedule::Waiting;
 
 /// Time between two looks whether there is room again; a look is one system call.
@@ -101,7 +104,8 @@ impl Daemon {
         let job = self.running.is_none() && !self.paused;
         let retry = job.then(|| self.queue.next_due(now)).flatten();
         let room = (job && self.full.blocks(now)).then_some(self.full.again);
-        [entry, retry, room].into_iter().flatten().min()
+        let writable = job.then(|| self.blocked.next_due().filter(|due| *due > now)).flatten();
+        [entry, retry, room, writable].into_iter().flatten().min()
     }
 
     /// Enters sets that are due into the journal and the queue.
@@ -162,6 +166,7 @@ impl Daemon {
                     key: row.set.clone(),
                     scanned: scanned(job),
                     attempts: row.attempts,
+                    unreached: 0,
                     not_before: now + wait.unwrap_or_default().min(longest),
                     done: row.state == JobState::Done,
                     renew,
@@ -176,12 +181,33 @@ impl Daemon {
         if self.running.is_some() || self.paused || self.full.blocks(now) || !self.has_models() {
             return;
         }
-        while let Some(waiting) = self.queue.next(self.config.schedule.order, now) {
+        self.forget_blocked(now);
+        while let Some(waiting) = self.next_in_reach(now) {
             self.untold = true;
             let Some(job) = self.folders[waiting.folder].start(&waiting.key) else { continue };
             if let Some(runner) = self.models.runner_for(&job.set.slides) {
                 return self.begin_examination(waiting, job, runner, now);
             }
+        }
+    }
+
+    /// Takes the next job out of the queue. What lies in a folder that is away, or in which results cannot be written, lets
+    /// others pass.
+    fn next_in_reach(&mut self, now: Duration) -> Option<Waiting> {
+        let (folders, blocked) = (&self.folders, &self.blocked);
+        let may = |waiting: &Waiting| {
+            let folder = &folders[waiting.folder];
+            let held = |job: Job| blocked.holds(&results(&job), now).is_some();
+            folder.is_reachable(now) && (blocked.is_empty() || !folder.queued(&waiting.key).is_some_and(held))
+        };
+        self.queue.next(self.config.schedule.order, now, may)
+    }
+
+    /// Folders for which no set waits any more are no problem.
+    fn forget_blocked(&mut self, now: Duration) {
+        if self.blocked.next_due().is_some_and(|due| due <= now) {
+            let jobs = self.queue.iter().filter_map(|waiting| self.folders[waiting.folder].queued(&waiting.key));
+            self.blocked.retain(&jobs.flat_map(|job| results(&job)).collect());
         }
     }
 
@@ -196,8 +222,18 @@ impl Daemon {
         let its_runner = Arc::clone(&runner);
         let (state, min_free) = (self.config.state_folder(), self.config.schedule.min_free());
         let examined = Arc::clone(&job);
+        let (first, first_known, first_runner) = (Arc::clone(&examined), known.clone(), Arc::clone(&runner));
+        let first = move || Ok(first_look(&first, &first_known, (first_runner.model(), maker), min_free));
         let work = move || Ok(examine(&examined, &known, &past, (its_runner.model(), maker), &state, min_free));
-        self.tasks.spawn(async move { Done::Examined { finding: blocking("examination", work).await } });
+        let watched = self.folders[waiting.folder].watch().folder.clone();
+        self.tasks.spawn(async move {
+            let finding = match answered(&watched, first).await {
+                Ok(None) => blocking("examination", work).await,
+                Ok(Some(finding)) => Ok(finding),
+                Err(fault) => Err(fault),
+            };
+            Done::Examined { finding }
+        });
         self.running = Some(Running {
             waiting,
             job,
@@ -227,6 +263,12 @@ impl Daemon {
                 self.put_back_running();
                 self.wait_for_room(shortage, DISK_LOOK, now);
             }
+            Ok(Finding::Unwritable(folder, fault)) => {
+                self.put_back_running();
+                if self.blocked.add(folder, fault.clone(), &self.config.schedule, now) {
+                    tracing::warn!(reason = %fault, "Sets wait until results can be written");
+                }
+            }
             Ok(Finding::Fit(_)) if running.cancelled.is_some() => {
                 self.finish_job(Err(Fault::plain("cancelled").with_kind(FaultKind::Cancelled)))
             }
@@ -244,6 +286,7 @@ impl Daemon {
         running.begun = now;
         running.pace = Pace::default();
         running.waiting.attempts += 1;
+        self.blocked.remove(&results(&running.job));
         let (id, attempt) = (running.waiting.job, running.waiting.attempts);
         let (job, runner) = (Arc::clone(&running.job), Arc::clone(&running.runner));
         let model = runner.model().sha256.clone();
@@ -313,6 +356,11 @@ impl Daemon {
             self.untold = true;
         }
     }
+}
+
+/// Where the results of a job appear.
+pub(super) fn results(job: &Job) -> BTreeSet<PathBuf> {
+    outputs::folders(job.set.slides.values())
 }
 
 /// When the newest file of a set was written.

@@ -69,7 +69,9 @@ impl Daemon {
                 self.folders[folder].put_back(&key, None);
             }
             (Err(fault), None) if fault.is_no_space() => self.filled_the_disk(running, &fault, now),
-            (Err(fault), None) if fault.is_without_worker() => self.found_no_worker(running, fault, now),
+            (Err(fault), None) if fault.is_without_worker() || fault.is_unreachable() => {
+                self.found_out_of_reach(running, fault, now);
+            }
             (Err(fault), None) => self.failed(running, fault, seconds, now),
         }
     }
@@ -86,15 +88,19 @@ impl Daemon {
         self.wait_for_room(Shortage { path: folder, free: None, needed: self.config.schedule.min_free() }, wait, now);
     }
 
-    /// No worker starts, as in the midst of an update: nothing is wrong with the job, and the try does not count.
-    fn found_no_worker(&mut self, running: Running, fault: Fault, now: Duration) {
-        let wait = self.config.schedule.retry_wait(1);
-        tracing::error!(set = %running.set(), reason = %fault, again_seconds = wait.as_secs(), "No worker; the set waits");
+    /// No worker starts, as in the midst of an update, or a slide or its folder cannot be reached: nothing is wrong with the
+    /// job, and the try does not count.
+    fn found_out_of_reach(&mut self, running: Running, fault: Fault, now: Duration) {
         let Running { waiting, .. } = running;
+        let unreached = waiting.unreached + 1;
+        let wait = self.config.schedule.retry_wait(unreached);
+        tracing::error!(set = %waiting.key, reason = %fault, again_seconds = wait.as_secs(), "Out of reach; the set waits");
         self.record(waiting.job, Change::PutBack { reason: fault.clone().into() }, now);
+        // The folder itself may be away; a look tells.
+        self.folders[waiting.folder].hint();
         if self.folders[waiting.folder].put_back(&waiting.key, Some(fault)) {
             let attempts = waiting.attempts.saturating_sub(1);
-            self.queue.push(Waiting { attempts, not_before: now + wait, done: false, ..waiting });
+            self.queue.push(Waiting { attempts, unreached, not_before: now + wait, done: false, ..waiting });
         }
     }
 

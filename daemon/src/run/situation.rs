@@ -7,6 +7,7 @@ use tissuemap::section_set::SetKey;
 
 use super::Daemon;
 use super::commands::refused;
+use super::jobs::results;
 use super::outcome::given_up;
 use crate::explain::{Arriving, Explanation, Grouping, Processing, Situation, explain};
 use crate::job::Fault;
@@ -61,7 +62,7 @@ impl Daemon {
             // What is not queued yet comes behind all that is.
             (place, _) => {
                 let number = place.unwrap_or(queue.len()) + 1;
-                match self.held_up() {
+                match self.held_up(folder, key) {
                     Some(fault) => Processing::HeldUp { set, number, fault },
                     None => Processing::Queued { set, number },
                 }
@@ -69,9 +70,14 @@ impl Daemon {
         })
     }
 
-    /// Why nothing is begun.
-    fn held_up(&self) -> Option<Fault> {
+    /// Why nothing is begun, or not this set.
+    fn held_up(&self, folder: usize, key: &SetKey) -> Option<Fault> {
+        let blocked = || {
+            let job = self.folders[folder].queued(key)?;
+            self.blocked.holds(&results(&job), self.now()).cloned()
+        };
         let paused = self.paused.then(|| Fault::new("tissuemapd is paused", "resume it"));
-        paused.or_else(|| self.full.shortage().map(Fault::from))
+        let full = || self.full.shortage().map(Fault::from);
+        paused.or_else(full).or_else(blocked)
     }
 }

@@ -1,5 +1,6 @@
 //! The status value, as it follows from the daemon's state.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Daemon, Phase};
@@ -40,11 +41,13 @@ impl Daemon {
         }
         let mut problems: Vec<String> = self.folders.iter().flat_map(Folder::problems).collect();
         problems.extend(self.folders.iter().filter_map(|folder| folder.unanswered(now)));
+        problems.extend(self.blocked.problems());
         problems.extend(self.stalled.iter().map(ToString::to_string));
         problems.extend(self.models.problems());
         problems.extend(view.disk.as_ref().map(|shortage| Fault::from(shortage).to_string()));
-        for problem in problems.iter().filter(|problem| !view.problems.contains(problem)) {
-            view.last_error.clone_from(problem);
+        let known: HashSet<&String> = view.problems.iter().collect();
+        if let Some(new) = problems.iter().rfind(|problem| !known.contains(problem)) {
+            view.last_error.clone_from(new);
         }
         view.problems = problems;
         self.status.send_if_modified(|told| {

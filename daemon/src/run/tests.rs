@@ -35,6 +35,11 @@ struct Pretender {
     full: AtomicBool,
     /// Jobs whose slides say `needs a worker` find that none starts.
     no_worker: AtomicBool,
+    /// First looks at slides that say `away for looks`, and jobs of those that say `away for jobs`, find that they cannot be
+    /// reached.
+    away: AtomicBool,
+    /// First looks, in their order.
+    looks: Mutex<Vec<PathBuf>>,
     /// How large a slide's result is, beside its record.
     bytes: AtomicUsize,
     /// Jobs whose slides say `hold` go on until this is true or they are cancelled.
@@ -75,7 +80,9 @@ struct Pretended {
 
 impl Backend for Arc<Pretender> {
     fn probe(&self, slide: &Path, _: Option<Mpp>) -> Result<(), Fault> {
+        self.looks.lock().expect("not poisoned").push(slide.into());
         match fs::read_to_string(slide).expect("readable").as_str() {
+            "away for looks" if self.away.load(Ordering::Relaxed) => Err(stale(slide)),
             "broken" => Err(Fault::new(format!("{}: damaged", slide.display()), "copy it again")),
             "probe panics" => panic!("attempt to divide by zero"),
             _ => Ok(()),
@@ -116,6 +123,7 @@ impl Pretender {
                         Fault::new("it cannot be started", "look for the program").with_kind(FaultKind::NoWorker)
                     );
                 }
+                "away for jobs" if self.away.load(Ordering::Relaxed) => return Err(stale(slide)),
                 "panics" => panic!("index out of bounds"),
                 "hold" => {
                     let begun = std::time::Instant::now();
@@ -137,6 +145,11 @@ impl Pretender {
             testing::publish(&job.set.slides, &run, model, bytes).map_err(|error| Fault::from_error(error.as_ref()))?;
         Ok(set_result(&job.set.key, outputs))
     }
+}
+
+/// What a share says whose server was restarted.
+fn stale(slide: &Path) -> Fault {
+    Fault::unreachable(slide, &std::io::Error::from_raw_os_error(116))
 }
 
 /// A running daemon over a folder of its own.

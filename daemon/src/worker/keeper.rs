@@ -10,13 +10,17 @@ use std::time::{Duration, Instant};
 
 use tissuemap::road::Stage;
 
+use super::back_off::back_off;
 use super::batches::Batches;
-use super::log::{one_line, repeat};
+use super::faults::{
+    Bounds, MEMORY_HINT, MODEL_HINT, away, during, not_cancelled, stands_still, too_much_memory, too_slow, unexpected,
+};
+use super::granted::{Paths, Places};
+use super::log::repeat;
 use super::process::{Process, in_words};
 use super::protocol::{Event, Request, Setup};
 use super::seat::{Call, Input, Inputs, Vitals};
 use crate::job::{Fault, FaultKind, ModelInfo};
-use crate::status::stage_name;
 
 /// How often a working worker's memory and time are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,9 +33,10 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(15);
 /// A worker that stands still is first no longer vouched for ([`crate::job::Health`]), and then killed. In this order,
 /// because systemd must step in where the killing stands still, too.
 const STALL_GRACE: Duration = Duration::from_secs(10);
-/// The first replacement comes at once. Further ones, when workers do not live to do anything, wait twice as long each.
-const BACK_OFF: Duration = Duration::from_millis(500);
-const BACK_OFF_MOST: Duration = Duration::from_secs(30);
+/// A folder that leads elsewhere at every look must not keep a request from being sent at all.
+const REPLACED_AT_MOST: u32 = 3;
+/// How long no worker is replaced for a file that the last one could not read, either.
+const FUTILE: Duration = Duration::from_mins(1);
 
 /// What the workers of a seat are for.
 pub(super) struct Duty {
@@ -66,6 +71,12 @@ pub(super) struct Keeper {
     pending: VecDeque<Call>,
     /// The model that the first worker loaded. Later ones must load the same.
     model: Option<ModelInfo>,
+    /// What every worker is granted.
+    paths: Paths,
+    /// The request that is or was last worked on is no longer wanted.
+    cancelled: bool,
+    /// Until then, a worker that may not read what we may is not replaced: another one could not, either.
+    futile_until: Option<Instant>,
     stopped: bool,
 }
 
@@ -73,24 +84,36 @@ pub(super) struct Keeper {
 struct Serving {
     process: Process,
     number: u32,
-    /// Folders that were not there when the worker confined itself: what lies in them, it may not read.
-    missing: Vec<PathBuf>,
+    /// Where the paths led that it was granted.
+    places: Places,
 }
 
 /// Why a worker has to be replaced: the fault of whoever waits for it.
 struct Lost(Fault);
 
-/// What a request is about, and how long it may take.
-struct Bounds<'a> {
-    subject: &'a str,
-    limit: Duration,
-    /// The configuration's key for it.
-    key: Option<&'static str>,
+/// What becomes of a request that failed.
+enum Verdict {
+    /// Another worker is given it.
+    Again(Call),
+    /// Its fault was told.
+    Told,
 }
 
 impl Keeper {
     pub(super) fn new(duty: Duty, inputs: Inputs, sender: SyncSender<Input>, vitals: Arc<Mutex<Vitals>>) -> Self {
-        Self { duty, inputs, sender, vitals, pending: VecDeque::new(), model: None, stopped: false }
+        let paths = Paths::new(duty.setup.read.iter().chain(&duty.setup.write));
+        Self {
+            duty,
+            inputs,
+            sender,
+            vitals,
+            pending: VecDeque::new(),
+            model: None,
+            paths,
+            cancelled: false,
+            futile_until: None,
+            stopped: false,
+        }
     }
 
     /// Keeps the seat until it is closed. The outcome of the first start goes to `ready`; if it failed, that was all.
@@ -157,18 +180,19 @@ impl Keeper {
     }
 
     fn start(&mut self, number: u32) -> Result<Serving, Lost> {
-        let missing = self.duty.setup.read.iter().filter(|path| !path.exists()).cloned().collect();
+        // Before the worker opens them: what changes in between is seen at the next comparison.
+        let places = self.paths.look();
         let sender = self.sender.clone();
         let hear = move |event| drop(sender.send(Input::Said(number, event)));
         let process = Process::start(&self.duty.program, hear).map_err(|error| {
             let reason = format!("the worker process {} cannot be started: {error}", self.duty.program.display());
             Lost(Fault::new(reason, "check that the program is there and that the system has processes left"))
         })?;
-        let serving = Serving { process, number, missing };
+        let serving = Serving { process, number, places };
         self.vitals(|vitals| (vitals.pid, vitals.last_event) = (Some(serving.process.id()), Instant::now()));
 
         let bounds = Bounds { subject: "worker", limit: HELLO_LIMIT, key: None };
-        let setup = Request::Setup(Box::new(self.duty.setup.clone()));
+        let setup = Request::Setup(Box::new(self.setup(&serving.places)));
         let (mut serving, answer) = self.ask(serving, &setup, &bounds, &|_| {})?;
         match answer {
             Event::Hello { lacking, .. } if number == 1 => {
@@ -177,7 +201,7 @@ impl Keeper {
                     .for_each(|what| tracing::warn!(worker = self.duty.name, "Not confined as wanted: {what}"));
             }
             Event::Hello { .. } => {}
-            answer => return Err(unexpected(answer)),
+            answer => return Err(Lost(unexpected(answer))),
         }
         if let Some(load) = &self.duty.load {
             let request = Request::Load {
@@ -191,11 +215,19 @@ impl Keeper {
             let lost = |Lost(fault)| Lost(Fault::new(fault.reason(), MODEL_HINT).with_id("model.worker-lost"));
             let (loaded, answer) = self.ask(serving, &request, &bounds, &|_| {}).map_err(lost)?;
             serving = loaded;
-            let Event::Loaded { info, batch } = answer else { return Err(unexpected(answer)) };
+            let Event::Loaded { info, batch } = answer else { return Err(Lost(unexpected(answer))) };
             self.take_model(info, batch)?;
         }
         self.vitals(|vitals| vitals.starts += 1);
         Ok(serving)
+    }
+
+    /// What the next worker is granted: all that it would not stand still at.
+    fn setup(&self, places: &Places) -> Setup {
+        let mut setup = self.duty.setup.clone();
+        setup.read.retain(|path| places.answers(path));
+        setup.write.retain(|path| places.answers(path));
+        setup
     }
 
     fn take_model(&mut self, info: ModelInfo, batch: usize) -> Result<(), Lost> {
@@ -217,7 +249,7 @@ impl Keeper {
     fn serve(&mut self, mut serving: Serving) -> bool {
         let mut worked = false;
         loop {
-            let call = match self.pending.pop_front() {
+            let mut call = match self.pending.pop_front() {
                 Some(call) => call,
                 None => match self.inputs.recv() {
                     Ok(Input::Call(call)) => call,
@@ -237,31 +269,76 @@ impl Keeper {
                     }
                 },
             };
-            if serving.missing.iter().any(|path| path.exists()) {
-                tracing::info!(worker = self.duty.name, "A folder has appeared; the worker is replaced");
+            let now = self.paths.look();
+            if let Some(path) = serving.places.changed(&now).filter(|_| call.replaced < REPLACED_AT_MOST) {
+                let path = path.display();
+                tracing::info!(worker = self.duty.name, %path, "Leads to another object than before; the worker is replaced");
+                call.replaced += 1;
                 self.pending.push_front(call);
                 return true;
+            }
+            if let Some(fault) = unreachable(&call, &now) {
+                let _ = call.reply.send(Event::Fault(fault));
+                continue;
             }
             worked = true;
             self.vitals(|vitals| (vitals.busy_since, vitals.last_event) = (Some(Instant::now()), Instant::now()));
             let bounds = Bounds { subject: &call.subject, limit: call.limit, key: Some(call.key) };
             let stage = |event| drop(call.reply.send(event));
+            // The worker may be lost with the folder.
+            let granted = std::mem::take(&mut serving.places);
             let outcome = self.ask(serving, &call.request, &bounds, &stage);
             self.vitals(|vitals| vitals.busy_since = None);
-            match outcome {
+            let (still, fault) = match outcome {
+                Ok((still, Event::Fault(fault))) => (Some(still), fault),
                 Ok((still, answer)) => {
-                    serving = still;
+                    serving = Serving { places: granted, ..still };
                     let _ = call.reply.send(answer);
+                    continue;
                 }
                 Err(Lost(fault)) => {
                     if !self.stopped {
                         tracing::warn!(worker = self.duty.name, reason = %fault, "Worker lost");
                     }
-                    let _ = call.reply.send(Event::Fault(fault));
+                    (None, fault)
+                }
+            };
+            match self.judge(call, fault, &granted) {
+                Verdict::Again(call) => {
+                    tracing::info!(worker = self.duty.name, "A folder was put in place anew; the request is repeated");
+                    self.pending.push_front(call);
                     return true;
                 }
+                Verdict::Told => match still {
+                    Some(still) => serving = Serving { places: granted, ..still },
+                    None => return true,
+                },
             }
         }
+    }
+
+    /// Whether a request that failed is to be repeated with another worker, because this one may not read what is there
+    /// now; if not, its fault is told. What failed in a folder that is away failed for that reason.
+    fn judge(&mut self, mut call: Call, fault: Fault, granted: &Places) -> Verdict {
+        let again = !self.cancelled && !self.stopped;
+        let now = self.paths.look();
+        if again && !call.repeated && (granted.changed(&now).is_some() || self.may_read_more(&call, &fault)) {
+            call.repeated = true;
+            return Verdict::Again(call);
+        }
+        if call.repeated && fault.is_unreachable() && granted.changed(&now).is_none() {
+            self.futile_until = Some(Instant::now() + FUTILE);
+        }
+        let fault = unreachable(&call, &now).filter(|_| again).unwrap_or(fault);
+        let _ = call.reply.send(Event::Fault(fault));
+        Verdict::Told
+    }
+
+    /// Whether the worker was refused a file that we may read and that does not lead out of what was granted: a mount that
+    /// was made again looks the same on older kernels.
+    fn may_read_more(&self, call: &Call, fault: &Fault) -> bool {
+        let futile = self.futile_until.is_some_and(|until| Instant::now() < until);
+        fault.is_unreachable() && !futile && call.request.slides().iter().all(|slide| self.paths.may_read(slide))
     }
 
     /// Sends a request and waits for its answer; the worker is gone when there is none.
@@ -283,6 +360,7 @@ impl Keeper {
         }
         let mut end = Instant::now() + bounds.limit;
         let (mut stage, mut cancelled, mut next_look) = (None, false, Instant::now());
+        self.cancelled = false;
         loop {
             match self.inputs.recv_timeout(TICK) {
                 Ok(Input::Said(number, None)) if number == serving.number => {
@@ -301,7 +379,7 @@ impl Keeper {
                 }
                 Ok(Input::Call(call)) => self.pending.push_back(call),
                 Ok(Input::Cancel) if !cancelled => {
-                    cancelled = true;
+                    (cancelled, self.cancelled) = (true, true);
                     end = end.min(Instant::now() + CANCEL_LIMIT);
                     // One that cannot be told is killed at the limit.
                     let _ = serving.process.send(&Request::Cancel);
@@ -362,68 +440,7 @@ impl Keeper {
     }
 }
 
-const MODEL_HINT: &str = "the model asks for more memory or time than it may have, or is hostile; the log says more";
-
-const MEMORY_HINT: &str = "raise `memory_mib` in [worker] if the slides are genuine and the machine has the memory";
-
-fn too_much_memory(subject: &str, used: u64, most: u64, stage: Option<Stage>) -> Fault {
-    let (used, most) = (used >> 20, most >> 20);
-    let reason = format!("{subject}: the worker used {used} MiB of memory, more than {most} MiB{}", during(stage));
-    Fault::new(reason, MEMORY_HINT)
-}
-
-fn stands_still(subject: &str, stall: Duration, stage: Option<Stage>) -> Fault {
-    let reason = format!("{subject}: no progress for more than {} seconds{}", stall.as_secs(), during(stage));
-    Fault::new(
-        reason,
-        "see whether the disk or share answers; raise `stall_seconds` in [worker] if the machine is slow",
-    )
-}
-
-fn too_slow(bounds: &Bounds, stage: Option<Stage>) -> Fault {
-    let Bounds { subject, limit, key } = bounds;
-    let reason = format!("{subject}: not done after {} seconds{}", limit.as_secs(), during(stage));
-    let hint = key.map_or_else(
-        || "the machine is overloaded, or a driver hangs".to_owned(),
-        |key| format!("raise `{key}` in [worker] if the slides are genuine"),
-    );
-    Fault::new(reason, hint)
-}
-
-fn not_cancelled(bounds: &Bounds) -> Fault {
-    let reason = format!("{}: cancelled, and killed because it did not end by itself", bounds.subject);
-    Fault::new(reason, "nothing was published; submit the set again").with_kind(FaultKind::Cancelled)
-}
-
-fn during(stage: Option<Stage>) -> String {
-    stage.map_or_else(String::new, |stage| format!(" in stage {}", stage_name(stage)))
-}
-
-fn unexpected(answer: Event) -> Lost {
-    Lost(match answer {
-        Event::Fault(fault) => fault,
-        other => {
-            let reason = one_line(&format!("the worker gave an answer that was not asked for: {other:?}"));
-            Fault::new(reason, "this is a bug; report it with the log")
-        }
-    })
-}
-
-/// Nothing after the first death, then longer and longer.
-fn back_off(idle_deaths: u32) -> Duration {
-    match idle_deaths {
-        0 | 1 => Duration::ZERO,
-        n => BACK_OFF.saturating_mul(1 << (n - 2).min(16)).min(BACK_OFF_MOST),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_replacement_comes_at_once_and_hopeless_ones_ever_more_rarely() {
-        let waits: Vec<u128> = (0..=9).map(|deaths| back_off(deaths).as_millis()).collect();
-        assert_eq!(waits, [0, 0, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-    }
+/// The state of the folder that a call's slides lie in, if it cannot be reached.
+fn unreachable(call: &Call, now: &Places) -> Option<Fault> {
+    call.request.slides().iter().find_map(|slide| now.away(slide)).map(|(folder, why)| away(folder, why))
 }

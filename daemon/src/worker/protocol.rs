@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,17 @@ pub(super) enum Request {
     Process { set: SectionSet, mpp: Option<Mpp>, folder: PathBuf },
     /// Ends a [`Request::Process`] with a fault.
     Cancel,
+}
+
+impl Request {
+    /// The slides that it is about.
+    pub(super) fn slides(&self) -> Vec<&Path> {
+        match self {
+            Self::Probe { slide, .. } => vec![slide],
+            Self::Process { set, .. } => set.slides.values().map(PathBuf::as_path).collect(),
+            Self::Setup(_) | Self::Load { .. } | Self::Cancel => vec![],
+        }
+    }
 }
 
 /// Worker to supervisor.

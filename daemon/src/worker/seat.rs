@@ -54,6 +54,10 @@ pub(super) struct Call {
     /// Where the limit comes from, for faults.
     pub(super) key: &'static str,
     pub(super) reply: Sender<Event>,
+    /// How often a worker was replaced before this could be sent to one.
+    pub(super) replaced: u32,
+    /// It has failed once, and a folder was put in place anew meanwhile.
+    pub(super) repeated: bool,
 }
 
 /// What a keeper hears.
@@ -105,7 +109,7 @@ impl Seat {
     ) -> Result<Event, Fault> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (reply, answers) = mpsc::channel();
-        let call = Call { request, subject, limit, key, reply };
+        let call = Call { request, subject, limit, key, reply, replaced: 0, repeated: false };
         self.inputs.send(Input::Call(call)).map_err(|_| no_keeper())?;
         let mut cancelled = false;
         loop {

@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
-use crate::fit::metrics::MetricsTable;
 use crate::config::{Config, ImsatConfig, SweepConfig};
 use crate::data::patches::PatchSet;
+use crate::fit::metrics::MetricsTable;
 use crate::model::adam::Adam;
 use crate::system::error::TrainError;
 

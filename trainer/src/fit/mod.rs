@@ -17,8 +17,8 @@ mod training;
 
 use tch::Tensor;
 
-pub use self::context::Surroundings;
 pub(crate) use self::checkpoint::first_fingerprint;
+pub use self::context::Surroundings;
 pub use self::fitted::Fitted;
 pub(crate) use self::latents::Latents;
 use self::networks::Networks;

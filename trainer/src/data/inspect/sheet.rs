@@ -10,9 +10,9 @@ use tissuemap::road::Prepared;
 use tissuemap::slide::SlideError;
 
 use crate::config::Config;
-use crate::system::files::create_folder;
 use crate::data::sampling::{self, Places};
 use crate::system::error::TrainError;
+use crate::system::files::create_folder;
 use crate::system::files::file_error;
 
 /// Patches of a set, side by side.
