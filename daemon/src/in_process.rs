@@ -1,10 +1,11 @@
 //! Runs jobs in this process: what `tissuemapctl process` does, and the daemon's worker process.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tissuemap::infer::{InferOptions, Model, ModelError};
+use tissuemap::infer::{InferOptions, Model, ModelError, Proving};
 use tissuemap::road::{Drawn, Progress, RoadError, RoadParams, SetResult, draw_set, process_set};
 use tissuemap::section_set::SectionSet;
 use tissuemap::slide::{self, OpenOptions};
@@ -29,7 +30,9 @@ impl InProcess {
     /// # Errors
     /// Why the model cannot be used.
     pub fn load(path: &Path, params: &RoadParams, options: &InferOptions) -> Result<Self, Fault> {
-        let model = Model::load_proven(path, options).map_err(|error| refused(&error))?;
+        // The size that is used where nothing was measured is compared; measuring would take longer than it saves here.
+        let proving = Proving { measure: false, known: &BTreeMap::new(), machine: "", tell: &|_| {} };
+        let model = Model::load_proven(path, options, &proving).map_err(|error| refused(&error))?;
         Ok(Self::new(model, path, params))
     }
 
@@ -40,7 +43,7 @@ impl InProcess {
             sha256: model.sha256().to_owned(),
             stains: model.contract().stains.clone(),
             provider: model.provider(),
-            revision: model.contract().training["revision"].as_u64(),
+            revision: model.contract().revision(),
             golden: model.proof().map(ToString::to_string).unwrap_or_default(),
         };
         Self { model: Mutex::new(model), info, params: params.clone() }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::contract::StainSpec;
-use tissuemap::infer::Provider;
+use tissuemap::infer::{ProofStep, Provider};
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::section_set::{Namer, NamingError, NamingRules, SectionSet};
 use tissuemap::units::Mpp;
@@ -95,12 +95,12 @@ pub trait Backend: Send + Sync + 'static {
     /// What is wrong with the slide.
     fn probe(&self, slide: &Path, mpp: Option<Mpp>) -> Result<(), Fault>;
 
-    /// Loads a model and has it repeat its golden patches, beside those that are loaded already. It goes when the last
-    /// one drops it.
+    /// Loads a model and has it repeat its golden patches, beside those that are loaded already; `tell` hears each step as it
+    /// begins. It goes when the last one drops it.
     ///
     /// # Errors
     /// Why it may not serve, with the id of the refusal.
-    fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault>;
+    fn load(&self, model: &Path, tell: &dyn Fn(ProofStep)) -> Result<Arc<dyn JobRunner>, Fault>;
 
     /// How the work goes. Does not block.
     fn health(&self) -> Health {

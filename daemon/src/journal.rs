@@ -30,6 +30,7 @@ use tissuemap::section_set::SetKey;
 
 use crate::job::{Fault, FaultKind};
 
+use self::damage::Loss;
 pub use self::inputs::{Contents, Input, Inputs, contents, inputs};
 pub use self::types::{Change, Entry, JobId, JobRow, JobState, JournalError, Past, Reason};
 
@@ -38,7 +39,7 @@ pub use self::types::{Change, Entry, JobId, JobRow, JobState, JournalError, Past
 pub struct Journal {
     db: Connection,
     path: PathBuf,
-    moved_aside: Option<PathBuf>,
+    loss: Option<Loss>,
 }
 
 type SqlResult<T> = Result<T, rusqlite::Error>;
@@ -56,15 +57,35 @@ impl Journal {
         let trouble = |source| JournalError::Folder { path: folder.into(), source };
         fs::create_dir_all(folder).map_err(trouble)?;
         let path = folder.join(Self::FILE);
-        let (db, moved_aside) = damage::open(&path)?;
-        let mut journal = Self { db, path, moved_aside };
+        let (db, loss) = damage::open(&path)?;
+        let mut journal = Self { db, path, loss };
         journal.write(|change| put_back_all(change, "the daemon ended during the job"))?;
         Ok(journal)
     }
 
     /// Where the damaged journal lies that this one replaces.
     pub fn moved_aside(&self) -> Option<&Path> {
-        self.moved_aside.as_deref()
+        match &self.loss {
+            Some(Loss::MovedAside(aside)) => Some(aside),
+            Some(Loss::Missing { .. }) | None => None,
+        }
+    }
+
+    /// What an earlier daemon knew and this journal does not, and what a person can do; none where nothing is lost.
+    pub fn loss(&self) -> Option<Fault> {
+        const FORGOTTEN: &str = "failures, quarantine, cancelled jobs and a pause are forgotten";
+        let (reason, hint) = match self.loss.as_ref()? {
+            Loss::MovedAside(aside) => (
+                format!("journal: damaged, moved to {}, and made anew: {FORGOTTEN}", aside.display()),
+                "check the disk",
+            ),
+            Loss::Missing { trace } => {
+                let reason =
+                    format!("journal: {} is missing, although there is {}", self.path.display(), trace.display());
+                (format!("{reason}; it was made anew: {FORGOTTEN}"), "see who removed it; pause again if it was paused")
+            }
+        };
+        Some(Fault::new(reason, hint))
     }
 
     /// Asks for a set to be processed as its slides are now. A job that was done, given up or cancelled keeps that state

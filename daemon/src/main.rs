@@ -147,9 +147,12 @@ async fn serve(path: &Path, config: Config) -> Result<(), Failure> {
     let audit = Audit::open(&log).map_err(|error| Exit::Unavailable.because(&error))?;
     let load = move || {
         let workers = Workers::start(Path::new("/proc/self/exe"), &config)?;
-        Models::start(&config, &workers).map(|models| (config, Arc::new(workers), models))
+        let tell = |wait| status.send_modify(|status| status.waits = vec![wait]);
+        let models = Models::start_telling(&config, &workers, &tell)?;
+        Ok((config, Arc::new(workers), models, status))
     };
-    let (config, workers, models) = blocking("models", load).await.map_err(|fault| Exit::Unavailable.with(fault))?;
+    let (config, workers, models, status) =
+        blocking("models", load).await.map_err(|fault| Exit::Unavailable.with(fault))?;
     let serving = models.serving_in_words();
     let daemon = Daemon::new(config.clone(), workers, models, journal, status, commands);
     let daemon = daemon.map_err(|error| Exit::Usage.because(&error))?.audited(audit);

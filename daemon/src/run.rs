@@ -15,11 +15,13 @@ mod pace;
 mod situation;
 mod tell;
 mod vouch;
+mod waits;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tissuemap::infer::ProofStep;
 use tissuemap::section_set::{NamingError, SetKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -27,7 +29,8 @@ use tokio::time::{Instant, sleep_until};
 
 use self::examine::Finding;
 use self::jobs::{Full, Running};
-use self::models::Task;
+use self::models::{Outcome, Proving, Task};
+use self::waits::{Awaited, Waits};
 use crate::arrive::Settled;
 use crate::arrive::watch::Hints;
 use crate::audit::{Audit, Event};
@@ -37,7 +40,7 @@ use crate::done;
 use crate::folder::{Folder, Look, look};
 use crate::job::{Backend, Fault, Processed, Step, answered, blocking, namer};
 use crate::journal::{Change, JobId, Journal, JournalError};
-use crate::models::{Models, Proof};
+use crate::models::Models;
 use crate::outputs::Blocked;
 use crate::schedule::Queue;
 use crate::status::pulse::Heart;
@@ -56,7 +59,7 @@ enum Done {
     Examined { finding: Result<Finding, Fault> },
     Job { outcome: Result<Processed, Fault> },
     ModelLook { begun: Duration, look: Result<crate::models::Look, Fault> },
-    Model { proof: Proof },
+    Model(Outcome),
     MovedAside { dropped: crate::models::Dropped, outcome: Result<(), Fault> },
 }
 
@@ -76,7 +79,11 @@ pub struct Daemon {
     models: Models,
     /// Models to be proved, and the one that is.
     proofs: VecDeque<Task>,
-    proving: Option<Task>,
+    proving: Option<Proving>,
+    /// The step of that proof, and how it is heard of.
+    steps: Arc<watch::Sender<Option<ProofStep>>>,
+    stepped: watch::Receiver<Option<ProofStep>>,
+    waits: Waits,
     folders: Vec<Folder>,
     hints: Hints,
     tasks: JoinSet<Done>,
@@ -128,16 +135,18 @@ impl Daemon {
         };
         let folders = config.watch.iter().map(folder).collect::<Result<_, NamingError>>()?;
         let hints = Hints::new(&config.watch);
-        let damage = journal.moved_aside().map(|aside| {
-            format!("journal: damaged, moved to {}, and made anew; hint: check the disk", aside.display())
-        });
-        let view = Status { last_error: damage.unwrap_or_default(), ..Status::default() };
+        let loss = journal.loss().map(|fault| fault.to_string());
+        let view = Status { last_error: loss.unwrap_or_default(), ..Status::default() };
+        let (steps, stepped) = watch::channel(None);
         let mut daemon = Self {
             config,
             backend,
             models,
             proofs: VecDeque::new(),
             proving: None,
+            steps: Arc::new(steps),
+            stepped,
+            waits: Waits::default(),
             folders,
             hints,
             tasks: JoinSet::new(),
@@ -182,6 +191,7 @@ impl Daemon {
         tokio::pin!(lost);
         let mut outcome = Ok(());
         self.note_start();
+        self.prune_models();
         loop {
             self.begin();
             self.vouch();
@@ -210,6 +220,7 @@ impl Daemon {
                     Err(error) => tracing::error!(%error, "Task ended without a result"),
                 },
                 Some(wish) = self.commands.recv() => self.obey(wish),
+                Ok(()) = self.stepped.changed() => self.proof_stepped(),
                 () = next_step(self.running.as_mut().map(Running::steps)) => {}
                 () = sleep_until(wake) => self.overdue(),
             }
@@ -270,6 +281,8 @@ impl Daemon {
 
     fn begin_look(&mut self, folder: usize, begun: Duration) {
         let (watch, claim) = (self.folders[folder].watch().clone(), self.folders[folder].claim());
+        let what = format!("the watch folder {}", watch.folder.display());
+        self.waits.begin(Awaited::Folder(folder), what, None);
         self.tasks.spawn(async move {
             let subject = watch.folder.display().to_string();
             Done::Look { folder, begun, look: blocking(subject, move || look(&watch, &claim)).await }
@@ -284,6 +297,8 @@ impl Daemon {
         // After a restart a folder full of processed slides is ready at once.
         let read = slide.clone();
         let was_read = move || Ok(done::was_read(&read, &fingerprint));
+        let what = format!("the first look into {}", slide.display());
+        self.waits.begin(Awaited::FirstLook, what, Some(self.config.worker.probe_limit()));
         self.tasks.spawn(async move {
             let outcome = match answered(&watched, was_read).await {
                 Ok(true) => Ok(()),
@@ -297,6 +312,7 @@ impl Daemon {
     fn take_in(&mut self, done: Done) {
         match done {
             Done::Look { folder, begun, look } => {
+                self.waits.end(Awaited::Folder(folder));
                 let reached = look.as_ref().ok().map(|look| look.identity);
                 if let Ok(look) = &look {
                     self.withdraw_missing(folder, look);
@@ -311,6 +327,7 @@ impl Daemon {
             }
             Done::Probe { folder, settled, outcome } => {
                 self.probing = false;
+                self.waits.end(Awaited::FirstLook);
                 let slide = settled.slide.display();
                 match &outcome {
                     Ok(()) => tracing::info!(%slide, files = settled.fingerprint.members().len(), "Slide ready"),
@@ -319,10 +336,13 @@ impl Daemon {
                 let now = self.now();
                 self.folders[folder].probed(settled, outcome, &self.config.schedule, now);
             }
-            Done::Examined { finding } => self.examined(finding),
+            Done::Examined { finding } => {
+                self.waits.end(Awaited::Examination);
+                self.examined(finding);
+            }
             Done::Job { outcome } => self.finish_job(outcome),
             Done::ModelLook { begun, look } => self.looked_for_models(begun, look),
-            Done::Model { proof } => self.proved(proof),
+            Done::Model(outcome) => self.proved(outcome),
             Done::MovedAside { dropped, outcome: Err(fault) } => self.models.stays(&dropped, &fault),
             Done::MovedAside { outcome: Ok(()), .. } => {}
         }
@@ -355,6 +375,9 @@ impl Daemon {
                 tracing::info!(reason, job = running.is_some(), "Draining");
                 let drain = Duration::from_secs(self.config.drain_seconds);
                 systemd::stopping(drain + CANCEL_GRACE + ENDING);
+                if let Some(running) = running {
+                    self.waits.begin(Awaited::Drain, format!("the end of job {}", running.set()), Some(drain));
+                }
                 self.phase = Phase::Draining(Instant::now() + drain);
             }
             _ => self.cancel(),
@@ -378,6 +401,8 @@ impl Daemon {
         if let Some(running) = &mut self.running
             && running.cancel(jobs::By::Daemon)
         {
+            let what = format!("the cancelled job {}", running.set());
+            self.waits.begin(Awaited::Cancellation, what, Some(CANCEL_GRACE));
             self.phase = Phase::Cancelling(Instant::now() + CANCEL_GRACE);
         }
     }

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tissuemap::infer::Provider;
+use tissuemap::infer::{ProofStep, Provider};
 use tissuemap::road::{Progress, SetResult};
 use tissuemap::units::Mpp;
 
@@ -102,7 +102,7 @@ impl Workers {
             restarts: Arc::clone(&restarts),
             load: None,
         };
-        let (probes, _) = Seat::open(duty)?;
+        let (probes, _) = Seat::open(duty, &|_| {})?;
         Ok(Self(Arc::new(House {
             program: program.into(),
             settings: config.worker.clone(),
@@ -146,7 +146,7 @@ impl Backend for Workers {
         }
     }
 
-    fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+    fn load(&self, model: &Path, tell: &dyn Fn(ProofStep)) -> Result<Arc<dyn JobRunner>, Fault> {
         let house = &self.0;
         let mut setup = house.setup.clone();
         setup.read.push(model.into());
@@ -158,15 +158,18 @@ impl Backend for Workers {
             providers: house.settings.providers.clone(),
             engines: house.engines.clone(),
             batches: Batches(house.batches.clone()),
+            machine: tissuemap::infer::machine(),
+            limit: house.settings.load_limit(),
         };
-        let (seat, model) = Seat::open(Duty {
+        let duty = Duty {
             name: "jobs",
             program: house.program.clone(),
             setup,
             stall: house.settings.stall(),
             restarts: Arc::clone(&house.restarts),
             load: Some(load),
-        })?;
+        };
+        let (seat, model) = Seat::open(duty, tell)?;
         let model = model.ok_or_else(|| Fault::new("the worker told of no model", "this is a bug"))?;
         let seat = Arc::new(seat);
         let mut seats = house.seats();

@@ -1,7 +1,6 @@
 //! Runs models: one file becomes a checked contract and an ONNX Runtime session that does what the contract says.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -18,10 +17,15 @@ use crate::contract::{
 };
 use crate::hex::hex;
 use crate::libs::{LibraryError, SharedLibrary};
+use crate::untrusted::open_large;
 
-pub use self::providers::Provider;
+pub use self::golden::GoldenReport;
+pub use self::proof::{ProofStep, Proving, batch_key};
+pub use self::providers::{Provider, machine};
 
 mod batch;
+mod golden;
+mod proof;
 mod providers;
 #[cfg(test)]
 mod tests;
@@ -67,6 +71,9 @@ pub enum ModelError {
     /// A row of probabilities is negative somewhere or does not sum to 1.
     #[error("{}: the cluster probabilities of patch {patch} of the batch sum to {sum}", path.display())]
     NotProbabilities { path: PathBuf, patch: usize, sum: f32 },
+    /// What a patch gets depends on the other patches of its batch.
+    #[error("{}: in a batch of {batch} patches, patches get other outputs than alone: {report}", path.display())]
+    BatchDependent { path: PathBuf, batch: usize, report: GoldenReport },
     /// This machine computes something else than the trainer did.
     #[error("{}: golden patches differ from the trainer's outputs: {report}", path.display())]
     GoldenMismatch { path: PathBuf, report: GoldenReport },
@@ -97,6 +104,7 @@ impl ModelError {
             Self::OutputShape { .. } => "model.output-shape",
             Self::NotFinite { .. } => "model.not-finite",
             Self::NotProbabilities { .. } => "model.not-probabilities",
+            Self::BatchDependent { .. } => "model.batch-dependent",
             Self::GoldenMismatch { .. } => "model.golden-mismatch",
         }
     }
@@ -128,43 +136,6 @@ pub struct Outputs {
     pub latent: Vec<f32>,
     /// n.
     pub reconstruction_error: Vec<f32>,
-}
-
-/// How far the golden patches are from the trainer's outputs: largest differences, relative to the output's largest value
-/// where that exceeds 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GoldenReport {
-    /// Golden patches compared, each in the batch of all and alone.
-    pub patches: usize,
-    /// In `cluster_probs`.
-    pub probs: f32,
-    /// In `latent`.
-    pub latent: f32,
-    /// In `reconstruction_error`.
-    pub reconstruction_error: f32,
-    /// Patches whose most probable cluster is another one.
-    pub labels_changed: usize,
-    /// The largest difference that the model's precision allows.
-    pub allowed: f32,
-}
-
-impl GoldenReport {
-    /// Whether the machine computes what the trainer did.
-    pub fn passes(&self) -> bool {
-        self.labels_changed == 0
-            && [self.probs, self.latent, self.reconstruction_error].iter().all(|&d| d <= self.allowed)
-    }
-}
-
-impl std::fmt::Display for GoldenReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { patches, probs, latent, reconstruction_error, labels_changed, allowed } = self;
-        write!(
-            f,
-            "largest difference {probs:.1e} in {CLUSTER_PROBS}, {latent:.1e} in {LATENT}, {reconstruction_error:.1e} in \
-             {RECONSTRUCTION_ERROR} (allowed {allowed:.0e}), {labels_changed} of {patches} labels changed"
-        )
-    }
 }
 
 /// A model that is ready to run.
@@ -204,18 +175,6 @@ impl Model {
         Self::from_bytes(&read(path)?, path, options)
     }
 
-    /// Reads a model file and lets it repeat its golden patches, on the first of the providers where that succeeds. Those
-    /// that were passed over are told in the log, with the reason.
-    ///
-    /// # Errors
-    /// As [`Model::from_bytes`] and [`Model::verify_golden`], on the last of the providers.
-    pub fn load_proven(path: &Path, options: &InferOptions) -> Result<Self, ModelError> {
-        Self::open(&read(path)?, path, options, |model| {
-            model.proof = Some(model.verify_golden()?);
-            Ok(())
-        })
-    }
-
     /// Checks and prepares a model whose file content is in memory. `path` is only what errors call it.
     ///
     /// ONNX Runtime sees the bytes last, after [`preflight`] and [`ModelContract::read`].
@@ -223,7 +182,7 @@ impl Model {
     /// # Errors
     /// [`ModelError`]; the golden patches are not run, see [`Model::verify_golden`].
     pub fn from_bytes(bytes: &[u8], path: &Path, options: &InferOptions) -> Result<Self, ModelError> {
-        Self::open(bytes, path, options, |_| Ok(()))
+        Self::open(bytes, path, options, &|_| {}, |_| Ok(()))
     }
 
     /// The model on the first provider that opens it and where `accept` does not object.
@@ -231,8 +190,10 @@ impl Model {
         bytes: &[u8],
         path: &Path,
         options: &InferOptions,
+        tell: &dyn Fn(ProofStep),
         accept: impl Fn(&mut Self) -> Result<(), ModelError>,
     ) -> Result<Self, ModelError> {
+        tell(ProofStep::Preflight);
         let model = preflight(bytes).map_err(|source| ModelError::Preflight { path: path.to_owned(), source })?;
         let contract =
             ModelContract::read(&model).map_err(|source| ModelError::Contract { path: path.to_owned(), source })?;
@@ -241,6 +202,7 @@ impl Model {
         let environment = environment()?;
         let sha256 = hex(Sha256::digest(bytes));
         let attempt = |provider| -> Result<Self, ModelError> {
+            tell(ProofStep::Load);
             let session = providers::open_session(environment, bytes, &sha256, contract.signature(), provider, options)
                 .map_err(|reason| ModelError::Session { path: path.to_owned(), reason })?;
             let (contract, sha256) = (contract.clone(), sha256.clone());
@@ -342,51 +304,6 @@ impl Model {
         }
         Ok(outputs)
     }
-
-    /// Runs the golden patches, all in one batch and each alone, and compares with what the trainer computed.
-    ///
-    /// The single runs catch models whose answer for a patch depends on its neighbours in the batch.
-    ///
-    /// # Errors
-    /// [`ModelError::GoldenMismatch`] with the figures, or whatever [`Model::run`] finds.
-    pub fn verify_golden(&mut self) -> Result<GoldenReport, ModelError> {
-        let golden = self.contract.golden.clone();
-        let batch = self.run(&golden.patches)?;
-        let mut alone = Outputs::default();
-        for patch in golden.patches.chunks(self.contract.signature().tensor_len()) {
-            let one = self.run(patch)?;
-            alone.probs.extend(one.probs);
-            alone.latent.extend(one.latent);
-            alone.reconstruction_error.extend(one.reconstruction_error);
-        }
-        let worst = |expected: &[f32], pick: fn(&Outputs) -> &[f32]| {
-            difference(expected, pick(&batch)).max(difference(expected, pick(&alone)))
-        };
-        let labels = |probs: &[f32]| probs.chunks(self.contract.clusters.len()).map(most_probable).collect::<Vec<_>>();
-        let (expected, in_batch, single) = (labels(&golden.probs), labels(&batch.probs), labels(&alone.probs));
-        let report = GoldenReport {
-            patches: golden.len(),
-            probs: worst(&golden.probs, |outputs| &outputs.probs),
-            latent: worst(&golden.latent, |outputs| &outputs.latent),
-            reconstruction_error: worst(&golden.reconstruction_error, |outputs| &outputs.reconstruction_error),
-            labels_changed: (0..golden.len())
-                .filter(|&i| in_batch[i] != expected[i] || single[i] != expected[i])
-                .count(),
-            allowed: self.precision.golden_tolerance(),
-        };
-        if report.passes() { Ok(report) } else { Err(ModelError::GoldenMismatch { path: self.path.clone(), report }) }
-    }
-}
-
-/// Largest absolute difference, in units of the largest expected value where that exceeds 1.
-fn difference(expected: &[f32], found: &[f32]) -> f32 {
-    let scale = expected.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
-    expected.iter().zip(found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max) / scale
-}
-
-/// Index of the largest value; the first of equals.
-fn most_probable(row: &[f32]) -> usize {
-    (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap_or_default()
 }
 
 /// Which ONNX Runtime is used: its version, and where the library lies.
@@ -437,7 +354,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     let unreadable = |source| ModelError::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     // One byte beyond the cap is enough for the preflight to refuse a file that is larger, or growing.
-    File::open(path).and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    let open = || open_large(path).map_err(std::io::Error::from);
+    open().and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     Ok(bytes)
 }
 

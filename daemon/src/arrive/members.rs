@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::names::{ending_in, is_dicom};
+use super::series::series;
 
 /// What one member looked like when it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +62,7 @@ pub struct Seen {
 /// |---|---|
 /// | `case.mrxs` | it and every file in the sibling directory `case/` |
 /// | `case.vms`, `case.vmu` | it and the files its key file names |
-/// | `series/x.dcm` | every file of the directory |
+/// | `x.dcm` | the files of the directory that are of its DICOM series, and those that are of none: unfinished ones |
 /// | any other | the file |
 ///
 /// Temporary names count as members inside a directory that belongs to the slide: a growing `Data0007.dat.part` means
@@ -70,11 +71,20 @@ pub struct Seen {
 /// # Errors
 /// A member cannot be looked at; one that has just vanished is left out instead.
 pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
-    see(path, path.parent().filter(|_| is_dicom(path))).map(|seen| seen.fingerprint)
+    see(path, path.parent().filter(|_| is_dicom(path)).map(|folder| Beside { folder, strangers: true }))
+        .map(|seen| seen.fingerprint)
 }
 
-/// Looks at all members of a slide, with those of its `series` directory if it is DICOM.
-pub(crate) fn see(path: &Path, series: Option<&Path>) -> io::Result<Seen> {
+/// Where the other files of a DICOM series lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    pub(crate) folder: &'a Path,
+    /// Whether files of no series belong to every slide of the folder. Directly in a watch folder, they do not.
+    pub(crate) strangers: bool,
+}
+
+/// Looks at all members of a slide, with those of its series `beside` it if it is DICOM.
+pub(crate) fn see(path: &Path, beside: Option<Beside>) -> io::Result<Seen> {
     let mut found = Found::default();
     found.file(path.to_path_buf())?;
     if ending_in(path, &["mrxs"]) {
@@ -83,8 +93,12 @@ pub(crate) fn see(path: &Path, series: Option<&Path>) -> io::Result<Seen> {
         for file in key_file_members(path)? {
             found.file(file)?;
         }
-    } else if let Some(series) = series {
-        found.directory(series)?;
+    } else if let Some(Beside { folder, strangers }) = beside {
+        let own = series(path);
+        found.directory_where(folder, |file| match series(file) {
+            None => strangers,
+            uid => uid == own,
+        })?;
     }
     Ok(Seen { fingerprint: Fingerprint::new(found.members), touched: found.touched, awaits: None })
 }
@@ -110,6 +124,10 @@ impl Found {
     }
 
     fn directory(&mut self, directory: &Path) -> io::Result<()> {
+        self.directory_where(directory, |_| true)
+    }
+
+    fn directory_where(&mut self, directory: &Path, belongs: impl Fn(&Path) -> bool) -> io::Result<()> {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
             // The index of a MIRAX slide often arrives before its data.
@@ -117,7 +135,10 @@ impl Found {
             Err(error) => return Err(error),
         };
         for entry in entries {
-            self.file(entry?.path())?;
+            let path = entry?.path();
+            if belongs(&path) {
+                self.file(path)?;
+            }
         }
         Ok(())
     }
@@ -149,6 +170,7 @@ fn key_file_members(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::series::tests::dicom;
     use super::*;
 
     fn write(folder: &Path, names: &[&str]) {
@@ -197,6 +219,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("tempdir");
         write(folder.path(), &["s/1.dcm", "s/2.dcm", "s/3.dcm.part", "t/1.dcm"]);
         assert_eq!(members_of(folder.path(), "s/1.dcm"), ["s/1.dcm", "s/2.dcm", "s/3.dcm.part"]);
+    }
+
+    #[test]
+    fn dicom_members_are_those_of_one_series_and_unfinished_files() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        write(folder.path(), &["s/5.dcm.part"]);
+        for (name, uid) in [("1", "1.1"), ("2", "1.2"), ("3", "1.1"), ("4", "1.2")] {
+            fs::write(folder.path().join(format!("s/{name}.dcm")), dicom(uid)).expect("write");
+        }
+        assert_eq!(members_of(folder.path(), "s/1.dcm"), ["s/1.dcm", "s/3.dcm", "s/5.dcm.part"]);
+        assert_eq!(members_of(folder.path(), "s/4.dcm"), ["s/2.dcm", "s/4.dcm", "s/5.dcm.part"]);
     }
 
     #[test]

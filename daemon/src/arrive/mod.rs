@@ -10,6 +10,7 @@ mod first_looks;
 pub mod members;
 pub mod names;
 pub mod scan;
+mod series;
 pub mod settle;
 pub mod watch;
 

@@ -1,12 +1,13 @@
 //! The truth: what is in a watch folder right now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::members::{Seen, see};
+use super::members::{Beside, Seen, see};
 use super::names::{Ignore, Marker, is_dicom, names_a_slide};
+use super::series::series;
 use crate::claim;
 use crate::job::Fault;
 
@@ -88,10 +89,9 @@ impl Look<'_> {
                 slides.push(path);
             }
         }
-        if depth > 0 {
-            keep_one_dicom(&mut slides);
-        }
-        slides.into_iter().for_each(|slide| self.slide(slide, (depth > 0).then_some(folder)));
+        keep_one_of_each_series(&mut slides, depth > 0);
+        let beside = Beside { folder, strangers: depth > 0 };
+        slides.into_iter().for_each(|slide| self.slide(slide, beside));
         Ok(())
     }
 
@@ -116,8 +116,10 @@ impl Look<'_> {
         }
     }
 
-    fn slide(&mut self, slide: PathBuf, series: Option<&Path>) {
-        match see(&slide, series.filter(|_| is_dicom(&slide))) {
+    fn slide(&mut self, slide: PathBuf, beside: Beside) {
+        // One that is of no series belongs to nothing directly in the watch folder.
+        let beside = Some(beside).filter(|beside| is_dicom(&slide) && (beside.strangers || series(&slide).is_some()));
+        match see(&slide, beside) {
             // It went between the listing and the look.
             Ok(seen) if seen.fingerprint.members().iter().all(|m| m.path != slide) => {}
             Ok(seen) => {
@@ -130,11 +132,19 @@ impl Look<'_> {
     }
 }
 
-/// A directory of DICOM files is one slide, named by the first of them: OpenSlide finds the rest of the series itself.
-/// Directly in the watch folder each file is a slide, because there is no directory to hold a series together.
-fn keep_one_dicom(slides: &mut Vec<PathBuf>) {
-    let first = slides.iter().filter(|p| is_dicom(p)).min().cloned();
-    slides.retain(|path| !is_dicom(path) || Some(path) == first.as_ref());
+/// The DICOM files of one series are one slide, named by the first of them: OpenSlide finds the rest itself. Files of no series
+/// are one slide together where a directory holds them together (`together`), so that they are told if nothing comes of them;
+/// directly in the watch folder, each is a slide.
+fn keep_one_of_each_series(slides: &mut Vec<PathBuf>, together: bool) {
+    slides.sort();
+    let mut seen = BTreeSet::new();
+    slides.retain(|path| {
+        if !is_dicom(path) {
+            return true;
+        }
+        let uid = series(path);
+        (uid.is_none() && !together) || seen.insert(uid)
+    });
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn dropped(folder: &Path) -> Vec<String> {
 
 fn one(workers: &Workers, file: &Path) -> Finding {
     let begun = Instant::now();
-    match workers.load(file) {
+    match workers.load(file, &|_| {}) {
         Ok(runner) => {
             let model = runner.model();
             let seconds = begun.elapsed().as_secs_f64();

@@ -18,6 +18,8 @@ pub struct Models {
     pub canary_jobs: u32,
     /// Public keys of minisign. With at least one, a model needs a signature by one of them.
     pub trusted_keys: Vec<String>,
+    /// So many models that do not serve are kept, the newest; besides, those to which a rollback would go back.
+    pub keep: usize,
     /// Sets scanned within so many days are processed again where another model made their results. 0: none.
     pub reprocess_days: u32,
 }
@@ -26,7 +28,7 @@ impl Default for Models {
     /// A model is a few megabytes: ten seconds without a change are a long time for its copy. Three sets of which none can
     /// be processed are hardly all damaged.
     fn default() -> Self {
-        Self { folder: None, settle_seconds: 10, canary_jobs: 3, trusted_keys: Vec::new(), reprocess_days: 0 }
+        Self { folder: None, settle_seconds: 10, canary_jobs: 3, trusted_keys: Vec::new(), keep: 8, reprocess_days: 0 }
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Worker {
     pub job_seconds: u64,
     /// A slide that takes longer to be looked into is given up.
     pub probe_seconds: u64,
+    /// A model that takes longer to be loaded and proved is refused.
+    pub load_seconds: u64,
     /// A worker that tells of no progress for so long is replaced.
     pub stall_seconds: u64,
 }
@@ -41,6 +43,8 @@ impl Default for Worker {
             memory_mib: 8192,
             job_seconds: 2 * 3600,
             probe_seconds: 120,
+            // TensorRT compiles a model for minutes, once.
+            load_seconds: 900,
             // The longest step that tells nothing, one registration, takes a minute on a Raspberry Pi.
             stall_seconds: 900,
         }
@@ -54,6 +58,7 @@ impl Worker {
             ("worker.memory_mib", self.memory_mib),
             ("worker.job_seconds", self.job_seconds),
             ("worker.probe_seconds", self.probe_seconds),
+            ("worker.load_seconds", self.load_seconds),
             ("worker.stall_seconds", self.stall_seconds),
         ];
         let zero = zero.into_iter().find(|&(_, value)| value == 0).map(|(key, _)| (key, "must be at least 1"));
@@ -69,6 +74,11 @@ impl Worker {
     /// [`Worker::probe_seconds`] as a duration.
     pub fn probe_limit(&self) -> Duration {
         Duration::from_secs(self.probe_seconds)
+    }
+
+    /// [`Worker::load_seconds`] as a duration.
+    pub fn load_limit(&self) -> Duration {
+        Duration::from_secs(self.load_seconds)
     }
 
     /// [`Worker::stall_seconds`] as a duration.

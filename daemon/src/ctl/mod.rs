@@ -114,7 +114,7 @@ pub struct SetsArgs {
     /// A CSV (slide, case, block, section, stain) that overrules the file names
     #[arg(long, value_name = "CSV", help_heading = "Input")]
     pub manifest: Option<PathBuf>,
-    /// The model; needed unless --config names it
+    /// The model; without it, the one that serves by --config and its state folder
     #[arg(long, value_name = "ONNX", required_unless_present = "config", help_heading = "Model")]
     pub model: Option<PathBuf>,
     /// Take model, naming and parameters from this configuration of the daemon

@@ -1,13 +1,16 @@
 //! `tissuemapctl models`: which models serve, and having others serve.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::bus::{connect, refused, unavailable};
+use super::status::view::in_words;
 use crate::config::BusKind;
 use crate::exit::{self, Exit, Failure};
+use crate::status::PROVING;
 use crate::status::dbus::ModelEntry;
 
 /// `tissuemapctl models`
@@ -73,7 +76,10 @@ pub async fn run(kind: BusKind, command: ModelsCommand) -> Result<(), Failure> {
                 let json = serde_json::to_string(&models).map_err(|error| Exit::Internal.because(&error))?;
                 return exit::print(&(json + "\n"));
             }
-            exit::print(&table(&models))
+            let waits = daemon.waits().await.map_err(unavailable)?;
+            let proving = waits.iter().filter(|(what, ..)| what.starts_with(PROVING));
+            let now = SystemTime::now();
+            exit::print(&proving.fold(table(&models), |text, wait| text + &in_words(wait, now) + "\n"))
         }
         ModelsCommand::Activate(ActivateArgs { model }) => {
             exit::say("the model is proving itself on this machine");

@@ -1,6 +1,6 @@
 //! `tissuemapctl status`: the daemon at a glance, once or all the time.
 
-mod view;
+pub(super) mod view;
 
 use std::time::Duration;
 

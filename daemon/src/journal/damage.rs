@@ -17,11 +17,39 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What SQLite keeps beside the file.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Opens or makes the journal; also gives where a damaged one was moved to.
-pub(super) fn open(path: &Path) -> Result<(Connection, Option<PathBuf>), JournalError> {
-    let reason = match connect(path) {
+/// What lies in the state folder of a daemon that has run before, beside the journal.
+const TRACES: [&str; 2] = [crate::models::FILE, crate::audit::Audit::FILE];
+
+/// What became of the memory of an earlier daemon that this journal does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It was damaged, and lies there now.
+    MovedAside(PathBuf),
+    /// It is gone, although a daemon has run with this state folder: here is what it left.
+    Missing { trace: PathBuf },
+}
+
+/// Opens or makes the journal; also tells what is lost.
+pub(super) fn open(path: &Path) -> Result<(Connection, Option<Loss>), JournalError> {
+    let size = path.metadata().map(|what| what.len());
+    // SQLite takes a file without bytes for a new one, and its log for a stranger's.
+    let opened = match size {
+        Ok(0) => Err(JournalError::Damaged { path: path.into(), reason: "the file is empty".into() }),
+        _ => connect(path, size.is_ok()),
+    };
+    let reason = match opened {
         Err(JournalError::Damaged { reason, .. }) => reason,
-        outcome => return outcome.map(|db| (db, None)),
+        outcome => {
+            let trace = size.is_err().then(|| trace_beside(path)).flatten();
+            if let Some(trace) = &trace {
+                tracing::error!(
+                    journal = %path.display(), trace = %trace.display(),
+                    "JOURNAL MISSING, although a daemon has run here before; a new one is made from what lies beside the \
+                     slides. Failures, quarantine, cancelled jobs and a pause are forgotten; hint: see who removed it"
+                );
+            }
+            return outcome.map(|db| (db, trace.map(|trace| Loss::Missing { trace })));
+        }
     };
     let aside = move_aside(path).map_err(|source| JournalError::Folder { path: path.into(), source })?;
     tracing::error!(
@@ -29,11 +57,16 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<PathBuf>), Journal
         "JOURNAL DAMAGED and moved aside; a new one is made from what lies beside the slides. Failures, quarantine, \
          cancelled jobs and a pause are forgotten; hint: check the disk (`dmesg`, `smartctl`)"
     );
-    connect(path).map(|db| (db, Some(aside)))
+    connect(path, false).map(|db| (db, Some(Loss::MovedAside(aside))))
 }
 
-/// Opens the journal and makes sure that it is whole, which takes milliseconds for thousands of jobs.
-fn connect(path: &Path) -> Result<Connection, JournalError> {
+fn trace_beside(journal: &Path) -> Option<PathBuf> {
+    TRACES.iter().map(|name| journal.with_file_name(name)).find(|trace| trace.exists())
+}
+
+/// Opens the journal and makes sure that it is whole, which takes milliseconds for thousands of jobs. One that was there
+/// before has its tables.
+fn connect(path: &Path, was_there: bool) -> Result<Connection, JournalError> {
     let damaged = |reason| JournalError::Damaged { path: path.into(), reason };
     let judge = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::InUse { path: path.into() },
@@ -45,7 +78,7 @@ fn connect(path: &Path) -> Result<Connection, JournalError> {
         _ => damaged(source.to_string()),
     };
     let mut db = Connection::open(path).map_err(judge)?;
-    let problem = prepare(&mut db).map_err(judge)?;
+    let problem = prepare(&mut db, was_there).map_err(judge)?;
     if db.is_readonly("main").map_err(judge)? {
         // The format has a mark for this, which a single bit sets.
         return Err(judge(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None)));
@@ -58,7 +91,7 @@ fn is_writable(path: &Path) -> bool {
 }
 
 /// Gives what is wrong with the content, if anything is.
-fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
+fn prepare(db: &mut Connection, was_there: bool) -> rusqlite::Result<Option<String>> {
     db.busy_timeout(PATIENCE)?;
     // One daemon, one journal: the lock is taken with the first read and kept, and no shared memory is needed.
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -68,6 +101,9 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<Option<String>> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let version: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let empty: bool = tx.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
+    if version == 0 && empty && was_there {
+        return Ok(Some("it has no tables".into()));
+    }
     if version == 0 && empty {
         schema::upgrade(&tx, version)?;
         tx.commit()?;

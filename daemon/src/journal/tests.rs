@@ -364,3 +364,40 @@ fn h08_what_sqlite_itself_lets_pass_is_seen_as_damage() {
         assert_eq!(journal.open_jobs().expect("readable"), [], "{damage}");
     }
 }
+
+#[test]
+fn h30_an_empty_or_missing_journal_is_told_like_a_damaged_one() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let file = folder.path().join(Journal::FILE);
+    let open = || Journal::open(folder.path()).expect("opens");
+    assert_eq!(open().loss(), None, "the first one of all");
+    assert_eq!(open().loss(), None);
+
+    for what in ["empty", "without tables"] {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(crate::aside::with_suffix(&file, suffix));
+        }
+        if what == "empty" {
+            fs::write(&file, "").expect("written");
+        } else {
+            let stranger = Connection::open(&file).expect("made");
+            stranger.execute_batch("CREATE TABLE t (x); DROP TABLE t; VACUUM").expect("written");
+        }
+        let mut journal = open();
+        let loss = journal.loss().unwrap_or_else(|| panic!("{what}: not told"));
+        assert!(loss.reason().contains("a pause are forgotten"), "{what}: {loss}");
+        assert!(journal.moved_aside().is_some_and(Path::exists), "{what}");
+        journal.set_paused(true).expect("written");
+        drop(journal);
+        assert!(open().paused().expect("readable"), "the new one is kept");
+    }
+
+    for trace in ["models.json", "audit.jsonl"] {
+        fs::remove_file(&file).expect("there");
+        fs::write(folder.path().join(trace), "").expect("written");
+        let loss = open().loss().unwrap_or_else(|| panic!("{trace}: not told"));
+        assert!(loss.reason().contains("is missing") && loss.reason().contains(trace), "{loss}");
+        assert_eq!(open().loss(), None, "it is told once: the new journal is there");
+        fs::remove_file(folder.path().join(trace)).expect("there");
+    }
+}

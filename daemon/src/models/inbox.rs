@@ -1,11 +1,15 @@
 //! The folder where models are dropped: which have settled, and what becomes of those that are refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tissuemap::escape::for_people;
 
 use super::NOT_LOADED;
 use super::store::signature_of;
@@ -20,6 +24,10 @@ const REJECTED: &str = "rejected";
 const REASON: &str = ".reason.txt";
 /// More reasons than this are not told.
 const REASONS: usize = 16;
+/// Nor more names of what is no model.
+const MISFITS: usize = 64;
+/// File names have at most 255 bytes; `.reason.txt` and a number must fit behind a model's.
+const MAX_NAME_BYTES: usize = 200;
 /// A look is one directory with a handful of files.
 const LOOK_SPACING: Duration = Duration::from_secs(2);
 
@@ -27,6 +35,8 @@ const LOOK_SPACING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Look {
     snapshot: Snapshot,
+    /// What has the name of a model and can be none.
+    misfits: BTreeMap<PathBuf, Fault>,
     /// The first lines of the reasons that lie beside refused models.
     reasons: Vec<String>,
 }
@@ -36,17 +46,52 @@ pub(crate) fn look(folder: &Path) -> Result<Look, Fault> {
     let failed = |error: &io::Error| {
         Fault::new(format!("model folder {}: {error}", folder.display()), "create it, or correct `folder` in [models]")
     };
-    let mut snapshot = Snapshot::default();
+    let (mut snapshot, mut misfits) = (Snapshot::default(), BTreeMap::new());
     for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
         let path = entry.map_err(|error| failed(&error))?.path();
-        if names_a_model(&path)
-            && let Ok(seen) = see_model(&path)
-            && !seen.fingerprint.members().is_empty()
-        {
-            snapshot.slides.insert(path, seen);
+        if !names_a_model(&path) {
+            continue;
+        }
+        match fit(&path).and_then(|()| see_model(&path).map_err(|error| unreadable(&path, &error))) {
+            Ok(seen) if !seen.fingerprint.members().is_empty() => drop(snapshot.slides.insert(path, seen)),
+            // It went between the listing and the look.
+            Ok(_) => {}
+            Err(fault) if misfits.len() < MISFITS => drop(misfits.insert(path, fault)),
+            Err(_) => {}
         }
     }
-    Ok(Look { snapshot, reasons: reasons(&folder.join(REJECTED)) })
+    Ok(Look { snapshot, misfits, reasons: reasons(&folder.join(REJECTED)) })
+}
+
+/// Whether something of this name can be a model at all: what cannot is told, and no proof begins.
+fn fit(path: &Path) -> Result<(), Fault> {
+    let shown = for_people(path);
+    let length = path.file_name().map_or(0, |name| name.as_bytes().len());
+    if length > MAX_NAME_BYTES {
+        let reason =
+            format!("{shown}: the file name has {length} bytes; at most {MAX_NAME_BYTES} leave room for its reason");
+        return Err(Fault::new(reason, "rename it").with_id("model.name-too-long"));
+    }
+    let is = |what: &str| {
+        let hint = "move it away, or put the model's file in its place";
+        Err(Fault::new(format!("{shown}: is {what}, not a file"), hint).with_id("model.not-a-file"))
+    };
+    match fs::metadata(path) {
+        Ok(what) if what.is_file() => Ok(()),
+        Ok(what) if what.is_dir() => is("a folder"),
+        Ok(what) if what.file_type().is_fifo() => is("a named pipe"),
+        Ok(what) if what.file_type().is_socket() => is("a socket"),
+        Ok(_) => is("a device"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
+            Ok(_) => is("a link that leads nowhere"),
+            Err(_) => Ok(()),
+        },
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(format!("{}: {error}", for_people(path)), "let the daemon read the file").with_id("model.unreadable")
 }
 
 fn names_a_model(path: &Path) -> bool {
@@ -136,12 +181,24 @@ pub(super) struct Inbox {
     last_look: Option<Duration>,
     fault: Option<Fault>,
     reasons: Vec<String>,
+    misfits: BTreeMap<PathBuf, Fault>,
+    /// Those that no look had found before, by file name.
+    news: Vec<(String, Fault)>,
 }
 
 impl Inbox {
     pub(super) fn new(folder: PathBuf, quiet: Duration) -> Self {
         let settle = Settle::new(quiet);
-        Self { folder, settle, looking: false, last_look: None, fault: None, reasons: Vec::new() }
+        Self {
+            folder,
+            settle,
+            looking: false,
+            last_look: None,
+            fault: None,
+            reasons: Vec::new(),
+            misfits: BTreeMap::new(),
+            news: Vec::new(),
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -168,7 +225,7 @@ impl Inbox {
     ) -> (Vec<Dropped>, Option<BTreeSet<PathBuf>>) {
         self.looking = false;
         self.last_look = Some(time.end);
-        let Look { snapshot, reasons } = match look {
+        let Look { snapshot, reasons, misfits } = match look {
             Ok(look) => look,
             Err(fault) => {
                 self.fault = Some(fault);
@@ -176,6 +233,12 @@ impl Inbox {
             }
         };
         (self.fault, self.reasons) = (None, reasons);
+        self.news.extend(
+            misfits.iter().filter(|&(path, _)| !self.misfits.contains_key(path)).map(|(path, fault)| {
+                (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), fault.clone())
+            }),
+        );
+        self.misfits = misfits;
         let settled = self.settle.observe(time, &snapshot).into_iter().filter_map(|event| match event {
             Event::Settled { slide, fingerprint } => Some(Dropped { path: slide, fingerprint }),
             Event::Unsettled { .. } => None,
@@ -185,9 +248,16 @@ impl Inbox {
         (settled, Some(snapshot.slides.into_keys().collect()))
     }
 
+    /// What has the name of a model and can be none, since it was last asked.
+    pub(super) fn take_news(&mut self) -> Vec<(String, Fault)> {
+        std::mem::take(&mut self.news)
+    }
+
     /// What needs a person: the folder, and refused models as long as they lie there.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         let reasons = self.reasons.iter().map(|reason| format!("model refused: {reason}"));
-        self.fault.iter().map(ToString::to_string).chain(reasons)
+        let misfits =
+            self.misfits.values().map(|fault| format!("no model ({}): {fault}", fault.id().unwrap_or(NOT_LOADED)));
+        self.fault.iter().map(ToString::to_string).chain(misfits).chain(reasons)
     }
 }

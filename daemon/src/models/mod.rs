@@ -25,15 +25,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use tissuemap::contract::is_ahead_of_time;
 
 pub use self::proof::Verified;
 pub use self::registry::{ModelRow, ModelState};
 
 pub(crate) use self::inbox::{Dropped, Look, look};
-pub(crate) use self::proof::{Proof, Proved, Source};
+pub(crate) use self::proof::{Kept, Proof, Proved};
 
 use self::inbox::Inbox;
 use self::registry::{Coming, Registry};
@@ -65,9 +66,13 @@ pub struct Models {
     file: PathBuf,
     /// Why it could not be.
     unwritten: Option<String>,
+    /// `keep` in [models].
+    keep: usize,
     serving: Vec<Arc<dyn JobRunner>>,
     /// What went wrong at the start and is made up for meanwhile.
     fallen: Option<String>,
+    /// What was known of models is lost, since this start.
+    lost: Option<String>,
     pub(crate) rejections: VecDeque<Rejection>,
 }
 
@@ -90,7 +95,7 @@ pub fn files(config: &Config) -> Result<Vec<PathBuf>, Fault> {
 }
 
 /// The registry's file in the state folder.
-const FILE: &str = "models.json";
+pub(crate) const FILE: &str = "models.json";
 
 /// So many refusals are told.
 const REJECTIONS: usize = 16;
@@ -157,6 +162,9 @@ impl Models {
         {
             self.save();
         }
+        for (name, fault) in self.inbox.take_news() {
+            self.refuse(&name, None, &fault);
+        }
         settled.into_iter().filter(|dropped| !self.registry.has_handled(&dropped.path, &dropped.state())).collect()
     }
 
@@ -217,6 +225,21 @@ impl Models {
         Some(std::mem::replace(&mut self.serving[index], runner))
     }
 
+    /// Removes copies of models that do not serve, but those that are to be kept; gives what was removed. Blocks for as long
+    /// as removing files takes.
+    pub(crate) fn prune(&mut self) -> Vec<Kept> {
+        let superfluous = self.registry.superfluous(self.keep);
+        for Kept { sha256, name } in &superfluous {
+            self.store.discard(sha256);
+            self.registry.removed(sha256);
+            tracing::info!(model = name, sha256, keep = self.keep, "Copy of a model removed; its file is left alone");
+        }
+        if !superfluous.is_empty() {
+            self.save();
+        }
+        superfluous
+    }
+
     /// A dropped file was dealt with: it is not looked at again unless it changes.
     pub(crate) fn handled(&mut self, dropped: &Dropped) {
         self.registry.handle(&dropped.path, dropped.state());
@@ -233,6 +256,10 @@ impl Models {
 
     /// Remembers that a model may not serve.
     pub(crate) fn refuse(&mut self, name: &str, sha256: Option<&str>, fault: &Fault) {
+        // One that served before was taken into the store to be recognised, and can be activated from there.
+        if let Some(sha256) = sha256.filter(|_| fault.id() == Some(DOWNGRADE)) {
+            self.registry.is_back(sha256);
+        }
         tracing::error!(
             model = name,
             id = fault.id().unwrap_or(NOT_LOADED),
@@ -290,9 +317,8 @@ impl Models {
     }
 
     /// What this model replaced and what that one did, nearest first.
-    pub(crate) fn before(&self, sha256: &str) -> Vec<Source> {
-        let source = |row: &ModelRow| Source::Kept { sha256: row.sha256.clone(), name: row.name.clone() };
-        self.registry.before(sha256).into_iter().map(source).collect()
+    pub(crate) fn before(&self, sha256: &str) -> Vec<Kept> {
+        self.registry.before(sha256).into_iter().map(ModelRow::kept).collect()
     }
 
     /// The model that came last of those that serve and have one to go back to.
@@ -312,7 +338,24 @@ impl Models {
         let folder = self.inbox.folder().display();
         let none = self.serving.is_empty().then(|| format!("no model serves; hint: drop one into {folder}"));
         let unwritten = self.unwritten.iter().map(|reason| format!("{}: {reason}", self.file.display()));
-        none.into_iter().chain(self.fallen.clone()).chain(unwritten).chain(self.inbox.problems()).collect()
+        let now = SystemTime::now();
+        let active = self.registry.rows().iter().filter(|row| row.state == ModelState::Active);
+        let ahead = active.filter(|row| row.revision.is_some_and(|revision| is_ahead_of_time(revision, now)));
+        let ahead = ahead.map(|row| {
+            let (name, revision) = (&row.name, row.revision.unwrap_or_default());
+            format!(
+                "model {name} serves with revision {revision}, greater than any count or date of today: a later model with a \
+                 smaller one is refused; hint: export {name} with a smaller revision, or have others serve with \
+                 `tissuemapctl models activate`"
+            )
+        });
+        none.into_iter()
+            .chain(ahead)
+            .chain(self.lost.clone())
+            .chain(self.fallen.clone())
+            .chain(unwritten)
+            .chain(self.inbox.problems())
+            .collect()
     }
 
     /// What cannot be written stays in memory and is tried again; until then a restart would bring back what served

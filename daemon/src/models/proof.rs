@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tissuemap::infer::Provider;
+use tissuemap::infer::{ProofStep, Provider};
 
 use super::inbox::Dropped;
 use super::registry::{ModelRow, ModelState};
@@ -28,7 +28,7 @@ pub(crate) struct Proved {
     pub(crate) runner: Arc<dyn JobRunner>,
 }
 
-/// What the proof of a model came to.
+/// What the proof of a dropped model came to.
 pub(crate) enum Proof {
     Proved(Proved),
     /// It serves already.
@@ -42,24 +42,11 @@ pub(crate) enum Proof {
     },
 }
 
-/// Which model is to be proved.
+/// A model in the store.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Source {
-    Dropped(Dropped),
-    /// In the store, by SHA-256 and name.
-    Kept {
-        sha256: String,
-        name: String,
-    },
-}
-
-impl Source {
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Dropped(dropped) => dropped.name(),
-            Self::Kept { name, .. } => name.clone(),
-        }
-    }
+pub(crate) struct Kept {
+    pub(crate) sha256: String,
+    pub(crate) name: String,
 }
 
 impl Proved {
@@ -75,36 +62,55 @@ impl Proved {
 }
 
 impl Models {
-    /// The work of proving a model, for a blocking thread.
-    pub(crate) fn proof(&self, source: Source, backend: Arc<dyn Backend>) -> impl FnOnce() -> Proof + use<> {
+    /// The work of proving a dropped model, for a blocking thread; `tell` hears each step as it begins.
+    pub(crate) fn proof_of_dropped<T: Fn(ProofStep) + Send + 'static>(
+        &self,
+        dropped: Dropped,
+        backend: Arc<dyn Backend>,
+        tell: T,
+    ) -> impl FnOnce() -> Proof + use<T> + Send + 'static {
         let (store, rows) = (Arc::clone(&self.store), self.registry.rows().to_vec());
-        move || match source {
-            Source::Kept { sha256, name } => {
-                let proved = store.get(&sha256, &name).and_then(|stored| load(stored, &*backend));
-                proved.map_or_else(|fault| Proof::Refused { sha256: Some(sha256), fault }, Proof::Proved)
-            }
-            Source::Dropped(dropped) => match prove_dropped(&dropped, &store, &rows, &*backend) {
-                Proof::Refused { .. } if !dropped.is_as_it_was() => Proof::Changed,
-                proof => proof,
-            },
+        move || match prove_dropped(&dropped, &store, &rows, &*backend, &tell) {
+            Proof::Refused { .. } if !dropped.is_as_it_was() => Proof::Changed,
+            proof => proof,
         }
+    }
+
+    /// The same for a model in the store.
+    pub(crate) fn proof_of_kept<T: Fn(ProofStep) + Send + 'static>(
+        &self,
+        kept: Kept,
+        backend: Arc<dyn Backend>,
+        tell: T,
+    ) -> impl FnOnce() -> Result<Proved, Fault> + use<T> + Send + 'static {
+        let store = Arc::clone(&self.store);
+        move || store.get(&kept.sha256, &kept.name).and_then(|stored| load(stored, &*backend, &tell))
     }
 }
 
-fn prove_dropped(dropped: &Dropped, store: &Store, rows: &[ModelRow], backend: &dyn Backend) -> Proof {
+fn prove_dropped(
+    dropped: &Dropped,
+    store: &Store,
+    rows: &[ModelRow],
+    backend: &dyn Backend,
+    tell: &dyn Fn(ProofStep),
+) -> Proof {
     let stored = match store.take_in(&dropped.path) {
         Ok(stored) => stored,
         Err(fault) => return Proof::Refused { sha256: None, fault },
     };
     let sha256 = stored.sha256.clone();
     match rows.iter().find(|row| row.sha256 == sha256) {
-        Some(row) if row.state == ModelState::Active => return Proof::Known,
+        Some(row) if row.state == ModelState::Active => {
+            tracing::warn!(model = dropped.name(), serves = row.name, sha256, "This very model serves already");
+            return Proof::Known;
+        }
         Some(row) if row.state == ModelState::Standby => {
             return Proof::Refused { sha256: Some(sha256), fault: served_before(&dropped.path, row) };
         }
         _ => {}
     }
-    load(stored, backend).map_or_else(
+    load(stored, backend, tell).map_or_else(
         |fault| {
             store.discard(&sha256);
             Proof::Refused { sha256: Some(sha256), fault }
@@ -114,8 +120,8 @@ fn prove_dropped(dropped: &Dropped, store: &Store, rows: &[ModelRow], backend: &
 }
 
 /// Has a worker of its own load the model and prove it.
-pub(super) fn load(stored: Stored, backend: &dyn Backend) -> Result<Proved, Fault> {
-    let runner = backend.load(&stored.path)?;
+pub(super) fn load(stored: Stored, backend: &dyn Backend, tell: &dyn Fn(ProofStep)) -> Result<Proved, Fault> {
+    let runner = backend.load(&stored.path, tell)?;
     if runner.model().sha256 != stored.sha256 {
         let reason = format!("{}: is not what was taken in, SHA-256 {}", stored.path.display(), stored.sha256);
         return Err(Fault::new(reason, "the disk may be damaged; drop the model again").with_id("model.unreadable"));

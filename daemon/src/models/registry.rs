@@ -12,7 +12,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::infer::Provider;
+use tissuemap::untrusted::{self, UntrustedError};
 
+use super::proof::Kept;
 use crate::aside::aside;
 use crate::job::{Fault, ModelInfo};
 use crate::journal::JobId;
@@ -69,6 +71,9 @@ pub struct ModelRow {
     pub suspects: Vec<JobId>,
     pub jobs_done: u64,
     pub jobs_failed: u64,
+    /// The daemon's copy was removed: its file must be dropped again before it can serve.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 impl ModelRow {
@@ -88,17 +93,24 @@ impl ModelRow {
             suspects: Vec::new(),
             jobs_done: 0,
             jobs_failed: 0,
+            removed: false,
         }
     }
 
     fn become_(&mut self, state: ModelState, reason: &str) {
-        (self.state, self.since, self.reason) = (state, SystemTime::now(), reason.into());
+        let reason = reason.chars().take(REASON_CHARS).collect();
+        (self.state, self.since, self.reason) = (state, SystemTime::now(), reason);
         (self.on_trial, self.suspects) = (false, Vec::new());
     }
 
     fn describe(&mut self, info: &ModelInfo) {
         (self.stains, self.revision) = (info.stain_names(), info.revision);
         (self.provider, self.golden) = (Some(info.provider), info.golden.clone());
+    }
+
+    /// Where it is in the store.
+    pub(crate) fn kept(&self) -> Kept {
+        Kept { sha256: self.sha256.clone(), name: self.name.clone() }
     }
 
     /// Whether both are for sets of the same stains: then only one of them serves.
@@ -119,6 +131,17 @@ pub(super) enum Coming {
 /// More refused models than this are not remembered.
 const REJECTED: usize = 32;
 
+/// Nor more that served, so that their files do not bring them back by themselves.
+const REMEMBERED: usize = 1000;
+
+/// More files of the model folder than this are not remembered: they are looked at again.
+const HANDLED: usize = 10_000;
+
+const REASON_CHARS: usize = 2000;
+
+/// A thousand models with their reasons, and ten thousand files.
+const MOST_BYTES: u64 = 16 << 20;
+
 /// See the module.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Registry {
@@ -133,18 +156,21 @@ impl Registry {
     /// # Errors
     /// It cannot be read; `InvalidData` where it is damaged.
     pub(super) fn peek(path: &Path) -> io::Result<Self> {
-        match fs::read(path) {
+        match untrusted::open_named(path, MOST_BYTES).and_then(untrusted::Bounded::bytes) {
             Ok(text) => {
                 Ok(serde_json::from_slice(&text).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
+            Err(error) if error.is_not_found() => Ok(Self::default()),
+            Err(error @ (UntrustedError::TooLarge { .. } | UntrustedError::NotRegular { .. })) => {
+                Err(io::Error::new(ErrorKind::InvalidData, error))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// As [`Registry::peek`], but a damaged file is moved aside and says nothing.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
-        Self::peek(path).or_else(|error| {
+    /// As [`Registry::peek`], but a damaged file is moved aside and says nothing; also gives where it lies then.
+    pub(super) fn read(path: &Path) -> io::Result<(Self, Option<PathBuf>)> {
+        Self::peek(path).map(|registry| (registry, None)).or_else(|error| {
             if error.kind() != ErrorKind::InvalidData {
                 return Err(error);
             }
@@ -154,7 +180,7 @@ impl Registry {
                 file = %path.display(), reason = %error, moved_to = %aside.display(),
                 "MODEL MEMORY DAMAGED and moved aside; models in the model folder are taken for new; hint: check the disk"
             );
-            Ok(Self::default())
+            Ok((Self::default(), Some(aside)))
         })
     }
 
@@ -213,6 +239,7 @@ impl Registry {
         let row = self.entry(&info.sha256, name);
         row.become_(ModelState::Active, reason);
         row.describe(info);
+        row.removed = false;
         if coming == Coming::New {
             row.on_trial = before.is_some();
             row.replaced = before.or(row.replaced.take());
@@ -292,12 +319,50 @@ impl Registry {
             chain.push(row);
             next = row.replaced.as_deref();
         }
-        chain.retain(|row| row.state == ModelState::Standby);
+        chain.retain(|row| row.state == ModelState::Standby && !row.removed);
         chain
+    }
+
+    /// The models whose copies are not kept: those on standby but the `keep` newest, and but those to which a rollback of one
+    /// that serves would go back first.
+    pub(super) fn superfluous(&self, keep: usize) -> Vec<Kept> {
+        let active = self.rows.iter().filter(|row| row.state == ModelState::Active);
+        let behind: BTreeSet<&str> =
+            active.filter_map(|row| self.before(&row.sha256).first().map(|row| row.sha256.as_str())).collect();
+        let mut others: Vec<&ModelRow> = self
+            .rows
+            .iter()
+            .filter(|row| row.state == ModelState::Standby && !row.removed && !behind.contains(row.sha256.as_str()))
+            .collect();
+        others.sort_by_key(|row| std::cmp::Reverse(row.since));
+        others.into_iter().skip(keep).map(ModelRow::kept).collect()
+    }
+
+    /// The copy of a model was removed. It is remembered that it served.
+    pub(super) fn removed(&mut self, sha256: &str) {
+        if let Some(row) = self.get_mut(sha256) {
+            row.removed = true;
+            let reason = format!("{}; its copy was removed (`keep` in [models]): drop its file again", row.reason);
+            row.reason = reason.chars().take(REASON_CHARS).collect();
+        }
+        while self.rows.len() > REMEMBERED {
+            let Some(oldest) = self.rows.iter().position(|row| row.removed) else { break };
+            self.rows.remove(oldest);
+        }
+    }
+
+    /// The copy of a model is there again.
+    pub(super) fn is_back(&mut self, sha256: &str) {
+        if let Some(row) = self.get_mut(sha256).filter(|row| row.removed) {
+            (row.removed, row.since) = (false, SystemTime::now());
+        }
     }
 
     /// Notes that a file of the model folder was dealt with as it is now.
     pub(super) fn handle(&mut self, file: &Path, state: String) {
+        if self.handled.len() >= HANDLED {
+            self.handled.pop_first();
+        }
         self.handled.insert(file.to_string_lossy().into_owned(), state);
     }
 

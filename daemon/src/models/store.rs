@@ -110,8 +110,11 @@ impl Store {
         let is_model = |path: &PathBuf| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
         let mut files = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let path = files.find(is_model).ok_or_else(|| {
-            Fault::new(format!("{name} is not kept any more in {}", folder.display()), "drop its file again")
-                .with_id("model.unreadable")
+            Fault::new(
+                format!("{name} is not kept any more in {}", folder.display()),
+                "drop its file again, then activate it",
+            )
+            .with_id("model.unreadable")
         })?;
         if !self.keys.is_empty() {
             self.read(&path, None)?;
@@ -119,10 +122,16 @@ impl Store {
         Ok(Stored { sha256: sha256.into(), name: name.into(), path })
     }
 
+    /// Whether no model was ever kept here.
+    pub(super) fn is_empty(&self) -> bool {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        !entries.map(|entry| entry.file_name()).any(|name| name.len() == 64)
+    }
+
     /// Removes a model that will not serve.
     pub(super) fn discard(&self, sha256: &str) {
         if let Err(error) = fs::remove_dir_all(self.folder.join(sha256)) {
-            tracing::warn!(sha256, reason = %error, "Refused model not removed from the store");
+            tracing::warn!(sha256, reason = %error, "Copy of a model not removed from the store");
         }
     }
 

@@ -7,6 +7,7 @@ use tissuemap::section_set::SetKey;
 
 use super::Daemon;
 use super::jobs::By;
+use super::waits::Awaited;
 use crate::audit::{Event, Requester};
 use crate::command::{Command, Refusal, RefusalKind, Reply, Wish};
 use crate::config::Config;
@@ -144,7 +145,10 @@ impl Daemon {
 
     fn cancel_job(&mut self, id: JobId) -> Result<(), Refusal> {
         if let Some(running) = self.running.as_mut().filter(|running| running.waiting.job == id) {
-            running.cancel(By::Person);
+            if running.cancel(By::Person) {
+                let what = format!("the cancelled job {}", running.set());
+                self.waits.begin(Awaited::Cancellation, what, Some(super::CANCEL_GRACE));
+            }
             return Ok(());
         }
         let row = self.job(id)?;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::examine::{Finding, examine, first_look};
 use super::outcome::given_up;
 use super::pace::Pace;
+use super::waits::Awaited;
 use super::{Daemon, Done, Phase};
 use crate::arrive::members::Fingerprint;
 use crate::disk::Shortage;
@@ -225,6 +226,8 @@ impl Daemon {
         let (first, first_known, first_runner) = (Arc::clone(&examined), known.clone(), Arc::clone(&runner));
         let first = move || Ok(first_look(&first, &first_known, (first_runner.model(), maker), min_free));
         let work = move || Ok(examine(&examined, &known, &past, (its_runner.model(), maker), &state, min_free));
+        let what = format!("what lies beside the slides of {}", waiting.key);
+        self.waits.begin(Awaited::Examination, what, None);
         let watched = self.folders[waiting.folder].watch().folder.clone();
         self.tasks.spawn(async move {
             let finding = match answered(&watched, first).await {

@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tissuemap::infer::ProofStep;
 use tissuemap::section_set::Namer;
 
 use super::commands::answer;
+use super::waits::Awaited;
 use super::{Daemon, Done};
 use crate::arrive::members::Fingerprint;
 use crate::command::{RefusalKind, Reply};
 use crate::config::Watch;
 use crate::job::{Fault, JobRunner, blocking, namer};
 use crate::journal::{JobId, JobState};
-use crate::models::{Dropped, Look, ModelRow, Proof, Proved, Source, Verified, look};
+use crate::models::{Dropped, Kept, Look, ModelRow, Proof, Proved, Verified, look};
 use crate::sets::same_stains;
+use crate::status::proof_in_words;
 
 /// Time until a model is tried again for which there was no room on the disk.
 const ROOM_WAIT: Duration = Duration::from_secs(30);
@@ -23,16 +26,15 @@ const ROOM_WAIT: Duration = Duration::from_secs(30);
 const MOVE_HINT: &str = "remove it, or let the daemon write the model folder";
 
 /// A model to be proved.
-pub(super) struct Task {
-    source: Source,
-    purpose: Purpose,
-    not_before: Duration,
+pub(super) enum Task {
+    /// It was dropped: it is to serve.
+    Dropped { dropped: Dropped, not_before: Duration },
+    /// It is in the store.
+    Kept { kept: Kept, purpose: Purpose },
 }
 
-/// What for.
-enum Purpose {
-    /// It was dropped: it is to serve.
-    Serve,
+/// What a model in the store is to be proved for.
+pub(super) enum Purpose {
     /// A person wants it to serve.
     Activate(Reply<ModelRow>),
     /// It is to serve again in place of one that is given up.
@@ -41,76 +43,138 @@ enum Purpose {
     Verify(Reply<Verified>),
 }
 
-struct GoBack {
-    /// SHA-256 and name of the model that is given up.
-    from: (String, String),
+pub(super) struct GoBack {
+    /// The model that is given up.
+    from: Kept,
     fault: Fault,
     /// What else could serve, nearest first.
-    others: Vec<Source>,
+    others: Vec<Kept>,
     reply: Option<Reply<ModelRow>>,
+}
+
+/// The proof that is under way.
+pub(super) struct Proving {
+    name: String,
+    /// Nothing else begins before it has come to an end.
+    goes_back: bool,
+}
+
+/// What came of a proof.
+pub(super) enum Outcome {
+    Dropped { dropped: Dropped, proof: Proof },
+    Kept { kept: Kept, purpose: Purpose, proof: Result<Proved, Fault> },
+}
+
+impl Task {
+    fn not_before(&self) -> Duration {
+        match self {
+            Self::Dropped { not_before, .. } => *not_before,
+            Self::Kept { .. } => Duration::ZERO,
+        }
+    }
+
+    fn goes_back(&self) -> bool {
+        matches!(self, Self::Kept { purpose: Purpose::GoBack(_), .. })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Dropped { dropped, .. } => dropped.name(),
+            Self::Kept { kept, .. } => kept.name.clone(),
+        }
+    }
 }
 
 impl Daemon {
     /// When something is to be done about models if nothing happens before.
     pub(super) fn next_model_due(&self) -> Option<Duration> {
-        let proof = if self.proving.is_none() { self.proofs.iter().map(|task| task.not_before).min() } else { None };
+        let proof = if self.proving.is_none() { self.proofs.iter().map(Task::not_before).min() } else { None };
         [self.models.next_due(), proof].into_iter().flatten().min()
     }
 
     /// Begins a look at the model folder, or a proof, when one is due.
     pub(super) fn begin_models(&mut self, now: Duration) {
         if let Some(folder) = self.models.begin_look(now) {
+            self.waits.begin(Awaited::ModelFolder, format!("the model folder {}", folder.display()), None);
             let work = async move { blocking("model folder", move || look(&folder)).await };
             self.tasks.spawn(async move { Done::ModelLook { begun: now, look: work.await } });
         }
         if self.proving.is_some() {
             return;
         }
-        let Some(next) = self.proofs.iter().position(|task| task.not_before <= now) else { return };
-        self.proving = self.proofs.remove(next);
-        let Some(task) = &self.proving else { return };
-        let proof = self.models.proof(task.source.clone(), Arc::clone(&self.backend));
-        self.tasks.spawn(async move {
-            let proof = blocking("model", move || Ok(proof())).await;
-            Done::Model { proof: proof.unwrap_or_else(|fault| Proof::Refused { sha256: None, fault }) }
-        });
-    }
-
-    pub(super) fn looked_for_models(&mut self, begun: Duration, look: Result<Look, Fault>) {
-        for dropped in self.models.looked(begun..self.now(), look) {
-            tracing::info!(model = dropped.name(), "Model arrived");
-            self.prove(Source::Dropped(dropped), Purpose::Serve);
+        let Some(next) = self.proofs.iter().position(|task| task.not_before() <= now) else { return };
+        let Some(task) = self.proofs.remove(next) else { return };
+        let proving = self.proving.insert(Proving { name: task.name(), goes_back: task.goes_back() });
+        self.waits.begin(
+            Awaited::Proof,
+            proof_in_words(&proving.name, ProofStep::Preflight),
+            Some(self.config.worker.load_limit()),
+        );
+        let steps = self.steps.clone();
+        let tell = move |step| {
+            steps.send_replace(Some(step));
+        };
+        let backend = Arc::clone(&self.backend);
+        match task {
+            Task::Dropped { dropped, .. } => {
+                let proof = self.models.proof_of_dropped(dropped.clone(), backend, tell);
+                self.tasks.spawn(async move {
+                    let proof = blocking("model", move || Ok(proof())).await;
+                    let proof = proof.unwrap_or_else(|fault| Proof::Refused { sha256: None, fault });
+                    Done::Model(Outcome::Dropped { dropped, proof })
+                });
+            }
+            Task::Kept { kept, purpose } => {
+                let proof = self.models.proof_of_kept(kept.clone(), backend, tell);
+                self.tasks.spawn(async move {
+                    Done::Model(Outcome::Kept { kept, purpose, proof: blocking("model", proof).await })
+                });
+            }
         }
     }
 
-    fn prove(&mut self, source: Source, purpose: Purpose) {
-        self.proofs.push_back(Task { source, purpose, not_before: Duration::ZERO });
+    /// The proof that is under way has come to this step.
+    pub(super) fn proof_stepped(&mut self) {
+        let step = *self.stepped.borrow_and_update();
+        if let (Some(step), Some(proving)) = (step, &self.proving) {
+            self.waits.rename(Awaited::Proof, proof_in_words(&proving.name, step));
+        }
+    }
+
+    pub(super) fn looked_for_models(&mut self, begun: Duration, look: Result<Look, Fault>) {
+        self.waits.end(Awaited::ModelFolder);
+        for dropped in self.models.looked(begun..self.now(), look) {
+            tracing::info!(model = dropped.name(), "Model arrived");
+            self.proofs.push_back(Task::Dropped { dropped, not_before: Duration::ZERO });
+        }
     }
 
     /// Whether jobs may begin: not without a model, and not while one that is given up has no successor.
     pub(super) fn has_models(&self) -> bool {
-        let goes_back = |task: &Task| matches!(task.purpose, Purpose::GoBack(_));
-        !self.models.serving().is_empty() && !self.proofs.iter().chain(&self.proving).any(goes_back)
+        let goes_back = self.proving.iter().any(|proving| proving.goes_back);
+        !self.models.serving().is_empty() && !goes_back && !self.proofs.iter().any(Task::goes_back)
     }
 
-    pub(super) fn proved(&mut self, proof: Proof) {
-        let Some(Task { source, purpose, .. }) = self.proving.take() else { return };
-        match (purpose, source) {
-            (Purpose::Serve, Source::Dropped(dropped)) => self.dropped_was_proved(dropped, proof),
-            // What was not dropped has somebody who waits for it.
-            (Purpose::Serve, Source::Kept { .. }) => {}
-            (Purpose::Activate(reply), source) => {
-                let outcome = proved(proof).and_then(|proved| self.activate_proved(proved, "on request"));
+    pub(super) fn proved(&mut self, outcome: Outcome) {
+        self.proving = None;
+        self.waits.end(Awaited::Proof);
+        let (kept, purpose, proof) = match outcome {
+            Outcome::Dropped { dropped, proof } => return self.dropped_was_proved(dropped, proof),
+            Outcome::Kept { kept, purpose, proof } => (kept, purpose, proof),
+        };
+        match purpose {
+            Purpose::Activate(reply) => {
+                let outcome = proof.and_then(|proved| self.activate_proved(proved, "on request"));
                 if let Err(fault) = &outcome {
-                    self.note_model(&source.name(), None, "refused", &fault.to_string());
+                    self.note_model(&kept.name, None, "refused", &fault.to_string());
                 }
                 // Whoever looks after the answer sees what became of it.
                 self.tell();
                 answer(reply, outcome.map_err(|fault| RefusalKind::ModelRefused.with(fault)));
             }
-            (Purpose::GoBack(back), _) => self.go_back(back, proof),
-            (Purpose::Verify(reply), _) => {
-                let outcome = proved(proof).map(|proved| {
+            Purpose::GoBack(back) => self.go_back(back, proof),
+            Purpose::Verify(reply) => {
+                let outcome = proof.map(|proved| {
                     let verified = proved.verified();
                     retire(proved.runner);
                     verified
@@ -128,8 +192,7 @@ impl Daemon {
             Proof::Refused { fault, .. } if fault.is_no_space() => {
                 tracing::warn!(model = name, reason = %fault, "No room for the model; it waits");
                 let not_before = self.now() + ROOM_WAIT;
-                let (source, purpose) = (Source::Dropped(dropped), Purpose::Serve);
-                return self.proofs.push_back(Task { source, purpose, not_before });
+                return self.proofs.push_back(Task::Dropped { dropped, not_before });
             }
             Proof::Refused { sha256, fault } => (sha256, fault),
             Proof::Proved(proved) => match self.admitted(&proved) {
@@ -195,7 +258,16 @@ impl Daemon {
             folder.remodel(namer, panels.clone());
         }
         before.into_iter().for_each(retire);
+        self.prune_models();
         self.bring_up_to_date();
+    }
+
+    /// Removes the copies of models that are not kept.
+    pub(super) fn prune_models(&mut self) {
+        let keep = self.config.models.keep;
+        for Kept { sha256, name } in self.models.prune() {
+            self.note_model(&name, Some(&sha256), "removed", &format!("a copy beyond `keep = {keep}`"));
+        }
     }
 
     /// Whether a set of these slides is processed again where another model made its results.
@@ -219,15 +291,15 @@ impl Daemon {
     }
 
     pub(super) fn activate(&mut self, which: &str, reply: Reply<ModelRow>) {
-        match self.models.find(which).map(kept) {
-            Ok(source) => self.prove(source, Purpose::Activate(reply)),
+        match self.models.find(which).map(ModelRow::kept) {
+            Ok(kept) => self.proofs.push_back(Task::Kept { kept, purpose: Purpose::Activate(reply) }),
             Err(fault) => answer(reply, Err(RefusalKind::NoSuchModel.with(fault))),
         }
     }
 
     pub(super) fn verify(&mut self, which: &str, reply: Reply<Verified>) {
-        match self.models.find(which).map(kept) {
-            Ok(source) => self.prove(source, Purpose::Verify(reply)),
+        match self.models.find(which).map(ModelRow::kept) {
+            Ok(kept) => self.proofs.push_back(Task::Kept { kept, purpose: Purpose::Verify(reply) }),
             Err(fault) => answer(reply, Err(RefusalKind::NoSuchModel.with(fault))),
         }
     }
@@ -238,20 +310,20 @@ impl Daemon {
             let reason = "no model that serves has replaced another one";
             return answer(reply, Err(RefusalKind::WrongState.because(reason, hint)));
         };
-        let (from, fault) = ((row.sha256.clone(), row.name.clone()), Fault::plain("rolled back on request"));
+        let (from, fault) = (row.kept(), Fault::plain("rolled back on request"));
         self.roll_back(from, fault, Some(reply));
     }
 
-    fn roll_back(&mut self, from: (String, String), fault: Fault, reply: Option<Reply<ModelRow>>) {
-        let mut others = self.models.before(&from.0);
+    fn roll_back(&mut self, from: Kept, fault: Fault, reply: Option<Reply<ModelRow>>) {
+        let mut others = self.models.before(&from.sha256);
         if others.is_empty() {
-            self.models.acquit(&from.0);
+            self.models.acquit(&from.sha256);
             return;
         }
-        let source = others.remove(0);
+        let kept = others.remove(0);
         let purpose = Purpose::GoBack(GoBack { from, fault, others, reply });
         // Everything waits for it.
-        self.proofs.push_front(Task { source, purpose, not_before: Duration::ZERO });
+        self.proofs.push_front(Task::Kept { kept, purpose });
     }
 
     /// A try of a job, counted from 1, failed with this model.
@@ -266,13 +338,13 @@ impl Daemon {
                 reason = fault.reason(),
                 "MODEL GIVEN UP; the one before it serves again"
             );
-            self.roll_back((sha256.into(), name), fault, None);
+            self.roll_back(Kept { sha256: sha256.into(), name }, fault, None);
         }
     }
 
-    fn go_back(&mut self, mut back: GoBack, proof: Proof) {
-        let GoBack { from: (sha256, name), .. } = &back;
-        let outcome = proved(proof).and_then(|proved| Ok((self.namers_with(&proved)?, proved)));
+    fn go_back(&mut self, mut back: GoBack, proof: Result<Proved, Fault>) {
+        let GoBack { from: Kept { sha256, name }, .. } = &back;
+        let outcome = proof.and_then(|proved| Ok((self.namers_with(&proved)?, proved)));
         match outcome {
             Ok((namers, proved)) => {
                 let suspects = self.models.suspects(sha256);
@@ -299,8 +371,8 @@ impl Daemon {
             }
             Err(fault) => {
                 tracing::error!(reason = %fault, "The model before does not serve either");
-                let source = back.others.remove(0);
-                self.proofs.push_front(Task { source, purpose: Purpose::GoBack(back), not_before: Duration::ZERO });
+                let kept = back.others.remove(0);
+                self.proofs.push_front(Task::Kept { kept, purpose: Purpose::GoBack(back) });
             }
         }
     }
@@ -316,18 +388,6 @@ impl Daemon {
         {
             tracing::warn!(set = %row.set, reason = %fault, "Set not asked for again");
         }
-    }
-}
-
-fn kept(row: &ModelRow) -> Source {
-    Source::Kept { sha256: row.sha256.clone(), name: row.name.clone() }
-}
-
-fn proved(proof: Proof) -> Result<Proved, Fault> {
-    match proof {
-        Proof::Proved(proved) => Ok(proved),
-        Proof::Refused { fault, .. } => Err(fault),
-        Proof::Known | Proof::Changed => Err(Fault::new("the model is not there", "try again")),
     }
 }
 

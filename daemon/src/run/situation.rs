@@ -1,6 +1,7 @@
 //! Where a slide stands, as folders, queue, journal and the running job know it together.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use tissuemap::overlay::result_folder;
 use tissuemap::section_set::SetKey;
@@ -17,7 +18,12 @@ use crate::status::stage_name;
 impl Daemon {
     /// Says in plain words where a slide stands.
     pub(super) fn explain(&self, slide: &Path) -> Result<Explanation, Fault> {
-        Ok(explain(slide, &self.situation(slide)?))
+        let situation = self.situation(slide)?;
+        let mut told = explain(slide, &situation);
+        if let Some(wait) = self.awaited_by(&situation, self.folder_of(slide).ok()) {
+            told.sentence = format!("{}; waited for: {}", told.sentence, wait.in_words(SystemTime::now()));
+        }
+        Ok(told)
     }
 
     fn situation(&self, slide: &Path) -> Result<Situation, Fault> {

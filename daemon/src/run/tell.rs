@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::waits::Awaited;
 use super::{Daemon, Phase};
 use crate::folder::Folder;
 use crate::job::Fault;
@@ -15,6 +16,9 @@ impl Daemon {
             self.tell_jobs();
         }
         let now = self.now();
+        if self.running.is_none() {
+            self.waits.end(Awaited::Cancellation);
+        }
         let view = &mut self.view;
         view.state = match (self.phase, &self.running) {
             (Phase::Draining(_) | Phase::Cancelling(_), _) => State::Draining,
@@ -27,6 +31,7 @@ impl Daemon {
             let (id, set) = (running.waiting.job, running.set().to_string());
             CurrentJob { id, set, stage: stage_name(step.stage), progress: step.progress(), left }
         });
+        view.waits = self.waits.told();
         view.paused = self.paused;
         view.disk = self.full.shortage().cloned();
         view.waiting = self.folders.iter().flat_map(Folder::waiting).collect();
@@ -39,12 +44,13 @@ impl Daemon {
         if view.rejections.back() != self.models.rejections.back() {
             view.rejections.clone_from(&self.models.rejections);
         }
-        let mut problems: Vec<String> = self.folders.iter().flat_map(Folder::problems).collect();
-        problems.extend(self.folders.iter().filter_map(|folder| folder.unanswered(now)));
-        problems.extend(self.blocked.problems());
-        problems.extend(self.stalled.iter().map(ToString::to_string));
-        problems.extend(self.models.problems());
+        // What concerns all comes before what may be twenty thousand slides: others are told the first thousand.
+        let mut problems: Vec<String> = self.stalled.iter().map(ToString::to_string).collect();
         problems.extend(view.disk.as_ref().map(|shortage| Fault::from(shortage).to_string()));
+        problems.extend(self.models.problems());
+        problems.extend(self.blocked.problems());
+        problems.extend(self.folders.iter().filter_map(|folder| folder.unanswered(now)));
+        problems.extend(self.folders.iter().flat_map(Folder::problems));
         let known: HashSet<&String> = view.problems.iter().collect();
         if let Some(new) = problems.iter().rfind(|problem| !known.contains(problem)) {
             view.last_error.clone_from(new);

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tissuemap::contract::StainSpec;
 use tissuemap::hex::hex;
-use tissuemap::infer::Provider;
+use tissuemap::infer::{ProofStep, Provider};
 use tissuemap::road::{Progress, SetResult, Stage};
 use tissuemap::units::Mpp;
 
@@ -49,7 +49,8 @@ struct Pretender {
 /// What the daemon of these tests begins with.
 const MODEL: &str = "stains HE CD31\n";
 
-/// The model that a file pretends to be: lines `stains HE CD31`, `revision 7`, `refused onnx.opset`.
+/// The model that a file pretends to be: lines `stains HE CD31`, `revision 7`, `refused onnx.opset`, `slow` (its proof waits for
+/// [`Pretender::release`]).
 fn pretended(path: &Path) -> Result<ModelInfo, Fault> {
     let text = fs::read_to_string(path).expect("readable");
     let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
@@ -89,7 +90,15 @@ impl Backend for Arc<Pretender> {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+    fn load(&self, path: &Path, tell: &dyn Fn(ProofStep)) -> Result<Arc<dyn JobRunner>, Fault> {
+        if fs::read_to_string(path).expect("readable").contains("slow") {
+            tell(ProofStep::Golden);
+            let begun = std::time::Instant::now();
+            while !*self.release.borrow() {
+                assert!(begun.elapsed() < Duration::from_mins(2), "nobody released this model");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         let fails = fs::read_to_string(path).expect("readable").contains("fails");
         Ok(Arc::new(Pretended { pretender: Arc::clone(self), model: pretended(path)?, fails }))
     }

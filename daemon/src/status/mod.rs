@@ -12,12 +12,14 @@ pub mod systemd;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tissuemap::infer::ProofStep;
 use tissuemap::road::{Stage, StainVerdict};
 
 use crate::disk::Shortage;
+use crate::explain::span;
 use crate::journal::{JobId, JobRow};
 use crate::models::{ModelRow, Rejection};
 
@@ -94,6 +96,49 @@ pub struct Totals {
     pub last_job_seconds: Option<f64>,
 }
 
+/// What the wait for the proof of a model begins with.
+pub const PROVING: &str = "proving model ";
+
+/// The wait for the proof of a model, which is at this step.
+pub(crate) fn proof_in_words(model: &str, step: ProofStep) -> String {
+    format!("{PROVING}{model} (step: {})", step.as_str())
+}
+
+/// Something that the daemon waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wait {
+    /// For people, such as `proving model mouse.onnx (step: golden)`.
+    pub what: String,
+    pub since: SystemTime,
+    /// When it is given up after that, where it is.
+    pub limit: Option<Duration>,
+}
+
+impl Wait {
+    /// `proving model mouse.onnx (step: golden) for 12 s, at most 15 min`.
+    pub fn in_words(&self, now: SystemTime) -> String {
+        let so_far = span(Duration::from_secs(now.duration_since(self.since).unwrap_or_default().as_secs()));
+        let limit = self.limit.map(|limit| format!(", at most {}", span(limit))).unwrap_or_default();
+        format!("{} for {so_far}{limit}", self.what)
+    }
+}
+
+/// A list as it is told to others: no more entries than anyone reads, each of bounded length, and how many more there are.
+/// A folder with a million bad files must not become an answer that cannot be given (hazard h29).
+pub fn listed(entries: &[String]) -> Vec<String> {
+    let clipped = |entry: &String| match entry.char_indices().nth(LISTED_CHARS) {
+        Some((end, _)) => format!("{}…", &entry[..end]),
+        None => entry.clone(),
+    };
+    let more = entries.len().saturating_sub(LISTED);
+    let rest = (more > 0).then(|| format!("and {more} more"));
+    entries.iter().take(LISTED).map(clipped).chain(rest).collect()
+}
+
+/// Entries of a list that are told.
+pub const LISTED: usize = 1000;
+const LISTED_CHARS: usize = 2000;
+
 /// Everything there is to know from outside.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Status {
@@ -107,6 +152,8 @@ pub struct Status {
     /// The latest models that were refused or rolled back, oldest first.
     pub rejections: VecDeque<Rejection>,
     pub job: Option<CurrentJob>,
+    /// What is waited for.
+    pub waits: Vec<Wait>,
     /// A person wants nothing new to be begun.
     pub paused: bool,
     /// Why nothing is begun for want of room; none while there is enough.
@@ -173,6 +220,25 @@ pub fn stage_name(stage: Stage) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h29_long_lists_are_told_in_part_and_counted() {
+        let entries: Vec<String> = (0..20_000).map(|i| format!("{i}.svs: damaged")).collect();
+        let told = listed(&entries);
+        assert_eq!((told.len(), told.last().map(String::as_str)), (LISTED + 1, Some("and 19000 more")));
+        assert_eq!(listed(&entries[..LISTED]), entries[..LISTED]);
+        assert!(listed(&["ä".repeat(1 << 20)])[0].len() < 5000);
+    }
+
+    #[test]
+    fn a_wait_says_what_for_since_when_and_how_long_at_most() {
+        let now = SystemTime::now();
+        let since = now - Duration::from_secs(12);
+        let mut wait = Wait { what: "proving model m.onnx (step: golden)".into(), since, limit: None };
+        assert_eq!(wait.in_words(now), "proving model m.onnx (step: golden) for 12 s");
+        wait.limit = Some(Duration::from_mins(15));
+        assert_eq!(wait.in_words(now), "proving model m.onnx (step: golden) for 12 s, at most 15 min");
+    }
 
     #[test]
     fn outcomes_are_numbered_without_gaps_and_only_the_latest_are_kept() {

@@ -60,7 +60,10 @@ pub async fn announce(mut status: watch::Receiver<Status>) {
 /// The status in one line, as `systemctl status` shows it: `busy: case7, infer 45 %; 3 queued; 1 problem`.
 pub fn line(status: &Status) -> String {
     let mut parts = vec![match (status.state, &status.job) {
-        (State::Starting, _) => "starting: the model is loaded and proved".to_owned(),
+        (State::Starting, _) => match status.waits.first() {
+            Some(wait) => format!("starting: {}", wait.what),
+            None => "starting: the model is loaded and proved".to_owned(),
+        },
         (state, Some(job)) => {
             format!("{}: {}, {} {:.0} %", state.as_str(), job.set, job.stage, (100.0 * job.progress).floor())
         }

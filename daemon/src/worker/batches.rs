@@ -1,27 +1,50 @@
-//! Batch sizes that were measured, kept so that a model is measured once on a machine.
+//! Batch sizes that were measured, kept so that a model is measured once on a machine. The file is a hint: a batch of that
+//! size is compared with patches alone all the same.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::protocol::batch_key;
+use tissuemap::infer::batch_key;
+use tissuemap::untrusted;
+
 use crate::job::ModelInfo;
 
-/// The file, JSON: `{"<sha256 of the model>-<provider>": patches per call}`.
+/// The file, JSON: patches per call by [`tissuemap::infer::batch_key`].
 pub(super) struct Batches(pub(super) PathBuf);
+
+/// Sizes that are kept: some hundred bytes each.
+const MOST: usize = 256;
+const MOST_BYTES: u64 = 1 << 20;
 
 impl Batches {
     /// What is known; nothing where the file is missing or damaged: then it is measured again.
     pub(super) fn read(&self) -> BTreeMap<String, usize> {
-        fs::read(&self.0).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        let text = match untrusted::read(&self.0, MOST_BYTES) {
+            Ok(text) => text,
+            Err(error) if error.is_not_found() => return BTreeMap::new(),
+            Err(error) => {
+                tracing::warn!(reason = %error, "Batch sizes not read; they are measured again");
+                return BTreeMap::new();
+            }
+        };
+        serde_json::from_slice(&text).unwrap_or_else(|error| {
+            tracing::warn!(file = %self.0.display(), reason = %error, "Batch sizes damaged; they are measured again");
+            BTreeMap::new()
+        })
     }
 
     /// Adds a size. Failing to is only worth a warning: the next start measures again.
-    pub(super) fn store(&self, model: &ModelInfo, batch: usize) {
+    pub(super) fn store(&self, model: &ModelInfo, machine: &str, batch: usize) {
         let mut known = self.read();
-        if known.insert(batch_key(&model.sha256, model.provider), batch) == Some(batch) {
+        let key = batch_key(&model.sha256, model.provider, machine);
+        if known.insert(key.clone(), batch) == Some(batch) {
             return;
+        }
+        // Of models and machines that are gone; nobody knows which.
+        if known.len() > MOST {
+            known = BTreeMap::from([(key, batch)]);
         }
         let write = || -> io::Result<()> {
             let unfinished = self.0.with_extension("new");
@@ -41,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_kept_by_model_and_provider_and_a_damaged_file_is_started_anew() {
+    fn sizes_are_kept_by_model_provider_and_machine_and_a_damaged_file_is_started_anew() {
         let folder = tempfile::tempdir().expect("tempdir");
         let batches = Batches(folder.path().join("batches.json"));
         let model = |provider| ModelInfo {
@@ -52,12 +75,16 @@ mod tests {
             revision: None,
             golden: String::new(),
         };
-        batches.store(&model(Provider::Cpu), 16);
-        batches.store(&model(Provider::Cuda), 128);
-        assert_eq!(batches.read(), BTreeMap::from([("ab-cpu".to_owned(), 16), ("ab-cuda".to_owned(), 128)]));
+        batches.store(&model(Provider::Cpu), "epyc", 16);
+        batches.store(&model(Provider::Cuda), "h100", 128);
+        batches.store(&model(Provider::Cuda), "h200", 64);
+        let known = [("ab-cpu-epyc", 16), ("ab-cuda-h100", 128), ("ab-cuda-h200", 64)];
+        assert_eq!(batches.read(), known.into_iter().map(|(key, size)| (key.to_owned(), size)).collect());
         fs::write(&batches.0, "{\"ab-c").expect("write");
         assert!(batches.read().is_empty());
-        batches.store(&model(Provider::Cpu), 32);
-        assert_eq!(batches.read(), BTreeMap::from([("ab-cpu".to_owned(), 32)]));
+        batches.store(&model(Provider::Cpu), "epyc", 32);
+        assert_eq!(batches.read(), BTreeMap::from([("ab-cpu-epyc".to_owned(), 32)]));
+        (0..300).for_each(|i| batches.store(&model(Provider::Cpu), &format!("machine {i}"), 8));
+        assert!(batches.read().len() <= MOST, "the file does not grow without bound");
     }
 }

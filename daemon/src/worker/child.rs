@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 
 use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
-use tissuemap::infer::{InferOptions, Model};
+use tissuemap::infer::{InferOptions, Model, Proving};
 use tissuemap::road::{Progress, RoadParams, Stage};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::log::Line;
-use super::protocol::{Event, Request, Setup, VERSION, batch_key, receive};
+use super::protocol::{Event, Request, Setup, VERSION, receive};
 use super::sandbox;
 use crate::exit::{self, Exit};
 use crate::in_process::{self, InProcess};
@@ -107,19 +107,17 @@ impl Desk {
     fn answer(&mut self, request: Request) {
         let answer = catch_unwind(AssertUnwindSafe(|| self.work(request)))
             .unwrap_or_else(|panic| Err(panicked(Some(panic.as_ref()))));
-        self.line.tell(&answer.unwrap_or_else(Event::Fault));
+        self.line.answer(&answer.unwrap_or_else(Event::Fault));
     }
 
     fn work(&mut self, request: Request) -> Result<Event, Fault> {
         match request {
-            Request::Load { model, providers, engines, batches } => {
+            Request::Load { model, providers, engines, batches, machine } => {
                 let options = InferOptions { threads: 0, providers, engines: Some(engines) };
-                let refused = |error| in_process::refused(&error);
-                let mut loaded = Model::load_proven(&model, &options).map_err(refused)?;
-                match batches.get(&batch_key(loaded.sha256(), loaded.provider())) {
-                    Some(&batch) => loaded.set_batch(batch).map_err(refused)?,
-                    None => tell_measured(&loaded.measure_batch().map_err(refused)?),
-                }
+                let tell = |step| self.line.tell(&Event::Step(step));
+                let proving = Proving { measure: true, known: &batches, machine: &machine, tell: &tell };
+                let loaded =
+                    Model::load_proven(&model, &options, &proving).map_err(|error| in_process::refused(&error))?;
                 let batch = loaded.batch();
                 let loaded = self.model.insert(InProcess::new(loaded, &model, &self.params));
                 Ok(Event::Loaded { info: JobRunner::model(loaded).clone(), batch })
@@ -136,11 +134,6 @@ impl Desk {
 
 fn out_of_turn(what: &str) -> Fault {
     Fault::new(format!("worker: was given {what}"), "this is a bug; report it with the log")
-}
-
-fn tell_measured(measured: &[(usize, f64)]) {
-    let speeds: Vec<String> = measured.iter().map(|(size, speed)| format!("{size}: {speed:.0}/s")).collect();
-    tracing::info!(patches_per_second = speeds.join(", "), "Batch sizes measured");
 }
 
 /// The worker's end of [`Progress`].

@@ -17,10 +17,12 @@ pub(super) struct Bounds<'a> {
     pub(super) limit: Duration,
     /// The configuration's key for it.
     pub(super) key: Option<&'static str>,
+    /// Whether its worker tells of progress all the time.
+    pub(super) tells: bool,
 }
 
-pub(super) const MODEL_HINT: &str =
-    "the model asks for more memory or time than it may have, or is hostile; the log says more";
+pub(super) const MODEL_HINT: &str = "the model asks for more memory (`memory_mib` in [worker]) or time (`load_seconds`) than it may have, or is hostile; the log \
+     says more";
 
 pub(super) const MEMORY_HINT: &str =
     "raise `memory_mib` in [worker] if the slides are genuine and the machine has the memory";
@@ -40,7 +42,7 @@ pub(super) fn stands_still(subject: &str, stall: Duration, stage: Option<Stage>)
 }
 
 pub(super) fn too_slow(bounds: &Bounds, stage: Option<Stage>) -> Fault {
-    let Bounds { subject, limit, key } = bounds;
+    let Bounds { subject, limit, key, .. } = bounds;
     let reason = format!("{subject}: not done after {} seconds{}", limit.as_secs(), during(stage));
     let hint = key.map_or_else(
         || "the machine is overloaded, or a driver hangs".to_owned(),

@@ -1,5 +1,6 @@
 //! Who starts the worker of a seat, gives it work, watches it, and replaces it.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -19,15 +20,13 @@ use super::granted::{Paths, Places};
 use super::log::repeat;
 use super::process::{Process, in_words};
 use super::protocol::{Event, Request, Setup};
-use super::seat::{Call, Input, Inputs, Vitals};
+use super::seat::{Call, Input, Inputs, Ready, Vitals};
 use crate::job::{Fault, FaultKind, ModelInfo};
 
 /// How often a working worker's memory and time are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// From the start of the program to the end of its confinement.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// TensorRT compiles a model for minutes, once.
-const LOAD_LIMIT: Duration = Duration::from_mins(15);
 /// How long cancelled work may go on. The worker looks between batches.
 const CANCEL_LIMIT: Duration = Duration::from_secs(15);
 /// A worker that stands still is first no longer vouched for ([`crate::job::Health`]), and then killed. In this order,
@@ -58,6 +57,10 @@ pub(super) struct Load {
     pub(super) providers: Vec<tissuemap::infer::Provider>,
     pub(super) engines: PathBuf,
     pub(super) batches: Batches,
+    /// What this machine is called there.
+    pub(super) machine: String,
+    /// `load_seconds`.
+    pub(super) limit: Duration,
 }
 
 /// See the module.
@@ -117,11 +120,11 @@ impl Keeper {
     }
 
     /// Keeps the seat until it is closed. The outcome of the first start goes to `ready`; if it failed, that was all.
-    pub(super) fn keep(mut self, ready: &Sender<Result<Option<ModelInfo>, Fault>>) {
+    pub(super) fn keep(mut self, ready: &Sender<Ready>) {
         let mut idle_deaths = 0;
         for number in 1.. {
             let begun = Instant::now();
-            match self.start(number) {
+            match self.start(number, ready) {
                 Ok(serving) => {
                     tracing::info!(
                         worker = self.duty.name,
@@ -130,7 +133,7 @@ impl Keeper {
                         "Worker serves"
                     );
                     if number == 1 {
-                        let _ = ready.send(Ok(self.model.clone()));
+                        let _ = ready.send(Ready::Outcome(Ok(self.model.clone())));
                     } else {
                         self.duty.restarts.fetch_add(1, Ordering::Relaxed);
                     }
@@ -138,7 +141,7 @@ impl Keeper {
                     idle_deaths = if worked { 0 } else { idle_deaths + 1 };
                 }
                 Err(Lost(fault)) if number == 1 => {
-                    let _ = ready.send(Err(fault));
+                    let _ = ready.send(Ready::Outcome(Err(fault)));
                     return;
                 }
                 Err(Lost(fault)) => {
@@ -179,7 +182,7 @@ impl Keeper {
         }
     }
 
-    fn start(&mut self, number: u32) -> Result<Serving, Lost> {
+    fn start(&mut self, number: u32, ready: &Sender<Ready>) -> Result<Serving, Lost> {
         // Before the worker opens them: what changes in between is seen at the next comparison.
         let places = self.paths.look();
         let sender = self.sender.clone();
@@ -191,7 +194,7 @@ impl Keeper {
         let serving = Serving { process, number, places };
         self.vitals(|vitals| (vitals.pid, vitals.last_event) = (Some(serving.process.id()), Instant::now()));
 
-        let bounds = Bounds { subject: "worker", limit: HELLO_LIMIT, key: None };
+        let bounds = Bounds { subject: "worker", limit: HELLO_LIMIT, key: None, tells: false };
         let setup = Request::Setup(Box::new(self.setup(&serving.places)));
         let (mut serving, answer) = self.ask(serving, &setup, &bounds, &|_| {})?;
         match answer {
@@ -209,11 +212,23 @@ impl Keeper {
                 providers: load.providers.clone(),
                 engines: load.engines.clone(),
                 batches: load.batches.read(),
+                machine: load.machine.clone(),
             };
             let subject = load.model.display().to_string();
-            let bounds = Bounds { subject: &subject, limit: LOAD_LIMIT, key: None };
-            let lost = |Lost(fault)| Lost(Fault::new(fault.reason(), MODEL_HINT).with_id("model.worker-lost"));
-            let (loaded, answer) = self.ask(serving, &request, &bounds, &|_| {}).map_err(lost)?;
+            let bounds = Bounds { subject: &subject, limit: load.limit, key: Some("load_seconds"), tells: false };
+            let reached = Cell::new(None);
+            let tell = |event| {
+                if let Event::Step(step) = event {
+                    reached.set(Some(step));
+                    // Of a replacement, nobody hears any more.
+                    let _ = ready.send(Ready::Step(step));
+                }
+            };
+            let asked = self.ask(serving, &request, &bounds, &tell);
+            let (loaded, answer) = asked.map_err(|Lost(fault)| {
+                let step = reached.get().map(|step| format!(", in step {}", step.as_str())).unwrap_or_default();
+                Lost(Fault::new(format!("{}{step}", fault.reason()), MODEL_HINT).with_id("model.worker-lost"))
+            })?;
             serving = loaded;
             let Event::Loaded { info, batch } = answer else { return Err(Lost(unexpected(answer))) };
             self.take_model(info, batch)?;
@@ -239,7 +254,7 @@ impl Keeper {
                 "the disk may be damaged, or somebody has written there; restart tissuemapd",
             )));
         }
-        load.inspect(|load| load.batches.store(&info, batch));
+        load.inspect(|load| load.batches.store(&info, &load.machine, batch));
         tracing::info!(provider = %info.provider, batch, "Model loaded");
         self.model = Some(info);
         Ok(())
@@ -283,8 +298,12 @@ impl Keeper {
             }
             worked = true;
             self.vitals(|vitals| (vitals.busy_since, vitals.last_event) = (Some(Instant::now()), Instant::now()));
-            let bounds = Bounds { subject: &call.subject, limit: call.limit, key: Some(call.key) };
-            let stage = |event| drop(call.reply.send(event));
+            let bounds = Bounds { subject: &call.subject, limit: call.limit, key: Some(call.key), tells: true };
+            let stage = |event| {
+                if let Event::Stage { .. } = event {
+                    let _ = call.reply.send(event);
+                }
+            };
             // The worker may be lost with the folder.
             let granted = std::mem::take(&mut serving.places);
             let outcome = self.ask(serving, &call.request, &bounds, &stage);
@@ -352,9 +371,14 @@ impl Keeper {
         match serving.process.send(request) {
             Ok(()) => {}
             // What cannot be written down was not sent either.
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
-                let reason = format!("{}: cannot be told to the worker: {error}", bounds.subject);
-                return Ok((serving, Event::Fault(Fault::new(reason, "rename the file: its name must be UTF-8"))));
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge) => {
+                let reason = format!("{}: cannot be told to the worker: {error}", one_line(bounds.subject));
+                let hint = if error.kind() == ErrorKind::FileTooLarge {
+                    "split the set, or shorten the names of its slides and folders"
+                } else {
+                    "rename the file: its name must be UTF-8"
+                };
+                return Ok((serving, Event::Fault(Fault::new(reason, hint))));
             }
             Err(_) => return Err(Lost(self.obituary(serving, bounds.subject, None))),
         }
@@ -373,6 +397,8 @@ impl Keeper {
                                 stage = Some(reached);
                                 stages(event);
                             }
+                            // Only loading has steps; in the midst of other work, they are nobody's.
+                            Event::Step(_) => stages(event),
                             answer => return Ok((serving, answer)),
                         }
                     }
@@ -402,7 +428,7 @@ impl Keeper {
                 return Err(Lost(too_much_memory(bounds.subject, used, most, stage)));
             }
             let stall = self.duty.stall;
-            if bounds.key.is_some() && self.silence() > stall + STALL_GRACE {
+            if bounds.tells && self.silence() > stall + STALL_GRACE {
                 return Err(Lost(stands_still(bounds.subject, stall, stage)));
             }
             if Instant::now() >= end {

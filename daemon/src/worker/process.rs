@@ -66,6 +66,7 @@ impl Process {
             .spawn()?;
         let last_words = Arc::new(Mutex::new(String::new()));
         let (stderr, words) = (child.stderr.take(), Arc::clone(&last_words));
+        let refused = Arc::clone(&last_words);
         // From here on, dropping kills.
         let mut process = Self { child, socket, last_words, listener: None };
         let mut events = BufReader::new(process.socket.try_clone()?);
@@ -76,8 +77,10 @@ impl Process {
                     Err(error) => break error,
                 }
             };
-            if error.kind() == io::ErrorKind::InvalidData {
-                tracing::error!(reason = %error, "A worker said what is no message");
+            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) {
+                let reason = one_line(&format!("it said what is no message: {error}"));
+                tracing::error!(reason, "A worker is given up");
+                *refused.lock().unwrap_or_else(PoisonError::into_inner) = reason;
             }
             hear(None);
         })?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tissuemap::infer::Provider;
+use tissuemap::infer::{ProofStep, Provider};
 use tissuemap::road::{Drawn, RoadParams, Stage};
 use tissuemap::section_set::SectionSet;
 use tissuemap::units::Mpp;
@@ -17,7 +17,7 @@ use crate::config::Sandbox;
 use crate::job::{Fault, ModelInfo};
 
 /// Raised when a message changes. Both ends are the same program, unless it was replaced while it ran.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A set of a thousand slides with long names fits; a worker that went wild does not fill the supervisor's memory.
 const MAX_FRAME: usize = 4 << 20;
@@ -39,7 +39,7 @@ pub struct Setup {
 }
 
 /// Supervisor to worker. Every request but [`Request::Cancel`] is answered by one event that is neither
-/// [`Event::Stage`] nor [`Event::Log`].
+/// [`Event::Stage`], [`Event::Step`] nor [`Event::Log`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Request {
     /// The first one; answered by [`Event::Hello`].
@@ -50,8 +50,10 @@ pub(super) enum Request {
         providers: Vec<Provider>,
         /// Where TensorRT keeps its engines.
         engines: PathBuf,
-        /// What was measured before: patches per call, by [`batch_key`].
+        /// What was measured before: patches per call, by [`tissuemap::infer::batch_key`].
         batches: BTreeMap<String, usize>,
+        /// What this machine is called there.
+        machine: String,
     },
     /// Answered by [`Event::Probed`].
     Probe { slide: PathBuf, mpp: Option<Mpp> },
@@ -93,6 +95,8 @@ pub(super) enum Event {
         done: u64,
         total: u64,
     },
+    /// What the proof of a model is at.
+    Step(ProofStep),
     Log {
         level: Level,
         text: String,
@@ -108,15 +112,10 @@ pub(super) enum Level {
     Debug,
 }
 
-/// What the best batch size depends on: a model, by the hash of its file, and what computes.
-pub(super) fn batch_key(model_sha256: &str, provider: Provider) -> String {
-    format!("{model_sha256}-{provider}")
-}
-
 /// Writes one frame: its length as four bytes, little end first, then JSON.
 ///
 /// # Errors
-/// Writing fails, the message does not fit into a frame, or a path in it is not UTF-8.
+/// Writing fails, the message does not fit into a frame (`FileTooLarge`), or a path in it is not UTF-8 (`InvalidData`).
 pub(super) fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
@@ -131,7 +130,7 @@ pub(super) fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<
 /// Reads one frame.
 ///
 /// # Errors
-/// `UnexpectedEof` when the other end is gone; `InvalidData` for what is no frame or no message.
+/// `UnexpectedEof` when the other end is gone; `FileTooLarge` and `InvalidData` for what is no frame or no message.
 pub(super) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
@@ -145,7 +144,10 @@ pub(super) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T
 }
 
 fn too_long(length: usize) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes is too long"))
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("a message of {length} bytes is too long, {MAX_FRAME} are allowed"),
+    )
 }
 
 #[cfg(test)]
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn h04_what_is_no_message_is_refused_before_it_takes_memory() {
         let huge = u32::MAX.to_le_bytes();
-        assert_eq!(receive::<Event>(&mut huge.as_slice()).expect_err("huge").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(receive::<Event>(&mut huge.as_slice()).expect_err("huge").kind(), io::ErrorKind::FileTooLarge);
         let mut junk = 3_u32.to_le_bytes().to_vec();
         junk.extend(b"{]}");
         assert!(receive::<Event>(&mut junk.as_slice()).is_err());

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tissuemap::infer::ProofStep;
 use tissuemap::road::Progress;
 
 use super::keeper::{Duty, Keeper};
@@ -60,6 +61,13 @@ pub(super) struct Call {
     pub(super) repeated: bool,
 }
 
+/// What a keeper says of its first worker until that serves.
+pub(super) enum Ready {
+    Step(ProofStep),
+    /// The model that was loaded, if one was to be.
+    Outcome(Result<Option<ModelInfo>, Fault>),
+}
+
 /// What a keeper hears.
 pub(super) enum Input {
     Call(Call),
@@ -80,11 +88,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Starts a worker, and gives what it tells of the model it loaded, if loading one is its duty.
+    /// Starts a worker, and gives what it tells of the model it loaded, if loading one is its duty; `tell` hears how far that is.
     ///
     /// # Errors
     /// Why no worker could be started.
-    pub(super) fn open(duty: Duty) -> Result<(Self, Option<ModelInfo>), Fault> {
+    pub(super) fn open(duty: Duty, tell: &dyn Fn(ProofStep)) -> Result<(Self, Option<ModelInfo>), Fault> {
         let vitals = Arc::new(Mutex::new(Vitals::new()));
         let (inputs, heard) = mpsc::sync_channel(UNHEARD);
         let (ready, is_ready) = mpsc::channel();
@@ -92,8 +100,12 @@ impl Seat {
         let keeper = std::thread::Builder::new().name("worker keeper".into()).spawn(move || keeper.keep(&ready));
         let keeper = keeper.map_err(|error| Fault::from_error(&error))?;
         let seat = Self { inputs, turn: Mutex::new(()), vitals, keeper: Some(keeper) };
-        let model = is_ready.recv().unwrap_or_else(|_| Err(no_keeper()))?;
-        Ok((seat, model))
+        loop {
+            match is_ready.recv().map_err(|_| no_keeper())? {
+                Ready::Step(step) => tell(step),
+                Ready::Outcome(outcome) => return outcome.map(|model| (seat, model)),
+            }
+        }
     }
 
     /// Has the worker do something, and waits for its answer.

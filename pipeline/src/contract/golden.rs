@@ -90,7 +90,7 @@ impl Golden {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PackedGolden {
-    count: usize,
+    pub(super) count: usize,
     patches: String,
     cluster_probs: String,
     latent: String,

@@ -9,32 +9,32 @@ use serde_json::json;
 use super::golden::{Golden, PackedGolden};
 use super::onnx::{ModelProto, StringStringEntryProto};
 use super::typicality::PackedTypicality;
-use super::{CONTRACT_VERSION, MAX_CLUSTERS, ModelContract, PATCH_PX, PreflightError, preflight};
+use super::{CONTRACT_VERSION, ModelContract, PATCH_PX, PreflightError, limits, preflight};
 
 /// What the key of every metadata entry begins with.
 pub(super) const KEY_PREFIX: &str = "tissuemap.";
 
 /// Metadata keys, without [`KEY_PREFIX`].
-mod key {
-    pub(super) const VERSION: &str = "contract_version";
-    pub(super) const STAINS: &str = "stains";
-    pub(super) const REFERENCE: &str = "reference";
-    pub(super) const PATCH_PX: &str = "patch_px";
-    pub(super) const STRIDE_PX: &str = "stride_px";
-    pub(super) const MPP: &str = "mpp";
-    pub(super) const LATENT_DIM: &str = "latent_dim";
-    pub(super) const CLUSTERS: &str = "clusters";
-    pub(super) const BACKGROUND: &str = "background";
-    pub(super) const MISSING_STAIN_FILL: &str = "missing_stain_fill";
-    pub(super) const CONTEXT_CELLS: &str = "context_cells";
-    pub(super) const NOVELTY_THRESHOLD: &str = "novelty_threshold";
-    pub(super) const TYPICALITY: &str = "typicality";
-    pub(super) const TRAINING: &str = "training";
-    pub(super) const GOLDEN: &str = "golden";
+pub(super) mod key {
+    pub(in crate::contract) const VERSION: &str = "contract_version";
+    pub(in crate::contract) const STAINS: &str = "stains";
+    pub(in crate::contract) const REFERENCE: &str = "reference";
+    pub(in crate::contract) const PATCH_PX: &str = "patch_px";
+    pub(in crate::contract) const STRIDE_PX: &str = "stride_px";
+    pub(in crate::contract) const MPP: &str = "mpp";
+    pub(in crate::contract) const LATENT_DIM: &str = "latent_dim";
+    pub(in crate::contract) const CLUSTERS: &str = "clusters";
+    pub(in crate::contract) const BACKGROUND: &str = "background";
+    pub(in crate::contract) const MISSING_STAIN_FILL: &str = "missing_stain_fill";
+    pub(in crate::contract) const CONTEXT_CELLS: &str = "context_cells";
+    pub(in crate::contract) const NOVELTY_THRESHOLD: &str = "novelty_threshold";
+    pub(in crate::contract) const TYPICALITY: &str = "typicality";
+    pub(in crate::contract) const TRAINING: &str = "training";
+    pub(in crate::contract) const GOLDEN: &str = "golden";
 }
 
-/// Names longer than this break legends and file names.
-const MAX_NAME_CHARS: usize = 64;
+/// More of a reason that quotes the file is not told.
+const MAX_REASON_CHARS: usize = 300;
 
 /// Why the metadata of an otherwise harmless model are no contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,21 @@ pub enum ContractError {
     /// A value that cannot be read or makes no sense.
     #[error("metadata key {KEY_PREFIX}{key}: {reason}")]
     Value { key: &'static str, reason: String },
+    /// A value of more bytes than anything sensible needs.
+    #[error("metadata key {KEY_PREFIX}{key} has {found} bytes; at most {most} are allowed")]
+    TooLarge { key: &'static str, found: usize, most: usize },
+    /// A list of more entries than allowed.
+    #[error("metadata key {KEY_PREFIX}{key}: {found} {what}; at most {most} are allowed")]
+    TooMany { key: &'static str, what: &'static str, found: usize, most: usize },
+    /// A name that fits into no legend.
+    #[error(
+        "metadata key {KEY_PREFIX}{key}: the name that begins with {begins:?} has {found} characters; at most {} are allowed",
+        limits::MAX_NAME_CHARS
+    )]
+    NameTooLong { key: &'static str, begins: String, found: usize },
+    /// A revision that is no number, or so great that no later model could exceed it.
+    #[error("metadata key {KEY_PREFIX}training: revision {found} is no whole number of 0 to {}", limits::MAX_REVISION)]
+    Revision { found: String },
     /// The metadata say one shape, the graph another.
     #[error("metadata key {KEY_PREFIX}{key} says {contract}, the graph {graph}")]
     GraphMismatch { key: &'static str, contract: u32, graph: u32 },
@@ -67,6 +82,9 @@ impl ContractError {
             Self::Unknown { .. } => "a newer tissuemap may know it",
             Self::Version { .. } => "use the tissuemap release the model was trained with",
             Self::Value { .. } | Self::GraphMismatch { .. } => "export the model again with tissuemap-train",
+            Self::TooLarge { .. } | Self::NameTooLong { .. } => "shorten it, and export the model again",
+            Self::TooMany { .. } => "leave some out, and export the model again",
+            Self::Revision { .. } => "count from 1, or take the date as 20261201, and export the model again",
             Self::Graph(error) => error.hint(),
         }
     }
@@ -78,13 +96,29 @@ impl ContractError {
             Self::Unknown { .. } => "contract.unknown-key",
             Self::Version { .. } => "contract.version",
             Self::Value { .. } => "contract.bad-value",
+            Self::TooLarge { .. } => "contract.too-large",
+            Self::TooMany { .. } => "contract.too-many",
+            Self::NameTooLong { .. } => "contract.name-too-long",
+            Self::Revision { .. } => "contract.revision",
             Self::GraphMismatch { .. } => "contract.graph-mismatch",
             Self::Graph(e) => e.id(),
         }
     }
 
     fn value(key: &'static str, reason: impl Into<String>) -> Self {
-        Self::Value { key, reason: reason.into() }
+        Self::Value { key, reason: clipped(&reason.into()) }
+    }
+
+    pub(super) fn revision(found: &serde_json::Value) -> Self {
+        Self::Revision { found: clipped(&found.to_string()) }
+    }
+}
+
+/// Reasons quote what they do not understand, which may be long.
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -103,7 +137,9 @@ impl<'a> Entries<'a> {
     }
 
     fn text(&mut self, key: &'static str) -> Result<&'a str, ContractError> {
-        self.0.remove(key).ok_or(ContractError::Missing { key })
+        let text = self.0.remove(key).ok_or(ContractError::Missing { key })?;
+        let (found, most) = (text.len(), limits::value_bytes(key));
+        if found > most { Err(ContractError::TooLarge { key, found, most }) } else { Ok(text) }
     }
 
     fn number<T: FromStr<Err: ToString>>(&mut self, key: &'static str) -> Result<T, ContractError> {
@@ -129,6 +165,7 @@ impl ModelContract {
             return Err(ContractError::Version { found: version.to_owned() });
         }
         let packed_golden: PackedGolden = entries.json(key::GOLDEN)?;
+        limits::check_golden(packed_golden.count)?;
         let packed_typicality: Option<PackedTypicality> = optional(entries.json(key::TYPICALITY))?;
         let mpp: f64 = entries.number(key::MPP)?;
         let mut contract = Self {
@@ -153,6 +190,7 @@ impl ModelContract {
         if let Some(unknown) = entries.0.keys().next() {
             return Err(ContractError::Unknown { key: format!("{KEY_PREFIX}{unknown}") });
         }
+        limits::check(&contract)?;
         contract.agrees_with(&graph)?;
         contract.golden = packed_golden.unpack(&graph).map_err(|reason| ContractError::value(key::GOLDEN, reason))?;
         contract.typicality = packed_typicality
@@ -197,16 +235,13 @@ impl ModelContract {
     /// Checks that the values make sense by themselves and together.
     ///
     /// # Errors
-    /// [`ContractError::Value`] naming the metadata key.
+    /// [`ContractError`] naming the metadata key.
     pub fn validate(&self) -> Result<(), ContractError> {
+        limits::check(self)?;
         let rule = |holds: bool, key, reason: &str| if holds { Ok(()) } else { Err(ContractError::value(key, reason)) };
         let fraction = self.background.min_tissue_fraction;
 
-        rule(
-            (1..=super::MAX_STAINS as usize).contains(&self.stains.len()),
-            key::STAINS,
-            "there must be 1 to 16 stains",
-        )?;
+        rule(!self.stains.is_empty(), key::STAINS, "there must be 1 to 16 stains")?;
         let stain_names = || self.stains.iter().flat_map(|stain| std::iter::once(&stain.name).chain(&stain.aliases));
         rule(
             stain_names().all(|name| is_name(name)),
@@ -233,7 +268,7 @@ impl ModelContract {
         )?;
 
         let clusters = self.clusters.len();
-        rule((2..=MAX_CLUSTERS as usize).contains(&clusters), key::CLUSTERS, "there must be 2 to 254 clusters")?;
+        rule(clusters >= 2, key::CLUSTERS, "there must be 2 to 254 clusters")?;
         rule(
             self.clusters.iter().map(|c| usize::from(c.id)).eq(1..=clusters),
             key::CLUSTERS,
@@ -282,7 +317,7 @@ fn optional<T>(value: Result<T, ContractError>) -> Result<Option<T>, ContractErr
 
 /// Whether this can be the name of a cluster or stain: these end up in file names, legends and terminals.
 pub fn is_name(name: &str) -> bool {
-    !name.trim().is_empty() && name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control)
+    !name.trim().is_empty() && name.chars().count() <= limits::MAX_NAME_CHARS && !name.chars().any(char::is_control)
 }
 
 fn all_different<T: Ord>(items: impl Iterator<Item = T>) -> bool {

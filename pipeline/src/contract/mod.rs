@@ -10,6 +10,7 @@
 pub mod example;
 mod golden;
 pub mod graph;
+mod limits;
 mod metadata;
 mod palette;
 mod precision;
@@ -20,12 +21,13 @@ mod typicality;
 
 pub(crate) use golden::PROBS_SUM_TOLERANCE;
 pub use golden::{GOLDEN_TOLERANCE, Golden, MAX_GOLDEN};
+pub use limits::{MAX_ALIASES, MAX_ALIASES_IN_ALL, MAX_NAME_CHARS, MAX_REVISION, is_ahead_of_time};
 pub use metadata::{ContractError, is_name};
 pub use palette::clusters_default;
 pub use precision::Precision;
 pub use preflight::{
-    IR_VERSION, MAX_FIELDS, MAX_INITIALIZERS, MAX_MODEL_BYTES, MAX_NODES, MAX_TENSOR_BYTES, OPERATORS, OPSET,
-    PreflightError, Refusal, Signature, preflight, signature,
+    IR_VERSION, MAX_FIELDS, MAX_INITIALIZERS, MAX_MODEL_BYTES, MAX_NODES, MAX_TENSOR_BYTES, MAX_TEXT_BYTES, OPERATORS,
+    OPSET, PreflightError, Refusal, Signature, preflight, signature,
 };
 use serde::{Deserialize, Serialize};
 pub use typicality::{TYPICAL_SHARE, Typicality};
@@ -137,6 +139,12 @@ impl ModelContract {
             clusters: self.clusters.len() as u32,
             latent_dim: self.latent_dim,
         }
+    }
+
+    /// What the model's maker calls this state of it, if anything: of two models for the same stains, the later one has the
+    /// greater number. At most [`MAX_REVISION`].
+    pub fn revision(&self) -> Option<u64> {
+        self.training.get("revision").and_then(serde_json::Value::as_u64)
     }
 
     /// Whether a patch is unlike the training data, by its reconstruction error; `None` where the model cannot tell.

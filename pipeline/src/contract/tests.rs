@@ -146,6 +146,53 @@ fn other_versions_and_unknown_keys_are_refused() {
 }
 
 #[test]
+fn h29_every_list_and_every_name_of_a_contract_has_a_limit_with_an_id_of_its_own() {
+    type Change = fn(&mut ModelContract);
+    let many = |n: usize| (0..n).map(|i| format!("alias {i}")).collect::<Vec<_>>();
+    let changes: [(&str, &str, Change); 8] = [
+        ("contract.too-many", "65 aliases of one stain", |c| c.stains[0].aliases = vec!["a".to_owned(); 65]),
+        ("contract.too-many", "255 clusters", |c| c.clusters = vec![c.clusters[0].clone(); 255]),
+        ("contract.too-many", "17 stains", |c| c.stains = vec![c.stains[0].clone(); 17]),
+        ("contract.name-too-long", "has 65 characters", |c| c.clusters[0].name = "x".repeat(65)),
+        ("contract.name-too-long", "has 5000 characters", |c| c.stains[0].aliases = vec!["x".repeat(5000)]),
+        ("contract.revision", "revision 18446744073709551615", |c| c.training["revision"] = u64::MAX.into()),
+        ("contract.revision", "revision -1", |c| c.training["revision"] = (-1).into()),
+        ("contract.revision", "revision \"3\"", |c| c.training["revision"] = "3".into()),
+    ];
+    for (id, words, change) in changes {
+        let error = read_changed(change);
+        assert!(error.id() == id && error.to_string().contains(words), "{words}: {error}");
+        assert!(error.hint().contains("export the model again"), "{}", error.hint());
+    }
+    for (key, bytes) in [("stains", 300_000), ("clusters", 300_000), ("training", 2 << 20), ("mpp", 2000)] {
+        let error = read_with(&format!("tissuemap.{key}"), &"[".repeat(bytes));
+        assert!(error.id() == "contract.too-large" && error.to_string().contains(key), "{key}: {error}");
+    }
+    let mut contract = sound();
+    contract.stains[0].aliases = many(64);
+    contract.training["revision"] = 20_261_201.into();
+    contract.validate().expect("as much as is allowed");
+    let error = read_changed(|c| {
+        c.stains = (0..16).map(|i| StainSpec { name: format!("s{i}"), aliases: vec!["a".to_owned(); 17] }).collect();
+    });
+    assert!(error.to_string().contains("272 aliases of all stains"), "{error}");
+    let error = read_with(
+        "tissuemap.golden",
+        r#"{"count":65,"patches":"","cluster_probs":"","latent":"","reconstruction_error":""}"#,
+    );
+    assert!(error.to_string().contains("65 golden patches"), "{error}");
+}
+
+#[test]
+fn h29_what_is_refused_is_quoted_in_a_line_of_bounded_length() {
+    let long = format!("{{\"{}\":1}}", "x".repeat(900));
+    for key in ["background", "missing_stain_fill", "patch_px"] {
+        let error = read_with(&format!("tissuemap.{key}"), &long).to_string();
+        assert!(error.len() < 500, "{} bytes", error.len());
+    }
+}
+
+#[test]
 fn h10_a_decompression_bomb_in_golden_patches_is_refused() {
     let bomb = Golden { patches: vec![0; 64 << 20], ..sound().golden };
     let error = read_changed(|contract| contract.golden = bomb);

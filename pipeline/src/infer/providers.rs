@@ -1,5 +1,6 @@
 //! What computes: a GPU through TensorRT or CUDA, or the processor.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ impl Provider {
                     .with_profile_opt_shapes(shape(LARGEST_BATCH / 2))
                     .with_profile_max_shapes(shape(LARGEST_BATCH));
                 if let Some(root) = &options.engines {
-                    let folder = engine_folder(root, sha256, &shape(LARGEST_BATCH), &machine());
+                    let folder = engine_folder(root, sha256, &shape(LARGEST_BATCH), &accelerators());
                     provider = provider
                         .with_engine_cache(true)
                         .with_engine_cache_path(folder.display())
@@ -113,7 +114,7 @@ fn engine_folder(root: &Path, sha256: &str, shape: &str, machine: &str) -> PathB
 }
 
 /// What an engine depends on beside the model: the cards, the driver and TensorRT's own version.
-fn machine() -> String {
+fn accelerators() -> String {
     let driver = fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
     let cards = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
     let mut cards: Vec<String> = cards
@@ -128,6 +129,22 @@ fn machine() -> String {
         found.and_then(|file| Some(format!("{} {}", file.display(), file.metadata().ok()?.len()))).unwrap_or_default()
     });
     [driver, cards.join("\n"), tensorrt.join("\n")].join("\n")
+}
+
+/// This machine, as far as the speed of a model depends on it: cards, driver, libraries, processor and how many of its cores
+/// may be used; sixteen hexadecimal digits.
+pub fn machine() -> String {
+    const PROCESSOR: [&str; 5] = ["model name", "CPU implementer", "CPU part", "CPU variant", "Hardware"];
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processors: BTreeSet<&str> =
+        processors.lines().filter(|line| PROCESSOR.iter().any(|key| line.starts_with(key))).collect();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    name_of(&[accelerators(), Vec::from_iter(processors).join("\n"), cores.to_string(), visible])
+}
+
+fn name_of(parts: &[String]) -> String {
+    hex(Sha256::digest(parts.join("\n\n")))[..16].to_owned()
 }
 
 #[cfg(test)]
@@ -147,6 +164,15 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn a_machine_has_one_name_and_another_card_or_processor_another() {
+        assert_eq!(machine(), machine());
+        assert!(machine().len() == 16 && machine().bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let of = |cards: &str, processor: &str, cores: &str| name_of(&[cards, processor, cores].map(str::to_owned));
+        let base = of("H100", "EPYC", "8");
+        assert!([of("H200", "EPYC", "8"), of("H100", "Xeon", "8"), of("H100", "EPYC", "4")].iter().all(|o| *o != base));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use prost::Message;
 
+use super::golden::{difference, most_probable};
 use super::*;
 use crate::contract::{GOLDEN_TOLERANCE, example, graph, onnx};
 use crate::units::Mpp;
@@ -266,10 +267,89 @@ fn a_provider_that_is_not_there_is_passed_over_and_the_one_in_use_is_told() {
 fn the_batch_that_was_measured_is_used() {
     let Some(model) = open(&example_model()) else { return };
     let mut model = model.expect("opens");
-    let measured = model.measure_batch().expect("runs");
+    let alone = alone(&mut model);
+    let measured = model.measure_batch(&alone).expect("runs");
     let sizes: Vec<usize> = measured.iter().map(|&(size, _)| size).collect();
     assert!(!sizes.is_empty() && [8, 16, 32, 64, 128].starts_with(&sizes), "{sizes:?}");
     assert!(measured.iter().all(|&(_, speed)| speed > 0.0) && measured.iter().any(|&(size, _)| size == model.batch()));
-    model.set_batch(16).expect("runs");
+    model.set_batch(16, &alone).expect("runs");
     assert_eq!(model.batch(), 16);
+}
+
+fn alone(model: &mut Model) -> batch::Alone {
+    let (_, outputs) = model.repeat_golden().expect("golden patches pass");
+    model.alone(outputs).expect("runs")
+}
+
+/// The example, to whose latents are added those of the patches from this place of the batch on, or the batch's mean.
+fn leaky(from: Option<i64>) -> onnx::ModelProto {
+    let mut model = example_model();
+    node(&mut model, "products").input[0] = "leaky".to_owned();
+    let template = initializer(&mut model, "pixels").clone();
+    let number = |name: &str, value: i64| onnx::TensorProto {
+        name: Some(name.to_owned()),
+        dims: vec![1],
+        raw_data: Some(value.to_le_bytes().to_vec()),
+        ..template.clone()
+    };
+    let reduce = if from.is_some() { "ReduceSum" } else { "ReduceMean" };
+    let made = |of: &onnx::NodeProto, kind: &str, inputs: &[&str], output: &str| onnx::NodeProto {
+        name: Some(output.to_owned()),
+        op_type: Some(kind.to_owned()),
+        input: inputs.iter().map(|&input| input.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..of.clone()
+    };
+    let reduced = node(&mut model, "reconstruction").clone();
+    let plain = node(&mut model, "logits").clone();
+    let late = made(&plain, "Slice", &[LATENT, "late_from", "late_to", "late_axis"], "late");
+    let sum = made(&reduced, reduce, &["late", "late_axis"], "late_sum");
+    let add = made(&plain, "Add", &[LATENT, "late_sum"], "leaky");
+    let graph = model.graph.as_mut().expect("graph");
+    let numbers = [number("late_from", from.unwrap_or_default()), number("late_to", i64::MAX), number("late_axis", 0)];
+    graph.initializer.extend(numbers);
+    graph.node.splice(3..3, [late, sum, add]);
+    model
+}
+
+#[test]
+fn h29_a_model_whose_patches_influence_each_other_only_in_large_batches_is_refused() {
+    for from in [5, 9, 40] {
+        let Some(model) = open(&leaky(Some(from))) else { return };
+        let mut model = model.expect("opens");
+        model.verify_golden().expect("five patches do not influence each other");
+        let alone = alone(&mut model);
+        let refused = |outcome: Result<(), ModelError>| {
+            let error = outcome.expect_err("refused");
+            assert_eq!(error.id(), "model.batch-dependent");
+            assert!(error.to_string().contains("than alone"), "{error}");
+        };
+        // A size that was measured before, on a file or a machine that was another one, is compared as well.
+        refused(model.set_batch(64, &alone));
+        if from < 8 {
+            refused(model.measure_batch(&alone).map(drop));
+        }
+        model.set_batch(4, &alone).expect("small batches are sound");
+    }
+}
+
+#[test]
+fn h29_the_influence_of_a_mean_shows_even_with_a_single_golden_patch() {
+    // Alone, a patch is its own mean: both are halved, so that one golden patch comes out right in any number of copies.
+    let mut model = leaky(None);
+    let mut contract = crate::contract::ModelContract::read(&model).expect("sound");
+    let golden = &mut contract.golden;
+    golden.patches.truncate(3 * 2 * 16 * 16);
+    golden.probs.truncate(5);
+    golden.latent.truncate(6);
+    golden.reconstruction_error.truncate(1);
+    contract.write(&mut model);
+    let halves = |four: &[u8; 4]| (f32::from_le_bytes(*four) / 2.0).to_le_bytes();
+    let weights = initializer(&mut model, "weights");
+    weights.raw_data = Some(weights.raw_data().as_chunks().0.iter().flat_map(halves).collect());
+    let Some(model) = open(&model) else { return };
+    let mut model = model.expect("opens");
+    model.verify_golden().expect("a patch alone is sound");
+    let alone = alone(&mut model);
+    assert_eq!(model.set_batch(8, &alone).expect_err("refused").id(), "model.batch-dependent");
 }

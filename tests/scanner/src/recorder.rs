@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tissuemap::contract::StainSpec;
-use tissuemap::infer::Provider;
+use tissuemap::infer::{ProofStep, Provider};
 use tissuemap::road::{Progress, SetResult};
 use tissuemap::units::Mpp;
 use tissuemap_daemon::arrive::members::fingerprint;
@@ -89,7 +89,7 @@ impl Backend for Shared {
         self.0.see(Act::Probe, slide, "")
     }
 
-    fn load(&self, model: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+    fn load(&self, model: &Path, _: &dyn Fn(ProofStep)) -> Result<Arc<dyn JobRunner>, Fault> {
         let unreadable = |error| Fault::new(format!("{}: {error}", model.display()), "write it");
         let content = std::fs::read(model).map_err(unreadable)?;
         let model = ModelInfo {

@@ -2,6 +2,7 @@ use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
 
+use super::super::series::tests::dicom;
 use super::*;
 
 fn folder(names: &[&str]) -> TempDir {
@@ -48,6 +49,37 @@ fn a_dicom_series_is_one_slide() {
     assert_eq!(relative(&folder, snapshot.slides.keys()), ["case1_HE/a.dcm", "flat.dcm", "other.dcm"]);
     let members = |slide: &str| snapshot.slides[&folder.path().join(slide)].fingerprint.members().len();
     assert_eq!((members("case1_HE/a.dcm"), members("flat.dcm")), (2, 1), "the watch folder is no series");
+}
+
+#[test]
+fn every_dicom_series_is_a_slide_wherever_its_files_lie() {
+    let folder = folder(&["rack/6_HE.dcm"]);
+    let files = [
+        ("rack/1_HE.dcm", "1.1"),
+        ("rack/2_HE.dcm", "1.1"),
+        ("rack/3_CD31.dcm", "1.2"),
+        ("rack/4_CD31.dcm", "1.2"),
+        ("7_HE.dcm", "1.3"),
+        ("8_HE.dcm", "1.3"),
+        ("9_HE.dcm", "1.4"),
+    ];
+    for (name, uid) in files {
+        fs::write(folder.path().join(name), dicom(uid)).expect("written");
+    }
+    let snapshot = look(folder.path());
+    let slides = ["7_HE.dcm", "9_HE.dcm", "rack/1_HE.dcm", "rack/3_CD31.dcm", "rack/6_HE.dcm"];
+    assert_eq!(relative(&folder, snapshot.slides.keys()), slides);
+    let members = |slide: &str| {
+        let seen = &snapshot.slides[&folder.path().join(slide)];
+        relative(&folder, seen.fingerprint.members().iter().map(|member| &member.path))
+    };
+    assert_eq!(members("7_HE.dcm"), ["7_HE.dcm", "8_HE.dcm"]);
+    assert_eq!(members("rack/3_CD31.dcm"), ["rack/3_CD31.dcm", "rack/4_CD31.dcm", "rack/6_HE.dcm"]);
+    assert_eq!(
+        members("rack/6_HE.dcm"),
+        ["rack/6_HE.dcm"],
+        "of no series yet: unfinished, or broken, and told as such"
+    );
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What `status` shows, as text.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use console::truncate_str;
 use serde::{Serialize, Serializer};
 use zbus::{Connection, DeserializeDict, Type};
 
 use crate::explain::span;
+use crate::status::Wait;
 use crate::status::dbus::{NAME, PATH};
 
 /// All properties of the daemon at one moment, as the bus gives them and `status --json` prints them.
@@ -26,6 +27,8 @@ pub(super) struct Report {
     /// Seconds; null while unknown.
     #[serde(serialize_with = "unless_negative")]
     eta: i64,
+    /// What is waited for: in words, since when (seconds since 1970), and for how many seconds at most (0: not limited).
+    waits: Vec<(String, u64, u64)>,
     queue_length: u32,
     queue: Vec<String>,
     waiting: Vec<String>,
@@ -83,6 +86,7 @@ impl Report {
                 format!("{} (job {})  {} {bar} {percent} %{left}", self.current_job, self.current_job_id, self.stage);
             lines.push(line("working", &place));
         }
+        lines.extend(self.waits.iter().map(|wait| line("waits for", &in_words(wait, SystemTime::now()))));
         if self.queue_length > 0 {
             let first: Vec<&str> = self.queue.iter().take(SHOWN).map(String::as_str).collect();
             let more = if self.queue.len() > SHOWN { ", ..." } else { "" };
@@ -96,6 +100,13 @@ impl Report {
         }
         lines
     }
+}
+
+/// One of [`Report::waits`], as it is at this time.
+pub(in crate::ctl) fn in_words((what, since, limit): &(String, u64, u64), now: SystemTime) -> String {
+    let limit = Some(*limit).filter(|limit| *limit > 0).map(Duration::from_secs);
+    let since = UNIX_EPOCH.checked_add(Duration::from_secs(*since)).unwrap_or(now);
+    Wait { what: what.clone(), since, limit }.in_words(now)
 }
 
 fn line(name: &str, text: &str) -> String {
@@ -162,6 +173,15 @@ mod tests {
         assert_eq!(lines[4], "waiting   c2 (CD31 missing)");
         assert_eq!(lines.len(), 5 + SHOWN + 1);
         assert_eq!(lines.last(), Some(&"problem   ... and 12 more: --json shows all"));
+    }
+
+    #[test]
+    fn a_wait_is_a_line_with_its_time_and_limit() {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let wait = ("proving model m.onnx (step: golden)".to_owned(), 970, 900);
+        assert_eq!(in_words(&wait, now), "proving model m.onnx (step: golden) for 30 s, at most 15 min");
+        let text = Report { waits: vec![wait], ..busy() }.text(None);
+        assert!(text.contains("waits for proving model m.onnx (step: golden) for "), "{text}");
     }
 
     #[test]

@@ -67,13 +67,65 @@ fn a_model_is_found_by_name_or_by_the_beginning_of_its_hash() {
 fn h08_a_damaged_memory_is_moved_aside_and_begun_anew() {
     let folder = tempfile::tempdir().expect("tempdir");
     let file = folder.path().join("models.json");
-    let mut registry = Registry::read(&file).expect("nothing yet");
+    let (mut registry, aside) = Registry::read(&file).expect("nothing yet");
+    assert_eq!(aside, None);
     registry.activate(&info("aaaa", &["HE"]), "m.onnx", Coming::New, "dropped");
     registry.write(&file).expect("written");
-    assert_eq!(Registry::read(&file).expect("readable").rows(), registry.rows());
+    assert_eq!(Registry::read(&file).expect("readable").0.rows(), registry.rows());
     let text = fs::read(&file).expect("there");
     fs::write(&file, &text[..text.len() / 2]).expect("torn");
-    assert_eq!(Registry::read(&file).expect("readable").rows(), []);
+    let (empty, aside) = Registry::read(&file).expect("readable");
+    assert!(empty.rows().is_empty() && aside.is_some_and(|aside| aside.exists()));
     let mut names = fs::read_dir(folder.path()).expect("readable").map(|file| file.expect("there").file_name());
     assert!(names.any(|name| name.to_string_lossy().starts_with("models.json.corrupt-")) && !file.exists());
+}
+
+#[test]
+fn h29_a_memory_beyond_bounds_or_in_no_file_is_damaged() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let file = folder.path().join("models.json");
+    fs::File::create(&file).and_then(|file| file.set_len(3 << 30)).expect("written");
+    assert!(Registry::read(&file).expect("moved aside").1.is_some());
+    fs::create_dir(&file).expect("made");
+    assert!(Registry::read(&file).expect("moved aside").1.is_some());
+    fs::write(&file, "").expect("written");
+    assert!(Registry::read(&file).expect("moved aside").1.is_some(), "zero bytes are damage");
+}
+
+#[test]
+fn copies_of_models_that_do_not_serve_are_superfluous_but_the_newest_and_those_behind_one_that_serves() {
+    let mut registry = Registry::default();
+    for (age, sha256) in ["aaaa", "bbbb", "cccc", "dddd", "eeee"].into_iter().enumerate() {
+        registry.activate(&info(sha256, &["HE"]), &format!("{sha256}.onnx"), Coming::New, "dropped");
+        registry.get_mut(sha256).expect("known").since =
+            SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
+    }
+    // Set when they were replaced; here, in the order they came.
+    for (age, row) in registry.rows.iter_mut().enumerate() {
+        row.since = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
+    }
+    let superfluous = |registry: &Registry, keep| -> Vec<String> {
+        registry.superfluous(keep).into_iter().map(|kept| kept.sha256).collect()
+    };
+    assert_eq!(superfluous(&registry, 3), [""; 0], "eeee serves, dddd is behind it");
+    assert_eq!(superfluous(&registry, 1), ["bbbb", "aaaa"]);
+    assert_eq!(
+        superfluous(&registry, 0),
+        ["cccc", "bbbb", "aaaa"],
+        "never what serves and what a rollback goes back to"
+    );
+    ["aaaa", "bbbb"].into_iter().for_each(|sha256| registry.removed(sha256));
+    assert_eq!(superfluous(&registry, 1), [""; 0]);
+    assert_eq!(chain(&registry, "eeee"), ["dddd", "cccc"]);
+    let row = registry.get("aaaa").expect("remembered, so that its file does not bring it back by itself");
+    assert!(row.state == ModelState::Standby && row.reason.contains("drop its file again"), "{row:?}");
+    registry.is_back("aaaa");
+    assert_eq!(superfluous(&registry, 1), ["cccc"], "the newest now");
+    for i in 0..2000 {
+        registry.activate(&info(&format!("m{i}"), &["HE"]), "m.onnx", Coming::New, &"x".repeat(10_000));
+        let old = registry.superfluous(4);
+        old.iter().for_each(|kept| registry.removed(&kept.sha256));
+    }
+    let bytes = serde_json::to_vec(&registry).expect("JSON").len() as u64;
+    assert!(registry.rows().len() <= REMEMBERED && bytes < MOST_BYTES, "{} rows, {bytes} bytes", registry.rows().len());
 }

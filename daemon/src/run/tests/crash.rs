@@ -24,7 +24,7 @@ impl Backend for Press {
         Ok(())
     }
 
-    fn load(&self, path: &Path) -> Result<Arc<dyn JobRunner>, Fault> {
+    fn load(&self, path: &Path, _: &dyn Fn(ProofStep)) -> Result<Arc<dyn JobRunner>, Fault> {
         Ok(Arc::new(Publisher { log: self.0.clone(), model: pretended(path)? }))
     }
 }

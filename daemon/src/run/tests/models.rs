@@ -210,3 +210,94 @@ async fn without_a_model_the_daemon_says_so_and_goes_on_when_one_comes() {
     assert_eq!(status.problems, [""; 0]);
     assert_eq!(daemon.made_by("c1_HE.svs"), sha256(MODEL));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h30_what_has_the_name_of_a_model_and_is_none_is_told_by_id_and_models_go_on() {
+    let new = "stains HE CD31\nsecond\n";
+    let mut daemon = Fixture::start(QUICK);
+    let folder = daemon.state.path().join("models");
+    fs::create_dir(folder.join("folder.onnx")).expect("made");
+    let fifo = rustix::fs::mknodat(
+        rustix::fs::CWD,
+        folder.join("pipe.onnx"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    );
+    fifo.expect("made");
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("s.onnx")).expect("bound");
+    std::os::unix::fs::symlink("/nonexistent/m.onnx", folder.join("link.onnx")).expect("made");
+    std::os::unix::fs::symlink("/dev/zero", folder.join("zero.onnx")).expect("made");
+    let long = format!("{}.onnx", "x".repeat(230));
+    fs::write(folder.join(&long), new).expect("written");
+    daemon.drop_model("second.onnx", new);
+    let status = daemon.until_served(new).await;
+    for (name, what) in [
+        ("folder.onnx", "(model.not-a-file)"),
+        ("pipe.onnx", "is a named pipe"),
+        ("s.onnx", "is a socket"),
+        ("link.onnx", "is a link that leads nowhere"),
+        ("zero.onnx", "is a device"),
+        (long.as_str(), "(model.name-too-long)"),
+    ] {
+        let told = |problem: &&String| problem.contains(name) && problem.contains(what) && problem.contains("hint: ");
+        assert!(status.problems.iter().any(|problem| told(&problem)), "{name}: {:?}", status.problems);
+        assert_eq!(status.rejections.iter().filter(|told| told.name == name).count(), 1, "{name}");
+    }
+    fs::remove_dir(folder.join("folder.onnx")).expect("removed");
+    daemon.until(|s| !s.problems.iter().any(|problem| problem.contains("folder.onnx"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h30_a_revision_ahead_of_time_is_told_and_a_person_s_word_brings_another_model() {
+    let extreme = "stains HE CD31\nrevision 99999999999999\n";
+    let next = "stains HE CD31\nrevision 8\n";
+    let later = "stains HE CD31\nrevision 9\n";
+    let mut daemon = Fixture::start(QUICK);
+    daemon.drop_model("extreme.onnx", extreme);
+    daemon.until_served(extreme).await;
+    let ahead = |s: &Status| s.problems.iter().any(|p| p.contains("revision 99999999999999, greater than any count"));
+    daemon.until(|s| ahead(s)).await;
+    daemon.drop_model("next.onnx", next);
+    daemon.until(|s| s.rejections.back().is_some_and(|told| told.name == "next.onnx")).await;
+    daemon.commander.activate("next.onnx".into()).await.expect("on purpose");
+    daemon.until(|s| !ahead(s)).await;
+    daemon.drop_model("later.onnx", later);
+    daemon.until_served(later).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_old_models_are_removed_and_one_that_is_dropped_again_can_be_activated() {
+    let models: Vec<String> = (0..5).map(|i| format!("stains HE CD31\nnumber {i}\n")).collect();
+    let mut daemon = Fixture::start("[models]\nsettle_seconds = 1\nkeep = 1\n");
+    for (i, content) in models.iter().enumerate() {
+        daemon.drop_model(&format!("m{i}.onnx"), content);
+        daemon.until_served(content).await;
+    }
+    let kept = |content: &String| daemon.state.path().join("worker/models").join(sha256(content)).exists();
+    // m4 serves, m3 is what a rollback goes back to, m2 is the newest of the others.
+    assert_eq!(models.iter().map(kept).collect::<Vec<_>>(), [false, false, true, true, true]);
+    assert!(daemon.state.path().join("models/m0.onnx").exists(), "the user's own file");
+    let fault = daemon.commander.activate("m0.onnx".into()).await.expect_err("its copy is gone");
+    assert!(fault.to_string().contains("drop its file again"), "{fault}");
+    daemon.drop_model("again.onnx", &models[0]);
+    let status = daemon.until(|s| s.rejections.back().is_some_and(|told| told.name == "again.onnx")).await;
+    assert_eq!(active(&status), [sha256(&models[4])], "its file alone does not bring it back");
+    daemon.commander.activate("again.onnx".into()).await.expect("on purpose");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h29_a_proof_that_takes_long_is_told_with_its_step_while_the_loop_goes_on() {
+    let slow = "stains HE CD31\nslow\n";
+    let mut daemon = Fixture::start(QUICK);
+    daemon.drop_model("slow.onnx", slow);
+    let status = daemon.until(|s| s.waits.iter().any(|wait| wait.what.ends_with("(step: golden)"))).await;
+    let wait = status.waits.iter().find(|wait| wait.what.starts_with("proving model slow.onnx")).expect("told");
+    assert_eq!(wait.limit, Some(Duration::from_mins(15)));
+    daemon.bring("c1_HE.svs", "fine");
+    daemon.until(|s| s.last_result().is_some()).await;
+    assert_eq!(daemon.made_by("c1_HE.svs"), sha256(MODEL), "the old model serves meanwhile");
+    daemon.runner.release.send_replace(true);
+    daemon.until_served(slow).await;
+    daemon.until(|s| s.waits.iter().all(|wait| !wait.what.starts_with("proving"))).await;
+}

@@ -17,7 +17,7 @@ use super::model::ModelEntry;
 use crate::disk::Shortage;
 use crate::journal::JobId;
 use crate::models::Rejection;
-use crate::status::{Outcome, Product, Status};
+use crate::status::{Outcome, Product, Status, Wait, listed};
 
 /// One line of `ListJobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
@@ -39,6 +39,7 @@ struct Properties<'a> {
     state: &'static str,
     paused: bool,
     disk: Option<&'a Shortage>,
+    waits: &'a [Wait],
     queue: &'a [String],
     queue_length: u32,
     current_job: &'a str,
@@ -62,6 +63,7 @@ impl<'a> From<&'a Status> for Properties<'a> {
             state: status.state.as_str(),
             paused: status.paused,
             disk: status.disk.as_ref(),
+            waits: &status.waits,
             queue: &status.queue,
             queue_length: status.queue.len() as u32,
             current_job: job.map_or("", |job| &job.set),
@@ -201,7 +203,7 @@ impl Daemon1 {
 
     /// All jobs that are neither done nor gone: the running one, the queue in its order, then the others by number. Of each:
     /// number, set, watch folder, state, tries, when it is tried again (seconds since 1970, or 0), place in the queue (from
-    /// 1; 0 is not queued) and why it is in its state. Anybody may ask.
+    /// 1; 0 is not queued) and why it is in its state. No more than ten thousand. Anybody may ask.
     #[zbus(out_args("jobs"))]
     fn list_jobs(&self) -> Vec<JobEntry> {
         entries(&self.0.status.borrow())
@@ -233,10 +235,19 @@ impl Daemon1 {
         self.show(|now| now.disk.map(ToString::to_string).unwrap_or_default())
     }
 
-    /// Section sets that will be processed, next first.
+    /// What is waited for: in words, since when (seconds since 1970) and for how many seconds at most (0: that is not limited).
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn waits(&self) -> Vec<(String, u64, u64)> {
+        let limit = |wait: &Wait| wait.limit.map_or(0, |limit| limit.as_secs());
+        let told = |wait: &Wait| (wait.what.clone(), unix_seconds(Some(wait.since)), limit(wait));
+        self.show(|now| now.waits.iter().map(told).collect())
+    }
+
+    /// Section sets that will be processed, next first. Of this and the other lists, no more than a thousand entries are told,
+    /// and in one more how many there are besides.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn queue(&self) -> Vec<String> {
-        self.show(|now| now.queue.to_vec())
+        self.show(|now| listed(now.queue))
     }
 
     /// How many they are.
@@ -291,19 +302,19 @@ impl Daemon1 {
     /// Folders, slides and sets that need a person now, each `what: reason; hint: remedy`.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn problems(&self) -> Vec<String> {
-        self.show(|now| now.problems.to_vec())
+        self.show(|now| listed(now.problems))
     }
 
     /// Section sets that lack stains, as `case7 (CD31 missing)`.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn waiting(&self) -> Vec<String> {
-        self.show(|now| now.waiting.to_vec())
+        self.show(|now| listed(now.waiting))
     }
 
     /// Slides that are still being copied or tested.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn arriving(&self) -> Vec<String> {
-        self.show(|now| now.arriving.to_vec())
+        self.show(|now| listed(now.arriving))
     }
 
     /// File name and SHA-256 of the model that serves, of each where there are several; empty while starting and without
@@ -356,7 +367,7 @@ pub(super) async fn tell(interface: &InterfaceRef<Daemon1>, old: &Status, new: &
     let daemon = interface.get().await;
     let (before, after) = (Properties::from(old), Properties::from(new));
     tell_changed!(daemon, emitter, before, after, {
-        state => state_changed, paused => paused_changed, disk => disk_changed, queue => queue_invalidate,
+        state => state_changed, paused => paused_changed, waits => waits_invalidate, disk => disk_changed, queue => queue_invalidate,
         queue_length => queue_length_changed, current_job => current_job_changed, current_job_id => current_job_id_changed,
         stage => stage_changed, progress => progress_changed, eta => eta_changed, last_result => last_result_changed,
         last_error => last_error_changed, problems => problems_invalidate, waiting => waiting_invalidate,
@@ -384,6 +395,9 @@ pub(super) async fn tell(interface: &InterfaceRef<Daemon1>, old: &Status, new: &
     Ok(())
 }
 
+/// So many jobs are told: three megabytes of the 128 that a message may have.
+const JOBS: usize = 10_000;
+
 fn entries(status: &Status) -> Vec<JobEntry> {
     let places: BTreeMap<JobId, u32> = status.queued.iter().copied().zip(1..).collect();
     let running = status.job.as_ref().map(|job| job.id);
@@ -402,6 +416,7 @@ fn entries(status: &Status) -> Vec<JobEntry> {
         })
         .collect();
     entries.sort_by_key(|entry| (running != Some(JobId(entry.id)), entry.place == 0, entry.place, entry.id));
+    entries.truncate(JOBS);
     entries
 }
 

@@ -228,7 +228,7 @@ fn has_declared_type(attribute: &AttributeProto) -> bool {
 fn is_bounded(attribute: &AttributeProto) -> bool {
     let limit = if attribute.name() == "strides" { MAX_STRIDE } else { MAX_ATTRIBUTE_INT };
     let small = |value: &i64| value.unsigned_abs() <= limit;
-    attribute.ints.len() <= 2 * MAX_RANK
+    attribute.ints.len().max(attribute.floats.len()) <= 2 * MAX_RANK
         && attribute.i.iter().chain(&attribute.ints).all(small)
         && attribute.f.iter().chain(&attribute.floats).all(|value| value.is_finite())
 }

@@ -16,7 +16,7 @@ mod wire;
 
 pub use checks::{MAX_INITIALIZERS, MAX_NODES, MAX_TENSOR_BYTES, OPERATORS, Signature, signature};
 use prost::Message;
-pub use wire::MAX_FIELDS;
+pub use wire::{MAX_FIELDS, MAX_TEXT_BYTES};
 
 use super::onnx::ModelProto;
 
@@ -106,6 +106,8 @@ refusals! {
     UnknownField = "onnx.unknown-field",
     /// More than [`MAX_FIELDS`] protobuf fields: small on disk, huge in memory.
     TooManyFields = "onnx.too-many-fields",
+    /// A name, key or comment of more than [`MAX_TEXT_BYTES`].
+    TextTooLong = "onnx.text-too-long",
     /// Tensor values outside the file.
     ExternalData = "onnx.external-data",
     /// Tensor values at an address in the reader's memory (a marker that ONNX Runtime uses internally).

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::contract::onnx::{GraphProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto};
+use crate::contract::onnx::attribute_proto::AttributeType;
+use crate::contract::onnx::{
+    AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+};
 use crate::contract::{LATENT, ModelContract, Precision, example, graph};
 use crate::units::Mpp;
 
@@ -195,6 +198,22 @@ fn h10_hostile_onnx_is_refused() {
         // Small on disk, large in memory.
         ("a million empty nodes", Refusal::TooManyFields, with_graph_field(&[0x0a, 0x00].repeat(1_000_000))),
         ("two thousand nodes", Refusal::TooManyNodes, with_graph_field(&[0x0a, 0x00].repeat(2000))),
+        ("a name of a megabyte", Refusal::TextTooLong, changed_graph(|g| g.node[0].name = Some("x".repeat(1 << 20)))),
+        ("a comment of 1,025 bytes", Refusal::TextTooLong, changed(|m| m.doc_string = Some("x".repeat(1025)))),
+        ("a key of two kilobytes", Refusal::TextTooLong, changed(|m| m.metadata_props[0].key = Some("x".repeat(2048)))),
+        (
+            "an attribute of many numbers",
+            Refusal::Attribute,
+            changed_graph(|g| {
+                let node = &mut g.node[0];
+                node.attribute = vec![AttributeProto {
+                    name: Some("x".to_owned()),
+                    r#type: Some(AttributeType::Floats.into()),
+                    floats: vec![1.0; 17],
+                    ..AttributeProto::default()
+                }];
+            }),
+        ),
         ("two thousand initializers", Refusal::TooManyInitializers, with_graph_field(&[0x2a, 0x00].repeat(2000))),
         // Values from elsewhere.
         ("external data in a parent folder", Refusal::ExternalData, external(b"../../../etc/passwd")),
@@ -342,6 +361,22 @@ fn hostile_text_is_quoted_in_errors() {
     let error =
         preflight(&changed_graph(|g| g.node[0].op_type = Some("Loop\n\u{1b}[2J".to_owned()))).expect_err("refused");
     assert!(!error.to_string().contains(char::is_control), "{error:?}");
+}
+
+#[test]
+fn h29_whatever_a_file_says_its_refusal_is_a_line_of_bounded_length() {
+    let names: [&dyn Fn(&mut GraphProto, String); 4] = [
+        &|g, name| g.node[0].name = Some(name),
+        &|g, name| g.node[0].op_type = Some(name),
+        &|g, name| g.node[0].input[0] = name,
+        &|g, name| g.initializer[0].name = Some(name),
+    ];
+    for (change, bytes) in names.into_iter().flat_map(|change| [1000, 3_000_000].map(|bytes| (change, bytes))) {
+        let file = changed_graph(|g| change(g, "\u{1}".repeat(bytes)));
+        if let Err(error) = preflight(&file) {
+            assert!(error.to_string().len() < 10_000, "{} bytes", error.to_string().len());
+        }
+    }
 }
 
 #[test]

@@ -11,6 +11,9 @@ use super::{PreflightError, Refusal};
 /// Fields in the whole file. The largest model we write has a few thousand; 100,000 decoded ones take some 30 MB.
 pub const MAX_FIELDS: usize = 100_000;
 
+/// Any name, key or comment. The longest that we write is a metadata key.
+pub const MAX_TEXT_BYTES: usize = 1024;
+
 /// ONNX Runtime marks a tensor that lives at an address of its own process by this location of "external" data.
 const MEMORY_ADDRESS_MARKER: &[u8] = b"_ORT_MEM_ADDR_";
 
@@ -30,11 +33,14 @@ struct Field {
 enum Content {
     Varint,
     Fixed32,
+    /// Weights, and the values of metadata, each with a limit of its own ([`crate::contract::ContractError`]).
     Bytes,
+    /// At most [`MAX_TEXT_BYTES`]: names are repeated in errors, and errors must fit into a message.
+    Text,
     Nested(&'static Message),
     Refused(Refusal),
 }
-use Content::{Bytes, Fixed32, Nested, Refused, Varint};
+use Content::{Bytes, Fixed32, Nested, Refused, Text, Varint};
 
 const fn one(number: u64, name: &'static str, content: Content) -> Field {
     Field { number, name, repeated: false, content }
@@ -52,11 +58,11 @@ static MODEL: Message = Message {
     name: "model",
     fields: &[
         one(1, "ir_version", Varint),
-        one(2, "producer_name", Bytes),
-        one(3, "producer_version", Bytes),
-        one(4, "domain", Bytes),
+        one(2, "producer_name", Text),
+        one(3, "producer_version", Text),
+        one(4, "domain", Text),
         one(5, "model_version", Varint),
-        one(6, "doc_string", Bytes),
+        one(6, "doc_string", Text),
         one(7, "graph", Nested(&GRAPH)),
         many(8, "opset_import", Nested(&OPSET_ID)),
         many(14, "metadata_props", Nested(&STRING_ENTRY)),
@@ -67,18 +73,18 @@ static MODEL: Message = Message {
 };
 
 static OPSET_ID: Message =
-    Message { name: "opset_import", fields: &[one(1, "domain", Bytes), one(2, "version", Varint)] };
+    Message { name: "opset_import", fields: &[one(1, "domain", Text), one(2, "version", Varint)] };
 
 static STRING_ENTRY: Message =
-    Message { name: "metadata_props", fields: &[one(1, "key", Bytes), one(2, "value", Bytes)] };
+    Message { name: "metadata_props", fields: &[one(1, "key", Text), one(2, "value", Bytes)] };
 
 static GRAPH: Message = Message {
     name: "graph",
     fields: &[
         many(1, "node", Nested(&NODE)),
-        one(2, "name", Bytes),
+        one(2, "name", Text),
         many(5, "initializer", Nested(&TENSOR)),
-        one(10, "doc_string", Bytes),
+        one(10, "doc_string", Text),
         many(11, "input", Nested(&VALUE_INFO)),
         many(12, "output", Nested(&VALUE_INFO)),
         never(14, "quantization_annotation", Refusal::Quantization),
@@ -89,13 +95,13 @@ static GRAPH: Message = Message {
 static NODE: Message = Message {
     name: "node",
     fields: &[
-        many(1, "input", Bytes),
-        many(2, "output", Bytes),
-        one(3, "name", Bytes),
-        one(4, "op_type", Bytes),
+        many(1, "input", Text),
+        many(2, "output", Text),
+        one(3, "name", Text),
+        one(4, "op_type", Text),
         many(5, "attribute", Nested(&ATTRIBUTE)),
-        one(6, "doc_string", Bytes),
-        one(7, "domain", Bytes),
+        one(6, "doc_string", Text),
+        one(7, "domain", Text),
         never(8, "overload", Refusal::Functions),
         never(10, "device_configurations", Refusal::DeviceConfiguration),
     ],
@@ -104,17 +110,17 @@ static NODE: Message = Message {
 static ATTRIBUTE: Message = Message {
     name: "attribute",
     fields: &[
-        one(1, "name", Bytes),
+        one(1, "name", Text),
         one(2, "f", Fixed32),
         one(3, "i", Varint),
-        one(4, "s", Bytes),
+        one(4, "s", Text),
         never(5, "t", Refusal::TensorAttribute),
         never(6, "g", Refusal::Subgraph),
         many(7, "floats", Fixed32),
         many(8, "ints", Varint),
         never(10, "tensors", Refusal::TensorAttribute),
         never(11, "graphs", Refusal::Subgraph),
-        one(13, "doc_string", Bytes),
+        one(13, "doc_string", Text),
         never(14, "tp", Refusal::TypeAttribute),
         never(15, "type_protos", Refusal::TypeAttribute),
         one(20, "type", Varint),
@@ -134,11 +140,11 @@ static TENSOR: Message = Message {
         never(5, "int32_data", Refusal::TensorEncoding),
         never(6, "string_data", Refusal::TensorEncoding),
         never(7, "int64_data", Refusal::TensorEncoding),
-        one(8, "name", Bytes),
+        one(8, "name", Text),
         one(9, "raw_data", Bytes),
         never(10, "double_data", Refusal::TensorEncoding),
         never(11, "uint64_data", Refusal::TensorEncoding),
-        one(12, "doc_string", Bytes),
+        one(12, "doc_string", Text),
         never(13, "external_data", Refusal::ExternalData),
         never(14, "data_location", Refusal::ExternalData),
     ],
@@ -146,7 +152,7 @@ static TENSOR: Message = Message {
 
 static VALUE_INFO: Message = Message {
     name: "value",
-    fields: &[one(1, "name", Bytes), one(2, "type", Nested(&TYPE)), one(3, "doc_string", Bytes)],
+    fields: &[one(1, "name", Text), one(2, "type", Nested(&TYPE)), one(3, "doc_string", Text)],
 };
 
 static TYPE: Message = Message {
@@ -166,7 +172,7 @@ static TENSOR_TYPE: Message =
 
 static SHAPE: Message = Message { name: "shape", fields: &[many(1, "dim", Nested(&DIMENSION))] };
 
-static DIMENSION: Message = Message { name: "dim", fields: &[one(1, "dim_value", Varint), one(2, "dim_param", Bytes)] };
+static DIMENSION: Message = Message { name: "dim", fields: &[one(1, "dim_value", Varint), one(2, "dim_param", Text)] };
 
 /// Walks the whole file.
 pub(super) fn check(bytes: &[u8]) -> Result<(), PreflightError> {
@@ -201,6 +207,13 @@ fn walk(message: &'static Message, mut bytes: &[u8], budget: &mut usize) -> Resu
             (Varint, 0) => drop(varint(&mut bytes, message)?),
             (Fixed32, 5) => drop(take(&mut bytes, 4, message)?),
             (Bytes, 2) => drop(length_delimited(&mut bytes, message)?),
+            (Text, 2) => {
+                let length = length_delimited(&mut bytes, message)?.len();
+                if length > MAX_TEXT_BYTES {
+                    let detail = format!("{} has {length} bytes; at most {MAX_TEXT_BYTES}", place());
+                    return Err(Refusal::TextTooLong.at(detail));
+                }
+            }
             (Nested(inner), 2) => walk(inner, length_delimited(&mut bytes, message)?, budget)?,
             (_, wrong) => return Err(Refusal::NotProtobuf.at(format!("{} has wire type {wrong}", place()))),
         }
