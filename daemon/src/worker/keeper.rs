@@ -17,7 +17,7 @@ use super::faults::{
     Bounds, MEMORY_HINT, MODEL_HINT, away, during, not_cancelled, stands_still, too_much_memory, too_slow, unexpected,
 };
 use super::granted::{Paths, Places};
-use super::log::repeat;
+use super::log::{one_line, repeat};
 use super::process::{Process, in_words};
 use super::protocol::{Event, Request, Setup};
 use super::seat::{Call, Input, Inputs, Ready, Vitals};

@@ -158,3 +158,44 @@ fn no_keeper() -> Fault {
 
 /// The receiving end, as the keeper reads it.
 pub(super) type Inputs = Receiver<Input>;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicU32;
+
+    use tissuemap::road::RoadParams;
+
+    use super::super::protocol::{Setup, VERSION};
+    use super::*;
+    use crate::config::Sandbox;
+
+    #[test]
+    fn h29_a_message_that_the_supervisor_refuses_ends_the_wait_and_is_named() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let program = folder.path().join("worker");
+        // Announces a message of four gigabytes, and waits.
+        fs::write(&program, "#!/bin/sh\nprintf '\\377\\377\\377\\377' >&0\nread line\nread line\n").expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("its own");
+        let setup = Setup {
+            version: VERSION,
+            sandbox: Sandbox::BestEffort,
+            read: vec![],
+            write: vec![],
+            gpu: false,
+            memory: 1 << 30,
+            params: RoadParams::default(),
+        };
+        let duty = Duty {
+            name: "test",
+            program,
+            setup,
+            stall: Duration::from_mins(15),
+            restarts: Arc::new(AtomicU32::new(0)),
+            load: None,
+        };
+        let fault = Seat::open(duty, &|_| {}).map(drop).expect_err("refused");
+        assert!(fault.reason().contains("a message of 4294967295 bytes is too long"), "{fault}");
+    }
+}
