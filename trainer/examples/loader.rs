@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use tissuemap_trainer::config::Config;
-use tissuemap_trainer::data::loader::{ahead, batches, makers};
+use tissuemap_trainer::data::loader::{batches, prefetch, prefetch_threads};
 use tissuemap_trainer::data::patches::PatchSet;
 use tissuemap_trainer::data::store::{Attributes, Store};
 use tissuemap_trainer::model::adam::Adam;
@@ -98,7 +98,7 @@ fn patch_bytes() -> usize {
 fn fill(folder: &Path, patches: usize) -> Result<(), Box<dyn Error>> {
     let (mut store, _) = Store::open(folder, attributes())?;
     let mut generator = ChaCha8Rng::seed_from_u64(1);
-    let mut set = store.begin();
+    let mut set = store.begin_set();
     for from in (0..patches).step_by(256) {
         let corners: Vec<(i64, i64)> = (from..patches.min(from + 256)).map(|i| (i as i64, 0)).collect();
         let mut pixels = vec![0; corners.len() * patch_bytes()];
@@ -141,7 +141,7 @@ fn load(folder: &Path, two_views: bool, device: &str) -> Result<(), Box<dyn Erro
                 let mut view = || views(&pixels, augment, &mut generator);
                 Ok([view()?, view()?])
             };
-            let pairs = ahead(scope, order.len() / BATCH, makers(device), pair);
+            let pairs = prefetch(scope, order.len() / BATCH, prefetch_threads(device), pair);
             timed(pairs, |pair| pair.map(|[_, last]| last))
         } else {
             timed(batches(scope, patches, order, BATCH, device), |batch| batch)

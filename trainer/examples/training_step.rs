@@ -9,10 +9,10 @@ use std::time::Instant;
 use clap::Parser;
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
-use tissuemap_trainer::config::{Config, ImsatConfig, Shape};
+use tissuemap_trainer::config::{AutoencoderShape, Config, ImsatConfig};
 use tissuemap_trainer::model::adam::Adam;
 use tissuemap_trainer::model::autoencoder::Autoencoder;
-use tissuemap_trainer::model::imsat::{Clusterer, neighbour_distance, terms};
+use tissuemap_trainer::model::imsat::{Clusterer, loss_terms, neighbour_distance};
 use tissuemap_trainer::model::layers::Mode;
 use tissuemap_trainer::system::device;
 
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Config::default();
     let widths = config.autoencoder.widths.iter().copied().map(i64::from).collect();
     let latent_dim = i64::from(config.autoencoder.latent_dim);
-    let shape = Shape { channels: PLANES, patch_px: SIDE, widths, latent_dim };
+    let shape = AutoencoderShape { channels: PLANES, patch_px: SIDE, widths, latent_dim };
     let patches = Tensor::randint(256, [batch, PLANES, SIDE, SIDE], (Kind::Uint8, Device::Cpu));
 
     let store = VarStore::new(device);
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let radius = neighbour_distance(&latent, i64::from(config.imsat.neighbour)) * config.imsat.radius_factor;
     let weights = config.imsat.weights();
     let clusterer_step = || {
-        let terms = terms(&clusterer, &latent, None, &radius, &weights, &latent.randn_like());
+        let terms = loss_terms(&clusterer, &latent, None, &radius, &weights, &latent.randn_like());
         adam.minimise(&terms.loss(&weights));
     };
     println!("imsat {:.6}", seconds(steps, device, clusterer_step));

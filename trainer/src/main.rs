@@ -20,7 +20,7 @@ use tissuemap_trainer::system::error::TrainError;
 const EXAMPLES: &str = "\
 Examples:
   tissuemap-train config > train.toml          # the commented default configuration
-  tissuemap-train inspect --config train.toml --out sheets    # what would be trained on
+  tissuemap-train inspect --config train.toml --out sheets    # shows the training data
   tissuemap-train fit --config train.toml --out model.onnx
   tissuemap-train fit --config train.toml --out model.onnx --device cuda:0 --clusters 13 --seed 7
   tissuemap-train export --run model.run --out model.int8.onnx --precision int8
@@ -31,7 +31,7 @@ Examples:
   tissuemap-train benchmark --images labelled > table.csv     # a folder of images per class
   tissuemap-train evaluate --vectors latents.npy --clusters 2-20 > table.csv
 
-Ctrl-C keeps a checkpoint beside the model; the same command then goes on from it.
+Ctrl-C saves a checkpoint beside the model. The same command continues from it.
 Exit codes: 0 done, 2 failed, 64 wrong usage or configuration, 130 interrupted.";
 
 /// Trains a tissue clustering model and exports it as one ONNX file.
@@ -46,22 +46,22 @@ struct Cli {
 enum Command {
     /// Print the commented default configuration.
     Config,
-    /// Show what would be trained on, before any training: sets, slides, registration, patches, space.
+    /// Show the training data without training: sets, slides, registration, patches, disk space.
     Inspect(InspectCommand),
     /// Train on section sets and write the model.
     #[command(after_help = EXAMPLES)]
     Fit(FitCommand),
-    /// Write the model of a finished fit anew, in any precision.
+    /// Export the model of a finished fit again, in any precision.
     Export(ExportCommand),
-    /// Give clusters names and colours, or propose names from annotations.
+    /// Set names and colours of clusters, or propose names from annotations.
     Name(NameCommand),
-    /// Write the report on a fitted model: one HTML file for the lab meeting.
+    /// Write the report on a fitted model: one HTML file.
     Report(ReportCommand),
-    /// Find out how many clusters there are: fit with every number, and print the evidence for each.
+    /// Choose the number of clusters: fit clusterers with every number and print the evidence for each.
     Sweep(SweepCommand),
-    /// Cluster labelled images without their labels, by this method and the customary ones, and tell how well each meets them.
+    /// Cluster labelled images with this and other methods, and compare the result with the labels.
     Benchmark(BenchmarkCommand),
-    /// Cluster vectors by several methods, and tell how well it went and how many clusters there are.
+    /// Cluster vectors with several methods, and print quality indices for each number of clusters.
     Evaluate(EvaluateCommand),
 }
 
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     };
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).without_time().with_target(false).init();
-    // libtorch's failures (out of memory, say) come as panics; they are reported like every other error.
+    // Failures of libtorch (for example out of memory) are panics. They are reported like every other error.
     panic::set_hook(Box::new(|info| tracing::debug!("{info}")));
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(&cli.command)));
     match outcome.unwrap_or_else(|panic| Err(TrainError::from_panic(&*panic).into())) {
@@ -102,7 +102,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
-/// The chain of causes in one line, then what to do.
+/// Prints the chain of causes in one line, then the hint.
 fn report(error: &anyhow::Error) -> ExitCode {
     let train = error.downcast_ref::<TrainError>();
     let mut stderr = io::stderr().lock();

@@ -13,7 +13,7 @@ use tissuemap::infer::{InferOptions, Model, ModelError};
 use tissuemap::pyramid;
 use tissuemap::units::Mpp;
 
-use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches};
+use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, PatchConfig};
 use crate::data::origin::Origin;
 use crate::data::patches;
 use crate::data::patches::PatchSet;
@@ -67,7 +67,7 @@ pub(crate) fn somewhere(pixels: &Tensor) -> patches::Patches {
 }
 
 /// What a store of patches says of itself before it has any.
-pub(crate) fn nothing_drawn(fingerprint: &str, stains: usize, patch_px: u32) -> Attributes {
+pub(crate) fn new_attributes(fingerprint: &str, stains: usize, patch_px: u32) -> Attributes {
     Attributes {
         fingerprint: fingerprint.to_owned(),
         complete: false,
@@ -104,7 +104,7 @@ pub(crate) fn texture_config(stains: usize) -> Config {
         checkpoint_every_epochs: 2,
         reference: "S1".to_owned(),
         stains: (1..=stains).map(|i| StainSpec { name: format!("S{i}"), aliases: Vec::new() }).collect(),
-        patches: Patches { patch_px: 16, stride_px: 16, ..Patches::default() },
+        patches: PatchConfig { patch_px: 16, stride_px: 16, ..PatchConfig::default() },
         autoencoder: AutoencoderConfig {
             widths: vec![4, 8],
             latent_dim: 8,

@@ -16,7 +16,7 @@
 //! | group | criteria |
 //! |---|---|
 //! | latent space | silhouette, Davies–Bouldin, Caliński–Harabasz, Dunn, generalised Dunn, Xie–Beni |
-//! | UMAP plane | the same |
+//! | UMAP coordinates | the same |
 //! | stability | mean adjusted Rand index between seeds, in hundredths |
 //! | coherence | of the label maps, in hundredths |
 //!
@@ -38,8 +38,9 @@ pub struct Evidence {
     pub clusters: u32,
     /// Indices in the latent space.
     pub latent: Indices,
-    /// Indices in the UMAP plane.
-    pub plane: Option<Indices>,
+    /// Indices on the UMAP coordinates.
+    #[serde(alias = "plane")]
+    pub umap: Option<Indices>,
     /// Mean ARI between seeds ([`crate::vectors::agreement::stability`]).
     pub stability: Option<f64>,
     /// Coherence of the label maps ([`crate::choose_k::coherence::JoinCount::coherence`]).
@@ -53,7 +54,7 @@ pub struct Evidence {
 /// What a choice goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rule {
+pub enum ChoiceRule {
     /// BIC of mixtures. Scores: half of the distance to the lowest of all, per sample, in nats; that of the worst mixture
     /// where no mixture has so many kinds.
     Likelihood,
@@ -65,7 +66,7 @@ pub enum Rule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// What it goes by, and what scores and margin mean.
-    pub rule: Rule,
+    pub rule: ChoiceRule,
     /// K.
     pub clusters: u32,
     /// The next best candidate.
@@ -89,12 +90,12 @@ const GROUPS: [&[Criterion]; 4] = [
         |e| Some(-e.latent.xie_beni),
     ],
     &[
-        |e| e.plane.map(|i| i.silhouette),
-        |e| e.plane.map(|i| -i.davies_bouldin),
-        |e| e.plane.map(|i| i.calinski_harabasz),
-        |e| e.plane.map(|i| i.dunn),
-        |e| e.plane.map(|i| i.generalised_dunn),
-        |e| e.plane.map(|i| -i.xie_beni),
+        |e| e.umap.map(|i| i.silhouette),
+        |e| e.umap.map(|i| -i.davies_bouldin),
+        |e| e.umap.map(|i| i.calinski_harabasz),
+        |e| e.umap.map(|i| i.dunn),
+        |e| e.umap.map(|i| i.generalised_dunn),
+        |e| e.umap.map(|i| -i.xie_beni),
     ],
     &[|e| e.stability.map(hundredths)],
     &[|e| e.coherence.map(hundredths)],
@@ -117,16 +118,16 @@ pub fn choose(candidates: &[Evidence], samples: usize) -> Option<Choice> {
         let of_so_many = known.iter().filter(|(_, kinds)| *kinds == e.clusters);
         0.5 * (of_so_many.map(|(bic, _)| *bic).fold(highest, f64::min) - lowest) / samples as f64
     };
-    lowest_of(candidates, candidates.iter().map(score).collect(), Rule::Likelihood)
+    lowest_of(candidates, candidates.iter().map(score).collect(), ChoiceRule::Likelihood)
 }
 
 /// Chooses by rank alone. A group counts only if every candidate has its figures.
 pub fn choose_by_rank(candidates: &[Evidence]) -> Option<Choice> {
     let groups: Vec<Vec<f64>> = GROUPS.iter().filter_map(|criteria| group_ranks(candidates, criteria)).collect();
-    lowest_of(candidates, means(&groups), Rule::Rank)
+    lowest_of(candidates, means(&groups), ChoiceRule::Rank)
 }
 
-fn lowest_of(candidates: &[Evidence], scores: Vec<f64>, rule: Rule) -> Option<Choice> {
+fn lowest_of(candidates: &[Evidence], scores: Vec<f64>, rule: ChoiceRule) -> Option<Choice> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(candidates[a].clusters.cmp(&candidates[b].clusters)));
     let best = *order.first()?;
@@ -176,17 +177,17 @@ mod tests {
 
     fn sweep(seed: u64, components: usize) -> Vec<Evidence> {
         let (points, _) = planted_points(seed, components, PER_COMPONENT * components, 8, 4.0);
-        let plane = umap(&points, seed).expect("maps");
+        let umap_indices = umap(&points, seed).expect("maps");
         let evidence = |clusters: u32| {
             let fits = (0..SEEDS).map(|s| Labels::new(&kmeans(&points, clusters as usize, s).cluster));
             let fits: Vec<Labels> = fits.collect();
             let space = |points| Indices::mean(&indices(points, &fits).expect("indices")).expect("fits");
-            let (latent, plane) = (space(&points), Some(space(&plane)));
+            let (latent, umap) = (space(&points), Some(space(&umap_indices)));
             let bic = mixture(&points, clusters as usize, seed).expect("fits").bic(&points, clusters as usize);
             Evidence {
                 clusters,
                 latent,
-                plane,
+                umap,
                 stability: stability(&fits),
                 coherence: None,
                 bic: Some(bic),
@@ -222,11 +223,14 @@ mod tests {
         let known =
             [with(2, 140.0, Some(2)), with(3, 110.0, Some(3)), with(4, 100.0, Some(3)), with(5, 130.0, Some(4))];
         let choice = choose(&known, 10).expect("choice");
-        assert_eq!((choice.rule, choice.clusters, choice.next, choice.margin), (Rule::Likelihood, 3, Some(4), 1.5));
+        assert_eq!(
+            (choice.rule, choice.clusters, choice.next, choice.margin),
+            (ChoiceRule::Likelihood, 3, Some(4), 1.5)
+        );
         assert_eq!(choice.scores, [2.0, 0.0, 1.5, 2.0]);
         let chosen = |known: &[Evidence]| choose(known, 10).map(|choice| (choice.rule, choice.clusters));
-        assert_eq!(chosen(&[known[0], with(3, 1.0, None)]), Some((Rule::Rank, 2)), "not known of all");
-        assert_eq!(chosen(&[with(2, 1.0, Some(1)), with(3, 2.0, Some(1))]), Some((Rule::Rank, 2)), "none is met");
+        assert_eq!(chosen(&[known[0], with(3, 1.0, None)]), Some((ChoiceRule::Rank, 2)), "not known of all");
+        assert_eq!(chosen(&[with(2, 1.0, Some(1)), with(3, 2.0, Some(1))]), Some((ChoiceRule::Rank, 2)), "none is met");
     }
 
     fn evidence(clusters: u32, good: f64, stability: f64) -> Evidence {
@@ -238,15 +242,7 @@ mod tests {
             generalised_dunn: good,
             xie_beni: -good,
         };
-        Evidence {
-            clusters,
-            latent,
-            plane: None,
-            stability: Some(stability),
-            coherence: None,
-            bic: None,
-            regions: None,
-        }
+        Evidence { clusters, latent, umap: None, stability: Some(stability), coherence: None, bic: None, regions: None }
     }
 
     #[test]

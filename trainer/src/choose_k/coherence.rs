@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::data::neighbours::Neighbours;
+use crate::data::patch_neighbours::PatchNeighbours;
 use crate::vectors::labels::Labels;
 
 /// A label forms regions where this share of its neighbours has it, too. On four sets of planted slides .4 counted the same, .6 one
@@ -57,7 +57,7 @@ impl JoinCount {
 /// One that does not lies along borders, or two share the same ground: the one with the smallest such share is given to
 /// the label that most of its other neighbours have, until every label that is left forms regions. Labels whose patches have no
 /// neighbours count.
-pub fn regions(labels: &[i64], neighbours: &Neighbours) -> u32 {
+pub fn regions(labels: &[i64], neighbours: &PatchNeighbours) -> u32 {
     let numbers: BTreeMap<i64, usize> = labels.iter().copied().collect::<BTreeSet<_>>().into_iter().zip(0..).collect();
     // How often a patch of the row's label has a neighbour of the column's.
     let mut joins = vec![vec![0_u64; numbers.len()]; numbers.len()];
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_lies_along_borders_forms_no_region() {
         let origins: Vec<Origin> = (0..900).map(|i| Origin { set: 0, x: i % 30, y: i / 30 }).collect();
-        let neighbours = Neighbours::new(&origins, 1);
+        let neighbours = PatchNeighbours::new(&origins, 1);
         // Three stripes; the label of the borders between them takes parts of a column; another is strewn.
         let label = |o: &Origin| match (o.x, o.y) {
             (x, y) if x % 7 == 3 && y % 5 == 0 => 4,
@@ -127,13 +127,13 @@ mod tests {
         assert_eq!(Labels::new(&labels).kinds(), 5);
         assert_eq!(regions(&labels, &neighbours), 3);
         let apart: Vec<Origin> = (0..900).map(|i| Origin { set: i, x: 0, y: 0 }).collect();
-        assert_eq!(regions(&labels, &Neighbours::new(&apart, 1)), 5, "nothing speaks against them");
+        assert_eq!(regions(&labels, &PatchNeighbours::new(&apart, 1)), 5, "nothing speaks against them");
     }
 
     #[test]
     fn labels_that_share_a_ground_are_one_kind() {
         let origins: Vec<Origin> = (0..900).map(|i| Origin { set: 0, x: i % 30, y: i / 30 }).collect();
-        let neighbours = Neighbours::new(&origins, 1);
+        let neighbours = PatchNeighbours::new(&origins, 1);
         // Two halves: a chessboard of two labels, and three labels that take turns.
         let label = |o: &Origin| if o.x < 15 { (o.x + o.y) % 2 } else { 2 + (o.x + o.y) % 3 };
         let labels: Vec<i64> = origins.iter().map(label).collect();

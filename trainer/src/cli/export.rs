@@ -1,4 +1,4 @@
-//! The `export` command: a finished fit as a model file of any precision, without training again.
+//! The `export` command: writes a finished fit as a model file of any precision, without training.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,33 +9,33 @@ use tissuemap::contract::Precision;
 
 use crate::data::sampling;
 use crate::export::export;
-use crate::fit::Fitted;
+use crate::fit::FittedModel;
 use crate::fit::run_folder::RunFolder;
 use crate::system::error::TrainError;
 use crate::system::interrupt;
 
-/// What `tissuemap-train export` is asked to do.
+/// Arguments of `tissuemap-train export`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExportCommand {
-    /// The folder that `fit` left beside its model.
+    /// The run folder beside the model, written by `fit`.
     #[arg(long)]
     pub run: PathBuf,
-    /// The model to write; its card lies beside it.
+    /// The model file to write; its card is written beside it.
     #[arg(long)]
     pub out: PathBuf,
-    /// fp32, fp16 or int8.
+    /// Precision: fp32, fp16 or int8.
     #[arg(long, default_value = "fp32")]
     pub precision: Precision,
-    /// Where the fit's drawn patches are kept, if it named a folder.
+    /// Folder of the sampled patches, if the fit was given one with --patches.
     #[arg(long)]
     pub patches: Option<PathBuf>,
-    /// Folder at which relative paths of the run's configuration start (without it: the folder that holds the run's).
+    /// Folder at which relative paths of the configuration start [default: the folder that contains the run folder].
     #[arg(long)]
     pub data: Option<PathBuf>,
 }
 
 impl ExportCommand {
-    /// Reads weights and patches, exports; `say` gets the result's description line by line.
+    /// Reads weights and patches and exports. A description of the result is written to `say`.
     ///
     /// # Errors
     /// [`TrainError`].
@@ -48,7 +48,7 @@ impl ExportCommand {
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
         let patches = sampling::patches(&config, base, &store, &|| interrupt.load(Ordering::Relaxed))?;
         tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
-        let fitted = Fitted::read(&run.weights(), &config, &patches, Device::Cpu)?;
+        let fitted = FittedModel::read(&run.weights(), &config, &patches, Device::Cpu)?;
         let exported = export(&fitted, &patches, &config, self.precision, &self.out)?;
         exported
             .describe(say, &self.out)

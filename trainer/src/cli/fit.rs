@@ -13,68 +13,67 @@ use crate::data::patches::PatchSet;
 use crate::data::sampling;
 use crate::export::{Exported, export};
 use crate::fit::run_folder::RunFolder;
-use crate::fit::{Fitted, Surroundings, fit};
-use crate::report::Source;
+use crate::fit::{FitContext, FittedModel, fit};
+use crate::report::ReportSource;
 use crate::system::device;
 use crate::system::error::TrainError;
 use crate::system::files::file_error;
 use crate::system::interrupt;
 
-/// From what and where `fit` and `sweep` work.
+/// Arguments that `fit` and `sweep` share.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Setup {
+pub struct TrainingArgs {
     /// Configuration; `tissuemap-train config` prints a template.
     #[arg(long)]
     pub config: PathBuf,
-    /// The model that a fit writes; metrics, checkpoint and sweep lie in the run folder beside it.
+    /// The model file to write. Metrics, checkpoint and sweep are stored in the run folder beside it.
     #[arg(long)]
     pub out: PathBuf,
-    /// Where to compute: cpu, cuda or cuda:N.
+    /// Device: cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
+    /// Folder at which relative paths of the configuration start [default: the folder of the configuration].
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Where drawn patches are kept (without it: in the folder beside the model). Fits that name the same folder and draw the
-    /// same patches share them.
+    /// Folder for the sampled patches [default: in the run folder beside the model]. Several fits of the same patches can share it.
     #[arg(long)]
     pub patches: Option<PathBuf>,
-    /// Overrules the configuration's seed.
+    /// Seed; overrides the configuration.
     #[arg(long)]
     pub seed: Option<u64>,
 }
 
-/// What `tissuemap-train fit` is asked to do.
+/// Arguments of `tissuemap-train fit`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FitCommand {
     #[command(flatten)]
-    pub setup: Setup,
-    /// Also write the model in these lower precisions, beside it: fp16, int8, or both with a comma.
+    pub args: TrainingArgs,
+    /// Also write the model in these lower precisions, beside it: fp16, int8, or both, separated by a comma.
     #[arg(long, value_delimiter = ',')]
     pub precision: Vec<Precision>,
-    /// The number of clusters; overrules the configuration and spares the sweep.
+    /// Number of clusters; overrides the configuration. There is no sweep.
     #[arg(long)]
     pub clusters: Option<u32>,
 }
 
 impl FitCommand {
-    /// Reads slides, fits, exports; `say` gets the result's description line by line.
+    /// Reads slides, fits and exports. A description of the result is written to `say`.
     ///
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
-        let out = &self.setup.out;
-        self.setup.prepared(self.clusters, |mut config, patches, surroundings, run| {
+        let out = &self.args.out;
+        self.args.with_patches(self.clusters, |mut config, patches, context, run| {
             if config.clusters == AUTO {
-                let found = sweep(&config, patches, surroundings, run)?;
+                let found = sweep(&config, patches, context, run)?;
                 tracing::info!("{}", found.verdict());
                 config.clusters = found.choice.clusters;
                 run.write_configuration(&config)?;
             }
-            let fitted = fit(&config, patches, surroundings)?;
+            let fitted = fit(&config, patches, context)?;
             fitted.write(&run.weights())?;
             let exported = export(&fitted, patches, &config, Precision::Fp32, out)?;
-            // The model is whole; what is left of the way there only takes space.
+            // The model is complete, so the checkpoint is not needed any more.
             let checkpoint = run.checkpoint();
             if let Err(error) = fs::remove_dir_all(&checkpoint) {
                 tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
@@ -85,13 +84,15 @@ impl FitCommand {
                 let out = out.with_extension(format!("{precision}.onnx"));
                 export(&fitted, patches, &config, precision, &out)?.describe(say, &out).map_err(said)?;
             }
-            let source = Source { run, config: &config, base: self.setup.base(), patches, fitted: &fitted };
-            match source.write(&run.report(), None, surroundings.interrupted) {
+            let source = ReportSource { run, config: &config, base: self.args.base(), patches, fitted: &fitted };
+            match source.write(&run.report(), None, context.interrupted) {
                 Ok(()) => writeln!(say, "report: {}", run.report().display()).map_err(said),
-                // The model is whole without it.
+                // The model is complete without a report.
                 Err(error) => {
                     let folder = run.path().display();
-                    tracing::warn!("no report: {error}; `tissuemap-train report --run {folder}` tries again");
+                    tracing::warn!(
+                        "the report could not be written: {error}; `tissuemap-train report --run {folder}` tries again"
+                    );
                     Ok(())
                 }
             }
@@ -101,12 +102,12 @@ impl FitCommand {
     fn describe(
         &self,
         say: &mut dyn io::Write,
-        fitted: &Fitted,
+        fitted: &FittedModel,
         patches: &PatchSet,
         exported: &Exported,
     ) -> io::Result<()> {
         let (train, held_out) = (patches.train.count(), patches.held_out.count());
-        exported.describe(say, &self.setup.out)?;
+        exported.describe(say, &self.args.out)?;
         writeln!(say, "trained on {train} patches of {} section sets, {held_out} held out", patches.sets.len())?;
         for (i, size) in fitted.assignment.sizes.iter().enumerate() {
             let share = 100.0 * *size as f64 / train as f64;
@@ -116,13 +117,12 @@ impl FitCommand {
     }
 }
 
-impl Setup {
-    /// Reads configuration and slides, and does with them what `then` says. A number of `clusters` overrules the
-    /// configuration's.
-    pub(crate) fn prepared<T>(
+impl TrainingArgs {
+    /// Reads configuration and slides and calls `then` with them. `clusters` overrides the configuration.
+    pub(crate) fn with_patches<T>(
         &self,
         clusters: Option<u32>,
-        then: impl FnOnce(Config, &PatchSet, &Surroundings<'_>, &RunFolder) -> Result<T, TrainError>,
+        then: impl FnOnce(Config, &PatchSet, &FitContext<'_>, &RunFolder) -> Result<T, TrainError>,
     ) -> Result<T, TrainError> {
         let device = device::parse(&self.device)?;
         let config = self.configuration(clusters)?;
@@ -134,12 +134,12 @@ impl Setup {
         run.create()?;
         run.write_configuration(&config)?;
         let (checkpoint, metrics) = (run.checkpoint(), run.metrics());
-        let surroundings =
-            Surroundings { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
-        then(config, &patches, &surroundings, &run)
+        let context =
+            FitContext { device, checkpoint: Some(&checkpoint), metrics: Some(&metrics), interrupted: &interrupted };
+        then(config, &patches, &context, &run)
     }
 
-    /// Where relative folders of the configuration start.
+    /// Folder at which relative folders of the configuration start.
     fn base(&self) -> &Path {
         self.data.as_deref().or(self.config.parent()).unwrap_or(Path::new("."))
     }

@@ -1,4 +1,4 @@
-//! The `report` command, and the report at the end of a fit.
+//! The `report` command.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,39 +8,39 @@ use tch::{Device, Tensor};
 
 use crate::config::Config;
 use crate::data::sampling;
-use crate::fit::Fitted;
+use crate::fit::FittedModel;
 use crate::fit::run_folder::RunFolder;
-use crate::report::Source;
+use crate::report::ReportSource;
 use crate::system::error::TrainError;
 use crate::system::files::file_error;
 use crate::system::interrupt;
 use crate::vectors::labels::Labels;
 
-/// What `tissuemap-train report` is asked to do.
+/// Arguments of `tissuemap-train report`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportCommand {
-    /// What a fit left: the folder `model.run` beside `model.onnx`.
+    /// The run folder of a fit: `model.run` beside `model.onnx`.
     #[arg(long)]
     pub run: PathBuf,
-    /// Another configuration than the run's own, for instance because slides lie elsewhere.
+    /// Another configuration than that of the run, for example because the slides have been moved.
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Folder at which relative paths of the configuration start (without it: the model's folder).
+    /// Folder at which relative paths of the configuration start [default: the folder of the model].
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Where the fit's drawn patches are kept, if it named a folder.
+    /// Folder of the sampled patches, if the fit was given one with --patches.
     #[arg(long)]
     pub patches: Option<PathBuf>,
-    /// Known classes, one per training patch: a .npy file of whole numbers, or a CSV file whose last column names them.
+    /// Known classes, one per training patch: a .npy file of whole numbers, or a CSV file with the class in the last column.
     #[arg(long)]
     pub labels: Option<PathBuf>,
-    /// The page to write (without it: report.html in the run's folder).
+    /// The HTML file to write [default: report.html in the run folder].
     #[arg(long)]
     pub out: Option<PathBuf>,
 }
 
 impl ReportCommand {
-    /// Writes the page; `say` gets its name.
+    /// Writes the report. Its path is written to `say`.
     ///
     /// # Errors
     /// [`TrainError`].
@@ -56,17 +56,17 @@ impl ReportCommand {
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
         let base = self.data.as_deref().or(self.run.parent()).unwrap_or(Path::new("."));
         let patches = sampling::patches(&config, base, &store, &interrupted)?;
-        let fitted = Fitted::read(&run.weights(), &config, &patches, Device::Cpu)?;
+        let fitted = FittedModel::read(&run.weights(), &config, &patches, Device::Cpu)?;
         let classes =
             self.labels.as_ref().map(|path| read_classes(path, patches.train.count() as usize)).transpose()?;
         let out = self.out.clone().unwrap_or_else(|| run.report());
-        let source = Source { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
+        let source = ReportSource { run: &run, config: &config, base, patches: &patches, fitted: &fitted };
         source.write(&out, classes.as_ref(), &interrupted)?;
         writeln!(say, "{}", out.display()).map_err(|e| file_error(Path::new("standard output"), e))
     }
 }
 
-/// One class for each of `count` patches. A CSV file may have a header; of several columns the last one counts.
+/// Reads one class for each of `count` patches. A CSV file may have a header; its last column is used.
 fn read_classes(path: &Path, count: usize) -> Result<Labels, TrainError> {
     let refuse = |reason: String| TrainError::Vectors { path: path.to_owned(), reason };
     let numbers = if path.extension().is_some_and(|extension| extension == "npy") {

@@ -3,25 +3,24 @@
 use std::io;
 
 use crate::choose_k::sweep::sweep;
-use crate::cli::fit::Setup;
+use crate::cli::fit::TrainingArgs;
 use crate::system::error::TrainError;
 
-/// What `tissuemap-train sweep` is asked to do.
+/// Arguments of `tissuemap-train sweep`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SweepCommand {
     #[command(flatten)]
-    pub setup: Setup,
+    pub args: TrainingArgs,
 }
 
 impl SweepCommand {
-    /// Reads slides, sweeps; `say` gets the table.
+    /// Reads slides and sweeps. The table is written to `say`.
     ///
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
-        let found = self
-            .setup
-            .prepared(None, |config, patches, surroundings, run| sweep(&config, patches, surroundings, run))?;
+        let found =
+            self.args.with_patches(None, |config, patches, context, run| sweep(&config, patches, context, run))?;
         tracing::info!("{}", found.verdict());
         write!(say, "{}", found.csv()).map_err(|source| TrainError::File { path: "standard output".into(), source })
     }

@@ -1,8 +1,8 @@
-//! What the networks and their losses are told by the configuration.
+//! The parts of the configuration that networks and losses use.
 
 /// The shape of an autoencoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
+pub struct AutoencoderShape {
     /// Planes of a patch: 3 per stain.
     pub channels: i64,
     /// Side of a patch in pixels; divisible by 2^`widths.len()`.
@@ -13,7 +13,7 @@ pub struct Shape {
     pub latent_dim: i64,
 }
 
-impl Shape {
+impl AutoencoderShape {
     /// Side of the innermost feature map in pixels.
     pub fn inner_px(&self) -> i64 {
         self.patch_px >> self.widths.len()
@@ -29,15 +29,15 @@ impl Shape {
     }
 }
 
-/// Weights of the loss and the perturbation's settings.
+/// Weights of the IMSAT loss and the settings of its perturbation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weights {
+pub struct LossWeights {
     /// λ: weight of the mutual information against R_VAT.
     pub lambda: f64,
     /// μ: weight of the marginal entropy within the mutual information.
     pub mu: f64,
-    /// ξ: length of the probe with which the adversarial direction is found.
+    /// ξ: length of the probe that finds the adversarial direction.
     pub xi: f64,
-    /// Weight of the divergence between views against R_VAT; 0: other views have no say.
+    /// Weight of the divergence between views against R_VAT; 0: views are not compared.
     pub view: f64,
 }

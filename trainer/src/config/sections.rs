@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tissuemap::units::Mpp;
 
 use super::cluster_range::ClusterRange;
-use super::network::Weights;
+use super::network::LossWeights;
 
 /// A folder of slides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,11 +20,11 @@ pub struct SetFolder {
     pub held_out: bool,
 }
 
-/// Where patches lie, how large they are, how many are drawn.
+/// Size, resolution and number of patches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
-pub struct Patches {
+pub struct PatchConfig {
     pub patch_px: u32,
     pub stride_px: u32,
     pub mpp: Mpp,
@@ -33,7 +33,7 @@ pub struct Patches {
     pub min_tissue_fraction: f32,
 }
 
-/// What may change about a patch without its being other tissue.
+/// Augmentation: changes of a patch after which it is still the same tissue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
@@ -47,14 +47,14 @@ pub struct AugmentConfig {
 }
 
 impl AugmentConfig {
-    /// Whether another view of a patch can differ from it.
+    /// Whether views of a patch can differ.
     pub fn changes(&self) -> bool {
         let amounts = [self.stain_jitter, self.hue_jitter, self.neighbours];
         self.rotations || self.flips || self.shift_px > 0 || amounts.iter().any(|&amount| amount > 0.0)
     }
 }
 
-/// Shape and training of the autoencoder alone.
+/// Shape and training of the autoencoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
@@ -68,13 +68,14 @@ pub struct AutoencoderConfig {
     pub redundancy_weight: f64,
 }
 
-/// Shape and training of the clusterer on the frozen latent.
+/// Shape and training of the clusterer on the frozen latent vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct ImsatConfig {
     pub hidden: Vec<u32>,
-    pub starts: u32,
+    #[serde(alias = "starts")]
+    pub restarts: u32,
     pub epochs: u32,
     pub batch: u32,
     pub learning_rate: f64,
@@ -99,7 +100,7 @@ pub struct JointConfig {
     pub imsat_weight: f64,
 }
 
-/// The fits from which the number of clusters is chosen.
+/// The fits that choose the number of clusters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
@@ -110,7 +111,7 @@ pub struct SweepConfig {
     pub epochs: u32,
 }
 
-impl Default for Patches {
+impl Default for PatchConfig {
     fn default() -> Self {
         Self {
             patch_px: 64,
@@ -147,7 +148,7 @@ impl Default for ImsatConfig {
     fn default() -> Self {
         Self {
             hidden: Vec::new(),
-            starts: 20,
+            restarts: 20,
             epochs: 50,
             batch: 250,
             learning_rate: 0.002,
@@ -175,18 +176,18 @@ impl Default for SweepConfig {
 }
 
 impl ImsatConfig {
-    /// As in Hu et al. 2017: two hidden layers, and one start.
+    /// The settings of Hu et al. 2017: two hidden layers, one initialisation.
     pub fn published() -> Self {
-        Self { hidden: vec![1200, 1200], starts: 1, ..Self::default() }
+        Self { hidden: vec![1200, 1200], restarts: 1, ..Self::default() }
     }
 
-    /// Of the loss's terms.
-    pub fn weights(&self) -> Weights {
-        Weights { lambda: self.lambda, mu: self.mu, xi: self.xi, view: self.view_weight }
+    /// Weights of the terms of the loss.
+    pub fn weights(&self) -> LossWeights {
+        LossWeights { lambda: self.lambda, mu: self.mu, xi: self.xi, view: self.view_weight }
     }
 }
 
-/// A tenfold objective: shows glands and nuclei at a fraction of a full scan's data.
+/// The resolution of a 10x objective: glands and nuclei are visible, and it needs a fraction of the data of a full scan.
 fn default_mpp() -> Mpp {
     Mpp::new(1.0).unwrap_or_else(|_| unreachable!("1 lies within Mpp::PLAUSIBLE"))
 }

@@ -55,7 +55,7 @@ fn nonsense_is_refused_with_key_and_reason() {
         (|c| c.stains.push(c.stains[0].clone()), "listed twice"),
         (|c| c.reference = "CD31".into(), "not one of the stains"),
         (|c| c.clusters = 1, "clusters = 1"),
-        (|c| c.imsat.starts = 0, "imsat.starts = 0"),
+        (|c| c.imsat.restarts = 0, "imsat.restarts = 0"),
         (|c| c.patches.patch_px = 72, "cannot be halved 4 times"),
         (|c| c.patches.stride_px = 65, "patches.stride_px = 65"),
         (|c| c.patches.held_out_fraction = 0.0, "held_out_fraction"),
@@ -83,4 +83,19 @@ fn the_number_of_clusters_is_a_number_or_auto() {
     assert_eq!(clusters("clusters = 13"), Some(13));
     assert_eq!((clusters("clusters = \"auto\""), clusters("clusters = 0"), clusters("")), (Some(0), Some(0), Some(0)));
     assert_eq!(clusters("clusters = \"many\""), None);
+}
+
+#[test]
+fn a_key_is_read_under_its_old_name_with_a_warning() {
+    let (old, new) = ("[imsat]\nstarts = 7\n", "[imsat]\nrestarts = 7\n");
+    let read = |text: &str| toml::from_str::<Config>(text).expect("parses");
+    assert_eq!(read(old), read(new));
+    assert_eq!(read(old).imsat.restarts, 7);
+    assert_eq!(old_names(old), ["imsat.starts is an old name; use imsat.restarts"]);
+    assert_eq!(old_names(new), Vec::<String>::new());
+    for (table, old, new) in RENAMED_KEYS {
+        let text = |key: &str| format!("[{table}]\n{key} = 1\n");
+        assert_eq!(read(&text(old)), read(&text(new)), "{table}.{old}");
+    }
+    assert!(toml::from_str::<Config>("[imsat]\nstarts = 1\nrestarts = 2\n").is_err(), "both names of one key");
 }

@@ -5,14 +5,14 @@ use tissuemap::contract::{MAX_CLUSTERS, MAX_LATENT, MOST_CONTEXT_CELLS, PATCH_PX
 use super::sections::{AugmentConfig, AutoencoderConfig, SweepConfig};
 use super::{AUTO, Config};
 
-/// Patches per cluster below which the batch mean is no estimate of the marginal distribution.
+/// Minimum number of patches per cluster in a batch: with fewer, the batch mean is no estimate of the marginal distribution.
 const BATCH_PER_CLUSTER: u32 = 8;
 
 impl Config {
-    /// Refuses what cannot be trained, with the key and the reason.
+    /// Checks that a model can be trained with this configuration.
     ///
     /// # Errors
-    /// The reason.
+    /// The key and the reason.
     pub fn validate(&self) -> Result<(), String> {
         self.validate_inputs()?;
         let AutoencoderConfig { widths, latent_dim, .. } = &self.autoencoder;
@@ -29,7 +29,7 @@ impl Config {
         positive("autoencoder.epochs", self.autoencoder.epochs)?;
         within("autoencoder.batch", self.autoencoder.batch, 2, 1 << 16)?;
         positive("imsat.epochs", self.imsat.epochs)?;
-        within("imsat.starts", self.imsat.starts, 1, 1000)?;
+        within("imsat.restarts", self.imsat.restarts, 1, 1000)?;
         positive("imsat.neighbour", self.imsat.neighbour)?;
         require(!widths.is_empty(), || "autoencoder.widths is empty".to_owned())?;
         for &width in widths.iter().chain(&self.imsat.hidden) {
@@ -82,7 +82,7 @@ impl Config {
         Ok(())
     }
 
-    /// The largest number of clusters that is fitted.
+    /// The largest number of clusters that will be fitted.
     fn most_clusters(&self) -> u32 {
         if self.clusters == AUTO { self.sweep.clusters.last } else { self.clusters }
     }
@@ -114,7 +114,7 @@ impl Config {
         })?;
         let patches = &self.patches;
         within("patches.patch_px", patches.patch_px, *PATCH_PX.start(), *PATCH_PX.end())?;
-        // A larger stride would leave tissue that no patch sees.
+        // With a larger stride, some tissue would be in no patch.
         within("patches.stride_px", patches.stride_px, 1, patches.patch_px)?;
         positive("patches.per_set", patches.per_set)?;
         let held_out = patches.held_out_fraction;

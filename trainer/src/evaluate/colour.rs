@@ -9,7 +9,7 @@ use crate::system::tensors::chunks;
 /// One above the brightest grey value; grey values count from 1, so that black has a finite optical density.
 const WHITE: f64 = 256.0;
 
-/// Mean and standard deviation of each colour plane, in grey values and in optical density (−log₁₀ of transmission, to
+/// Mean and standard deviation of each colour channel, in grey values and in optical density (−log₁₀ of transmission, to
 /// which dyes add up): `[N, 12·S]` from uint8 patches `[N, 3·S, P, P]`, each column scaled to zero mean and unit
 /// variance over the patches.
 ///
@@ -36,11 +36,11 @@ pub fn raw_colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
     let statistics = |(from, to)| {
         let grey = patches.range(from, to)?.to_kind(Kind::Float);
         let density = -((&grey + 1.0) / WHITE).log10();
-        let planes = |x: &Tensor| {
+        let channels = |x: &Tensor| {
             let (deviation, mean) = x.var_mean_dim([2i64, 3].as_slice(), false, false);
             [mean, deviation.sqrt()]
         };
-        let ([grey_mean, grey_deviation], [density_mean, density_deviation]) = (planes(&grey), planes(&density));
+        let ([grey_mean, grey_deviation], [density_mean, density_deviation]) = (channels(&grey), channels(&density));
         Ok(Tensor::cat(&[grey_mean, grey_deviation, density_mean, density_deviation], 1))
     };
     let parts: Vec<Tensor> = chunks(patches.count()).map(statistics).collect::<Result<_, TrainError>>()?;
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn values_before_scaling_are_means_deviations_and_optical_density() {
-        // Two patches of one plane's worth of interest: the sign of each standardised column says which is larger.
+        // Two patches of one channel's worth of interest: the sign of each standardised column says which is larger.
         let dark = Tensor::full([1, 3, 2, 2], 40, (Kind::Uint8, Device::Cpu));
         let bright = Tensor::from_slice(&[250u8, 200, 250, 200]).view([1, 1, 2, 2]).expand([1, 3, 2, 2], false);
         let features = colour_statistics(&somewhere(&Tensor::cat(&[dark, bright], 0))).expect("read");

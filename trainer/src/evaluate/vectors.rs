@@ -1,7 +1,7 @@
-//! The `evaluate` command: how well vectors cluster, by every method, at every number of clusters asked for.
+//! The `evaluate` command: clusters vectors by several methods and numbers of clusters, and prints quality indices.
 //!
-//! Vectors come as an .npy file, from whatever made them: a model's latents, another program's features. The table on
-//! standard output is CSV, a line per method and number of clusters.
+//! The vectors are read from an .npy file: latent vectors of a model, or features of another program. The table on standard output
+//! is CSV with one line per method and number of clusters.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -24,10 +24,10 @@ use crate::vectors::pca::Pca;
 use crate::vectors::points::Points;
 use crate::vectors::umap::{trustworthiness, umap};
 
-/// Neighbours that a map is asked to keep.
+/// Number of neighbours for the trustworthiness of a map.
 const TRUSTED_NEIGHBOURS: usize = 15;
 
-/// What `tissuemap-train evaluate` is asked to do.
+/// Arguments of `tissuemap-train evaluate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EvaluateCommand {
     /// Vectors: a .npy file of floats, one row per sample.
@@ -36,44 +36,44 @@ pub struct EvaluateCommand {
     /// Known classes: a .npy file of whole numbers, one per sample.
     #[arg(long)]
     pub labels: Option<PathBuf>,
-    /// Go on with this many principal components of the vectors instead.
+    /// Use this number of principal components instead of the vectors.
     #[arg(long)]
     pub components: Option<u16>,
-    /// Numbers of clusters: one, or the first and the last, as in 2-20.
+    /// Numbers of clusters: one number, or the first and the last, as in 2-20.
     #[arg(long, value_parser = cluster_range, default_value = "2-20")]
     pub clusters: RangeInclusive<u32>,
-    /// How to cluster.
+    /// Clustering methods.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kmeans,mixture,imsat")]
-    pub methods: Vec<Method>,
-    /// Fits of each method with each number of clusters: seeds 1 to this.
+    pub methods: Vec<ClusteringMethod>,
+    /// Number of fits of each method with each number of clusters; their seeds start at 1.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
-    /// Where to write the UMAP coordinates: a .npy file with two columns.
+    /// File for the UMAP coordinates: .npy with two columns.
     #[arg(long)]
     pub map: Option<PathBuf>,
-    /// Where IMSAT is trained: cpu, cuda or cuda:N.
+    /// Device on which IMSAT is trained: cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Threads of libtorch.
+    /// Number of threads of libtorch.
     #[arg(long, default_value_t = 2)]
     pub cpu_threads: i32,
 }
 
-/// How vectors are clustered.
+/// A clustering method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Method {
-    /// k-means, best of several starts.
+pub enum ClusteringMethod {
+    /// k-means, best of several initialisations.
     Kmeans,
     /// Gaussian mixture with full covariances.
     Mixture,
-    /// IMSAT with the default configuration.
+    /// IMSAT with the published settings.
     Imsat,
 }
 
-/// One line of the table: a method with a number of clusters, over all seeds.
+/// One line of the table: one method with one number of clusters, over all seeds.
 #[derive(Debug)]
 struct Row {
-    method: Method,
+    method: ClusteringMethod,
     evidence: Evidence,
     /// Mean and standard deviation of accuracy, NMI, ARI.
     agreement: Option<[(f64, f64); 3]>,
@@ -84,7 +84,7 @@ impl Row {
         map_silhouette,map_davies_bouldin,map_calinski_harabasz,map_dunn,map_generalised_dunn,map_xie_beni,stability,\
         accuracy,accuracy_sd,nmi,nmi_sd,ari,ari_sd";
 
-    /// Empty fields: not known.
+    /// Unknown values are empty.
     fn csv(&self) -> String {
         let six = |i: Indices| {
             [i.silhouette, i.davies_bouldin, i.calinski_harabasz, i.dunn, i.generalised_dunn, i.xie_beni].map(Some)
@@ -93,24 +93,24 @@ impl Row {
             let [a, b, c] = pairs.map(|(mean, deviation)| [Some(mean), Some(deviation)]);
             [a[0], a[1], b[0], b[1], c[0], c[1]]
         });
-        let Evidence { clusters, latent, plane, stability, .. } = self.evidence;
-        let figures = [&six(latent)[..], &plane.map_or([None; 6], six), &[stability], &agreement].concat();
+        let Evidence { clusters, latent, umap: map, stability, .. } = self.evidence;
+        let figures = [&six(latent)[..], &map.map_or([None; 6], six), &[stability], &agreement].concat();
         let fields = figures.iter().map(|figure| figure.map(|f| format!("{f:.6}")).unwrap_or_default());
         let name = format!("{:?}", self.method).to_lowercase();
         [name, clusters.to_string()].into_iter().chain(fields).collect::<Vec<_>>().join(",")
     }
 }
 
-/// What is clustered, and what is known of it.
+/// The vectors with what is known about them.
 struct Samples {
     vectors: Tensor,
     points: Points,
-    plane: Points,
+    map: Points,
     classes: Option<Labels>,
 }
 
 impl EvaluateCommand {
-    /// Clusters, and lets `say` have the table as it grows; what it comes to is logged.
+    /// Clusters and writes the table to `say`, line by line. The conclusions are logged.
     ///
     /// # Errors
     /// [`TrainError`].
@@ -155,7 +155,7 @@ impl EvaluateCommand {
             return Err(refuse(&self.vectors, format!("{count} samples are too few")));
         }
         let batch = ImsatConfig::default().batch as usize;
-        if self.methods.contains(&Method::Imsat) && count < batch {
+        if self.methods.contains(&ClusteringMethod::Imsat) && count < batch {
             return Err(refuse(&self.vectors, format!("{count} samples are less than one batch of IMSAT ({batch})")));
         }
         let classes = self.labels.as_ref().map(|path| {
@@ -170,13 +170,13 @@ impl EvaluateCommand {
             vectors = Pca::fit(&vectors, i64::from(components.max(1)), 1)?.project(&vectors);
             points = checked(&vectors)?;
         }
-        let plane = umap(&points, 1)?;
-        let trust = trustworthiness(&points, &plane, TRUSTED_NEIGHBOURS);
+        let map = umap(&points, 1)?;
+        let trust = trustworthiness(&points, &map, TRUSTED_NEIGHBOURS);
         tracing::info!("UMAP: trustworthiness {trust:.4} ({TRUSTED_NEIGHBOURS} neighbours)");
         if let Some(path) = &self.map {
-            plane.to_tensor().write_npy(path)?;
+            map.to_tensor().write_npy(path)?;
         }
-        Ok(Samples { vectors, points, plane, classes })
+        Ok(Samples { vectors, points, map, classes })
     }
 }
 
@@ -184,11 +184,17 @@ fn read_npy(path: &Path) -> Result<Tensor, TrainError> {
     Tensor::read_npy(path).map_err(|e| TrainError::Vectors { path: path.to_owned(), reason: e.to_string() })
 }
 
-fn cluster(method: Method, samples: &Samples, device: Device, clusters: u32, seed: u64) -> Result<Labels, TrainError> {
+fn cluster(
+    method: ClusteringMethod,
+    samples: &Samples,
+    device: Device,
+    clusters: u32,
+    seed: u64,
+) -> Result<Labels, TrainError> {
     let numbers = match method {
-        Method::Kmeans => kmeans(&samples.points, clusters as usize, seed).cluster,
-        Method::Mixture => mixture(&samples.points, clusters as usize, seed)?.cluster,
-        Method::Imsat => {
+        ClusteringMethod::Kmeans => kmeans(&samples.points, clusters as usize, seed).cluster,
+        ClusteringMethod::Mixture => mixture(&samples.points, clusters as usize, seed)?.cluster,
+        ClusteringMethod::Imsat => {
             let vectors = samples.vectors.to_device(device);
             let clusterer = fit_vectors(&vectors, clusters, &ImsatConfig::published(), seed, &mut |_, _| ());
             assign(&clusterer, &vectors)?
@@ -197,12 +203,19 @@ fn cluster(method: Method, samples: &Samples, device: Device, clusters: u32, see
     Ok(Labels::new(&numbers))
 }
 
-/// None where a fit uses one cluster only, which has no indices.
-fn row(method: Method, clusters: u32, samples: &Samples, found: &[Labels]) -> Option<Row> {
+/// None if a fit found only one cluster: it has no indices.
+fn row(method: ClusteringMethod, clusters: u32, samples: &Samples, found: &[Labels]) -> Option<Row> {
     let mean = |points| Indices::mean(&indices(points, found).ok()?);
-    let (latent, plane) = (mean(&samples.points)?, mean(&samples.plane));
-    let evidence =
-        Evidence { clusters, latent, plane, stability: stability(found), coherence: None, bic: None, regions: None };
+    let (latent, map) = (mean(&samples.points)?, mean(&samples.map));
+    let evidence = Evidence {
+        clusters,
+        latent,
+        umap: map,
+        stability: stability(found),
+        coherence: None,
+        bic: None,
+        regions: None,
+    };
     let agreement = samples.classes.as_ref().map(|classes| {
         let all: Vec<Agreement> = found.iter().map(|labels| Agreement::new(classes, labels)).collect();
         Agreement::spread(&all)
@@ -221,7 +234,7 @@ mod tests {
             labels: Some(folder.join("labels.npy")),
             components: None,
             clusters: 3..=5,
-            methods: vec![Method::Kmeans, Method::Mixture],
+            methods: vec![ClusteringMethod::Kmeans, ClusteringMethod::Mixture],
             seeds: 2,
             map: Some(folder.join("map.npy")),
             device: "cpu".to_owned(),
@@ -256,7 +269,12 @@ mod tests {
         assert_eq!(read_npy(&folder.path().join("map.npy")).expect("map").size(), [400, 2]);
 
         // The planted centres span three dimensions, so three components keep them all.
-        let fewer = EvaluateCommand { components: Some(3), clusters: 4..=4, methods: vec![Method::Kmeans], ..command };
+        let fewer = EvaluateCommand {
+            components: Some(3),
+            clusters: 4..=4,
+            methods: vec![ClusteringMethod::Kmeans],
+            ..command
+        };
         let rows = table(&fewer).expect("runs");
         let ari = rows[0].iter().position(|column| column == "ari").expect("column");
         assert!(rows[1][ari].parse::<f64>().expect("number") > 0.99, "{rows:?}");
@@ -271,7 +289,7 @@ mod tests {
         gaussian_points(1, 100, 2).to_tensor().write_npy(&command.vectors).expect("written");
         Tensor::from_slice(&[1i64; 99]).write_npy(command.labels.as_ref().expect("path")).expect("written");
         assert!(refusal(&command).contains("99 labels for 100 samples"));
-        command.methods = vec![Method::Imsat];
+        command.methods = vec![ClusteringMethod::Imsat];
         assert!(refusal(&command).contains("less than one batch of IMSAT (250)"));
         gaussian_points(1, 5, 2).to_tensor().write_npy(&command.vectors).expect("written");
         assert!(refusal(&command).contains("5 samples are too few"));

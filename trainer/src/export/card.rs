@@ -11,7 +11,7 @@ use tissuemap::infer::Model;
 use tissuemap::overlay::RESEARCH_USE_ONLY;
 
 /// The card that belongs to a model file: `model.card.md` beside `model.onnx`.
-pub fn beside(model: &Path) -> PathBuf {
+pub fn path_beside(model: &Path) -> PathBuf {
     model.with_extension("card.md")
 }
 
@@ -244,6 +244,6 @@ mod tests {
 
     #[test]
     fn the_card_lies_beside_its_model() {
-        assert_eq!(beside(Path::new("a/model.fp16.onnx")), Path::new("a/model.fp16.card.md"));
+        assert_eq!(path_beside(Path::new("a/model.fp16.onnx")), Path::new("a/model.fp16.card.md"));
     }
 }

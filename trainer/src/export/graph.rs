@@ -7,8 +7,8 @@ use tissuemap::contract::graph::{FLOAT, FLOAT16, GraphBuilder, int, ints};
 use tissuemap::contract::onnx::AttributeProto;
 use tissuemap::contract::{CLUSTER_PROBS, INPUT, LATENT, Precision, RECONSTRUCTION_ERROR, Signature};
 
-use crate::export::network::{Kept, Network, Step};
-use crate::export::rounding::{Grid, half_bits};
+use crate::export::network::{Network, NetworkLayer, StoredWeights};
+use crate::export::quantisation::{Quantisation, half_bits};
 use crate::model::layers::{KERNEL, Operator, PADDING, STRIDE};
 use crate::system::error::TrainError;
 use crate::system::tensors::to_vec;
@@ -68,10 +68,10 @@ struct Writer {
 impl Writer {
     /// Adds a step that reads `input`, flattened first or not; returns the name of what it computes, which is `name` without
     /// a ReLU.
-    fn step(&mut self, step: &Step, input: &str, name: &str, flatten: bool) -> Result<String, TrainError> {
+    fn step(&mut self, step: &NetworkLayer, input: &str, name: &str, flatten: bool) -> Result<String, TrainError> {
         let grid = match &step.kept {
-            Kept::Quantised { input, .. } => *input,
-            Kept::Single | Kept::Half => None,
+            StoredWeights::Quantised { input, .. } => *input,
+            StoredWeights::Single | StoredWeights::Half => None,
         };
         // Flattening codes instead of numbers leaves ONNX Runtime the patterns that it turns into integer kernels.
         let mut value = grid.map_or_else(|| input.to_owned(), |grid| self.codes(input, grid));
@@ -98,18 +98,18 @@ impl Writer {
     }
 
     /// Weight and bias as the operator reads them.
-    fn weights(&mut self, step: &Step, name: &str) -> Result<(String, String), TrainError> {
+    fn weights(&mut self, step: &NetworkLayer, name: &str) -> Result<(String, String), TrainError> {
         let (weight, bias) = (format!("{name}_weight"), format!("{name}_bias"));
         match &step.kept {
-            Kept::Single => {
+            StoredWeights::Single => {
                 self.constant(&weight, &step.weight)?;
                 self.constant(&bias, &step.bias)?;
             }
-            Kept::Half => {
+            StoredWeights::Half => {
                 self.graph.halves(&weight, &dims(&step.weight), &half_bits(&step.weight)?);
                 self.graph.halves(&bias, &dims(&step.bias), &half_bits(&step.bias)?);
             }
-            Kept::Quantised { input, steps } => {
+            StoredWeights::Quantised { input, steps } => {
                 let axis = match step.operator {
                     Operator::ConvTranspose => 1,
                     Operator::Conv | Operator::Linear => 0,
@@ -139,7 +139,7 @@ impl Writer {
     }
 
     /// `value` as codes of its grid.
-    fn codes(&mut self, value: &str, grid: Grid) -> String {
+    fn codes(&mut self, value: &str, grid: Quantisation) -> String {
         let codes = format!("{value}_codes");
         if self.quantised.insert(codes.clone()) {
             let (step, zero) = self.grid(&codes, grid);
@@ -149,7 +149,7 @@ impl Writer {
     }
 
     /// The numbers that `codes` stand for.
-    fn numbers(&mut self, codes: &str, grid: Grid) -> String {
+    fn numbers(&mut self, codes: &str, grid: Quantisation) -> String {
         let numbers = format!("{codes}_numbers");
         if self.quantised.insert(numbers.clone()) {
             let (step, zero) = self.grid(&numbers, grid);
@@ -158,7 +158,7 @@ impl Writer {
         numbers
     }
 
-    fn grid(&mut self, name: &str, grid: Grid) -> (String, String) {
+    fn grid(&mut self, name: &str, grid: Quantisation) -> (String, String) {
         let (step, zero) = (format!("{name}_step"), format!("{name}_zero"));
         self.graph.floats(&step, &[], &[grid.step]);
         self.graph.uint8s(&zero, &[], &[grid.zero]);

@@ -1,4 +1,4 @@
-//! The fitted model as one ONNX file with its contract, proved on ONNX Runtime before it appears under its name.
+//! Exports a fitted model as one ONNX file with its contract. The file is checked on ONNX Runtime before it appears under its name.
 //!
 //! float32 always, float16 and 8-bit integers on request: [`network`] rounds, [`graph`] writes, and a rounded model that
 //! puts too many patches into other clusters is refused.
@@ -8,7 +8,7 @@ mod graph;
 pub mod names;
 mod network;
 mod precision;
-mod rounding;
+mod quantisation;
 #[cfg(test)]
 mod tests;
 
@@ -25,26 +25,26 @@ use tissuemap::infer::{GoldenReport, InferOptions, Model};
 use crate::config::Config;
 use crate::data::patches::PatchSet;
 use crate::export::network::Network;
-use crate::fit::{Evaluation, Fitted, evaluate};
+use crate::fit::{Evaluation, FittedModel, evaluate};
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
 use crate::system::precision::PrecisionAgreement;
 use crate::system::tensors::to_vec;
 
-/// Enough to prove layout, weights and normalisation; each costs a patch's size in the file.
+/// Enough to check layout, weights and normalisation. Each takes the size of a patch in the file.
 const GOLDEN_PATCHES: usize = 4;
 
-/// One patch in a hundred of the training tissue itself is called unfamiliar; more is a sign of other tissue.
+/// One of a hundred held-out patches counts as novel. A larger share on a slide is a sign of other tissue.
 const NOVELTY_QUANTILE: f64 = 0.99;
 
-/// What was exported.
+/// An exported file.
 #[derive(Debug)]
 pub struct Exported {
-    /// What the file computes in.
+    /// Precision of the file.
     pub precision: Precision,
-    /// How far ONNX Runtime is from libtorch on the golden patches.
+    /// Difference between ONNX Runtime and libtorch on the golden patches.
     pub golden: GoldenReport,
-    /// How far a rounded model is from float32 on held-out patches.
+    /// Agreement of a rounded model with float32 on held-out patches.
     pub agreement: Option<PrecisionAgreement>,
     /// Size of the file.
     pub bytes: usize,
@@ -53,10 +53,10 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Says what was written to `path`, line by line.
+    /// Writes a description of the file at `path` to `say`, line by line.
     ///
     /// # Errors
-    /// What `say` says.
+    /// Whatever writing to `say` gives.
     pub fn describe(&self, say: &mut dyn io::Write, path: &Path) -> io::Result<()> {
         writeln!(say, "{}: {}, {} bytes, sha256 {}", path.display(), self.precision, self.bytes, self.sha256)?;
         writeln!(say, "ONNX Runtime against libtorch: {}", self.golden)?;
@@ -68,18 +68,18 @@ impl Exported {
 /// golden patches hold for these bytes, and unless a rounded model agrees with float32.
 ///
 /// # Errors
-/// [`TrainError::Model`] when the pipeline refuses the model, [`TrainError::Rounded`] when rounding changes too many
+/// [`TrainError::Model`] when the pipeline refuses the model, [`TrainError::Rounded`] when quantisation changes too many
 /// clusters, [`TrainError::File`] when it cannot be written.
 pub fn export(
-    fitted: &Fitted,
+    fitted: &FittedModel,
     patches: &PatchSet,
     config: &Config,
     precision: Precision,
     path: &Path,
 ) -> Result<Exported, TrainError> {
     let network = Network::new(fitted, precision, &patches.train)?;
-    let full = fitted.evaluate_exactly(config, &patches.held_out)?;
-    // float32 is held against the layers as they were trained, which proves the folding too.
+    let full = fitted.evaluate_on_cpu(config, &patches.held_out)?;
+    // float32 is compared with the layers as they were trained. This also checks the folding of BatchNorm.
     let rounded = (precision != Precision::Fp32).then(|| network.evaluate(&patches.held_out)).transpose()?;
     let mut contract = contract(fitted, patches, config, rounded.as_ref().unwrap_or(&full))?;
     let mut model = network.graph(contract.signature())?.finish();
@@ -89,7 +89,7 @@ pub fn export(
     if rounded.is_some() {
         let mut trial = Model::from_bytes(&model.encode_to_vec(), path, &InferOptions::default())?;
         let found = PrecisionAgreement::measure(&mut trial, &patches.held_out, &full.log_probs)?;
-        found.suffices(precision)?;
+        found.check(precision)?;
         contract.training["agreement_with_fp32"] = found.as_json();
         contract.write(&mut model);
         agreement = Some(found);
@@ -99,8 +99,8 @@ pub fn export(
     Ok(Exported { precision, golden, agreement, bytes: bytes.len(), sha256 })
 }
 
-/// Proves a model file's bytes, then lets it appear at `path` with its card beside it; gives its SHA-256 and how the golden
-/// patches came out.
+/// Checks the bytes of a model file, then writes it to `path` with its card beside it. Returns its SHA-256 and the result of the golden
+/// patches.
 ///
 /// # Errors
 /// As [`export`].
@@ -108,14 +108,14 @@ pub(crate) fn publish(bytes: &[u8], path: &Path) -> Result<(String, GoldenReport
     let mut proof = Model::from_bytes(bytes, path, &InferOptions::default())?;
     let golden = proof.verify_golden()?;
     let card = card::markdown(&proof, bytes.len());
-    for (path, content) in [(card::beside(path), card.as_bytes()), (path.to_owned(), bytes)] {
+    for (path, content) in [(card::path_beside(path), card.as_bytes()), (path.to_owned(), bytes)] {
         write_whole(&path, content)?;
     }
     Ok((proof.sha256().to_owned(), golden))
 }
 
 pub(crate) fn contract(
-    fitted: &Fitted,
+    fitted: &FittedModel,
     patches: &PatchSet,
     config: &Config,
     evaluation: &Evaluation,
@@ -143,8 +143,8 @@ pub(crate) fn contract(
     })
 }
 
-/// How the model came about. Folders, file and case names stay out: a model travels farther than its slides may.
-fn provenance(fitted: &Fitted, patches: &PatchSet, config: &Config, evaluation: &Evaluation) -> serde_json::Value {
+/// How the model was made. It contains no folder, file or case names: a model may be passed on where its slides may not.
+fn provenance(fitted: &FittedModel, patches: &PatchSet, config: &Config, evaluation: &Evaluation) -> serde_json::Value {
     let settings = Config { sets: Vec::new(), revision: None, ..config.clone() };
     let mut provenance = serde_json::json!({
         "program": concat!("tissuemap-train ", env!("CARGO_PKG_VERSION")),
@@ -163,7 +163,7 @@ fn provenance(fitted: &Fitted, patches: &PatchSet, config: &Config, evaluation: 
     provenance
 }
 
-/// Held-out patches with libtorch's outputs: of each cluster the surest one, surest clusters first.
+/// Held-out patches with the outputs of libtorch: for each cluster the patch with the most certain prediction, most certain clusters first.
 fn golden(patches: &PatchSet, evaluation: &Evaluation) -> Result<Golden, TrainError> {
     let (certainty, cluster) = evaluation.log_probs.max_dim(1, false);
     let certainty = to_vec(&certainty)?;
@@ -182,8 +182,8 @@ fn golden(patches: &PatchSet, evaluation: &Evaluation) -> Result<Golden, TrainEr
     })
 }
 
-/// Centroids of the training patches, and how far held-out patches lie from them.
-fn typicality(fitted: &Fitted, patches: &PatchSet, evaluation: &Evaluation) -> Result<Typicality, TrainError> {
+/// Centroids of the training patches, and bounds on the distance of held-out patches from them.
+fn typicality(fitted: &FittedModel, patches: &PatchSet, evaluation: &Evaluation) -> Result<Typicality, TrainError> {
     let train = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.train)?.latent;
     let (clusters, latent_dim) = (fitted.assignment.sizes.len(), train.size()[1]);
     let sums = Tensor::zeros([clusters as i64, latent_dim], (Kind::Double, Device::Cpu));
@@ -197,7 +197,7 @@ fn typicality(fitted: &Fitted, patches: &PatchSet, evaluation: &Evaluation) -> R
     for (latent, &cluster) in to_vec(&evaluation.latent)?.chunks(latent_dim as usize).zip(&held_out) {
         distances[cluster as usize].push(typicality.distance(cluster as usize, latent));
     }
-    // A cluster without training patches has no centre to be far from.
+    // A cluster without training patches has no centroid.
     let bounds = distances.into_iter().zip(sizes).map(|(d, size)| Typicality::bound(d).filter(|_| size > 0)).collect();
     Ok(Typicality { bounds, ..typicality })
 }

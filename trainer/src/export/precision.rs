@@ -10,7 +10,7 @@ use crate::system::precision::PrecisionAgreement;
 use crate::system::tensors::to_vec;
 
 /// More tell no more: the share of equal labels is then known to within 0.5 %.
-const MOST_PATCHES: usize = 2000;
+const MAX_PATCHES: usize = 2000;
 /// Patches per call of ONNX Runtime.
 const BATCH: usize = 64;
 
@@ -18,7 +18,7 @@ impl PrecisionAgreement {
     /// Runs `model` on ONNX Runtime over `patches`, or evenly chosen ones of them, and compares with what float32 gives on
     /// libtorch (log-probabilities `[N, K]` of all patches).
     pub(super) fn measure(model: &mut Model, patches: &Patches, log_probs: &Tensor) -> Result<Self, TrainError> {
-        let every = (patches.count() as usize).div_ceil(MOST_PATCHES).max(1);
+        let every = (patches.count() as usize).div_ceil(MAX_PATCHES).max(1);
         let chosen: Vec<i64> = (0..patches.count()).step_by(every).collect();
         let expected = no_grad(|| log_probs.index_select(0, &Tensor::from_slice(&chosen)).exp());
         let mut found = Vec::new();
@@ -44,8 +44,8 @@ impl PrecisionAgreement {
     }
 
     /// Whether a model of `precision` may be this far off.
-    pub(super) fn suffices(self, precision: Precision) -> Result<(), TrainError> {
-        let least = least_labels(precision);
+    pub(super) fn check(self, precision: Precision) -> Result<(), TrainError> {
+        let least = min_equal_labels(precision);
         if self.labels < least { Err(TrainError::Rounded { precision, agreement: self, least }) } else { Ok(()) }
     }
 
@@ -58,7 +58,7 @@ impl PrecisionAgreement {
 }
 
 /// Patches that lie between two clusters change sides in any precision; more than these would be seen on a map.
-fn least_labels(precision: Precision) -> f64 {
+fn min_equal_labels(precision: Precision) -> f64 {
     match precision {
         Precision::Fp32 => 1.0,
         Precision::Fp16 => 0.98,
@@ -79,11 +79,11 @@ mod tests {
     #[test]
     fn too_few_equal_labels_are_refused_with_figures_and_a_hint() {
         let poor = PrecisionAgreement { patches: 400, labels: 0.9475, largest: 0.5, mean: 0.01 };
-        let error = poor.suffices(Precision::Int8).expect_err("refused");
+        let error = poor.check(Precision::Int8).expect_err("refused");
         let text = error.to_string();
         assert!(text.contains("94.75 % of 400") && text.contains("at least 95 %") && text.contains("int8"), "{text}");
         assert!(error.hint().is_some());
-        assert!(PrecisionAgreement { labels: 0.95, ..poor }.suffices(Precision::Int8).is_ok());
-        assert!(PrecisionAgreement { labels: 0.95, ..poor }.suffices(Precision::Fp16).is_err());
+        assert!(PrecisionAgreement { labels: 0.95, ..poor }.check(Precision::Int8).is_ok());
+        assert!(PrecisionAgreement { labels: 0.95, ..poor }.check(Precision::Fp16).is_err());
     }
 }

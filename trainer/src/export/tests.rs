@@ -1,13 +1,13 @@
 use std::fs;
 
 use super::*;
-use crate::fit::Surroundings;
+use crate::fit::FitContext;
 use crate::testing::{seeded, test_device, texture_config, texture_patches};
 use tch::Device;
 
-fn fitted(config: &Config, patches: &PatchSet) -> Fitted {
-    let surroundings = Surroundings { device: test_device(), checkpoint: None, metrics: None, interrupted: &|| false };
-    crate::fit::fit(config, patches, &surroundings).expect("fits")
+fn fitted(config: &Config, patches: &PatchSet) -> FittedModel {
+    let context = FitContext { device: test_device(), checkpoint: None, metrics: None, interrupted: &|| false };
+    crate::fit::fit(config, patches, &context).expect("fits")
 }
 
 /// Whether ONNX Runtime is there; if not, says loudly that the test did nothing.
@@ -84,9 +84,9 @@ fn a_model_that_computes_something_else_is_not_written() {
         return;
     }
     fs::remove_file(&path).expect("written");
-    fs::remove_file(card::beside(&path)).expect("written");
+    fs::remove_file(card::path_beside(&path)).expect("written");
     // Weights that are no numbers.
-    fitted.clusterer.spoil();
+    fitted.clusterer.set_nan();
     let error = export(&fitted, &patches, &config, Precision::Fp32, &path).expect_err("refused");
     assert!(matches!(error, TrainError::Model(_)), "{error}");
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);

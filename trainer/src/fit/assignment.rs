@@ -62,7 +62,7 @@ impl Assignment {
     ///
     /// # Errors
     /// [`TrainError`] when patches cannot be read.
-    pub fn dark_to_bright(&self, patches: &Patches) -> Result<Vec<i64>, TrainError> {
+    pub fn order_by_brightness(&self, patches: &Patches) -> Result<Vec<i64>, TrainError> {
         let mut brightness = vec![0.0; self.sizes.len()];
         for (from, to) in chunks(patches.count()) {
             let means =
@@ -112,6 +112,6 @@ mod tests {
         let found = assignment(&[&[0.1, 0.8, 0.1], &[0.1, 0.1, 0.8], &[0.1, 0.1, 0.8]]);
         let grey = |v: i64| Tensor::full([1, 3, 2, 2], v, (Kind::Uint8, Device::Cpu));
         let patches = Tensor::cat(&[grey(200), grey(40), grey(60)], 0);
-        assert_eq!(found.dark_to_bright(&somewhere(&patches)).expect("read"), [2, 1, 0]);
+        assert_eq!(found.order_by_brightness(&somewhere(&patches)).expect("read"), [2, 1, 0]);
     }
 }

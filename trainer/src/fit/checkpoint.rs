@@ -19,17 +19,17 @@ const FILE: &str = "state.safetensors";
 const POSITION: &str = "fit.position";
 const FINGERPRINT: &str = "fit.fingerprint";
 const METRICS: &str = "fit.metrics";
-const START_LOSSES: &str = "fit.start_losses";
+const RESTART_LOSSES: &str = "fit.start_losses";
 
 /// Where in its schedule a fit stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Position {
+pub struct FitPosition {
     /// Index of the phase.
     pub phase: usize,
     /// Epochs of that phase that are done.
     pub epochs_done: u32,
     /// Losses of the clusterers that have started out, in their order.
-    pub start_losses: Vec<f64>,
+    pub restart_losses: Vec<f64>,
 }
 
 /// A copy of everything that the rest of a fit depends on.
@@ -41,7 +41,7 @@ impl Checkpoint {
     pub fn take(
         store: &VarStore,
         adam: &Adam,
-        position: &Position,
+        position: &FitPosition,
         metrics: &MetricsTable,
         fingerprint: &[u8; 32],
     ) -> Self {
@@ -50,7 +50,7 @@ impl Checkpoint {
             store.variables().into_iter().chain(adam.moments()).map(|(name, tensor)| (name, copy(&tensor))).collect();
         let numbers = [position.phase as i64, i64::from(position.epochs_done), i64::from(adam.steps())];
         tensors.insert(POSITION.to_owned(), Tensor::from_slice(&numbers));
-        tensors.insert(START_LOSSES.to_owned(), Tensor::from_slice(&position.start_losses));
+        tensors.insert(RESTART_LOSSES.to_owned(), Tensor::from_slice(&position.restart_losses));
         tensors.insert(FINGERPRINT.to_owned(), Tensor::from_slice(fingerprint));
         tensors.insert(METRICS.to_owned(), Tensor::from_slice(metrics.as_str().as_bytes()));
         Self(tensors)
@@ -89,12 +89,16 @@ impl Checkpoint {
     }
 
     /// Where the fit stood.
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> FitPosition {
         let [phase, epochs_done, _] = self.numbers();
-        Position {
+        FitPosition {
             phase: usize::try_from(phase).unwrap_or(0),
             epochs_done: u32::try_from(epochs_done).unwrap_or(0),
-            start_losses: self.0.get(START_LOSSES).and_then(|losses| Vec::try_from(losses).ok()).unwrap_or_default(),
+            restart_losses: self
+                .0
+                .get(RESTART_LOSSES)
+                .and_then(|losses| Vec::try_from(losses).ok())
+                .unwrap_or_default(),
         }
     }
 
@@ -139,7 +143,7 @@ impl Checkpoint {
 
 /// Stands for everything that decides the first phase: not the clusterer, whose fresh weights are drawn after the
 /// autoencoder's.
-pub(crate) fn first_fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
+pub(crate) fn autoencoder_fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
     let Config { clusters, joint, sweep, imsat, .. } = Config::default();
     // Which view is compared is drawn in every phase.
     let imsat = ImsatConfig { views: config.imsat.views, ..imsat };
@@ -176,7 +180,7 @@ mod tests {
     fn what_is_written_comes_back_and_only_for_its_fingerprint() {
         let folder = tempfile::tempdir().expect("folder");
         let (store, adam) = trained();
-        let position = Position { phase: 2, epochs_done: 7, start_losses: vec![-0.5, -0.75] };
+        let position = FitPosition { phase: 2, epochs_done: 7, restart_losses: vec![-0.5, -0.75] };
         let mut metrics = MetricsTable::new();
         metrics.push("joint", 7, &crate::fit::metrics::EpochMetrics::default());
         Checkpoint::take(&store, &adam, &position, &metrics, &[9; 32]).write(folder.path()).expect("written");
@@ -201,7 +205,7 @@ mod tests {
     #[test]
     fn a_checkpoint_is_a_copy_that_later_steps_do_not_change() {
         let (store, mut adam) = trained();
-        let position = Position { phase: 0, epochs_done: 0, start_losses: Vec::new() };
+        let position = FitPosition { phase: 0, epochs_done: 0, restart_losses: Vec::new() };
         let taken = Checkpoint::take(&store, &adam, &position, &MetricsTable::new(), &[0; 32]);
         let before = taken.0["autoencoder.x"].copy();
         adam.minimise(&store.variables()["autoencoder.x"].square().sum(Kind::Float));

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::Device;
 
 /// What surrounds a fit but does not change its result.
-pub struct Surroundings<'a> {
+pub struct FitContext<'a> {
     /// Where to compute.
     pub device: Device,
     /// Folder of the checkpoint from which the fit goes on and into which it writes; none: no checkpoints.

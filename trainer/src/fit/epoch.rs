@@ -9,14 +9,14 @@ use tch::{Kind, Tensor};
 use super::latents::Latents;
 use super::networks::evaluate;
 use super::phase::Phase;
-use super::training::{Run, stream};
+use super::training::{TrainingRun, stream};
 use crate::config::AutoencoderConfig;
 use crate::data::loader;
 use crate::fit::metrics::EpochMetrics;
 use crate::model::adam::Adam;
 use crate::model::augment;
 use crate::model::autoencoder::Autoencoder;
-use crate::model::imsat::{self, Terms};
+use crate::model::imsat::{self, LossTerms};
 use crate::model::invariance::invariance_loss;
 use crate::model::layers::Mode;
 use crate::system::error::TrainError;
@@ -45,20 +45,20 @@ struct Batch {
 }
 
 /// The loss of one batch, and what it is made of.
-struct Step {
+struct BatchLoss {
     loss: Tensor,
     reconstruction: Option<Tensor>,
     invariance: Option<Tensor>,
-    terms: Option<Terms>,
+    terms: Option<LossTerms>,
 }
 
-impl Run<'_> {
+impl TrainingRun<'_> {
     /// The latents of the training patches as the encoder now is; `phase` has this index.
     pub(super) fn latents(&self, phase: Phase, index: usize) -> Result<Latents, TrainError> {
         let imsat = &self.config.imsat;
         let values = self.encoded(&|patches| Ok(patches))?;
         let radius = imsat::radius(&values, imsat);
-        let wanted = if phase == Phase::Clusterer && self.config.views_decide() { imsat.views } else { 0 };
+        let wanted = if phase == Phase::Clusterer && self.config.uses_view_term() { imsat.views } else { 0 };
         let view = |view: u32| {
             let generator = std::cell::RefCell::new(stream(self.config.seed, index, VIEW_STREAMS + view));
             self.encoded(&|patches| augment::views(&patches, &self.config.augment, &mut generator.borrow_mut()))
@@ -98,7 +98,7 @@ impl Run<'_> {
         let device = self.networks.store.device();
         let mut sums = Tensor::zeros([7], (Kind::Double, device));
         let mut steps = 0;
-        let size = phase.plan(config).batch;
+        let size = phase.settings(config).batch;
         let count = order.len() / size;
         let views: Vec<usize> = (0..count).map(|_| generator.random_range(0..config.imsat.views as usize)).collect();
         // All indices at once: a copy a batch would have the device wait.
@@ -120,10 +120,10 @@ impl Run<'_> {
         };
         let whole = thread::scope(|scope| {
             // The clusterer's phase looks at latents only.
-            let mut pixels =
-                (phase != Phase::Clusterer).then(|| loader::ahead(scope, count, loader::makers(device), make));
+            let mut pixels = (phase != Phase::Clusterer)
+                .then(|| loader::prefetch(scope, count, loader::prefetch_threads(device), make));
             for (batch, &view) in views.iter().enumerate() {
-                if (self.surroundings.interrupted)() {
+                if (self.context.interrupted)() {
                     return Ok(false);
                 }
                 let pixels = pixels.as_mut().and_then(Iterator::next).transpose()?;
@@ -150,7 +150,7 @@ impl Run<'_> {
         }))
     }
 
-    fn step(&self, batch: Batch, latents: Option<&Latents>) -> Step {
+    fn step(&self, batch: Batch, latents: Option<&Latents>) -> BatchLoss {
         let (config, device) = (self.config, self.networks.store.device());
         let weights = config.imsat.weights();
         let Some(pixels) = batch.pixels else {
@@ -158,10 +158,17 @@ impl Run<'_> {
             let terms = latents.map(|all| {
                 let [latent, radius] = [&all.values, &all.radius].map(|of| of.index_select(0, &batch.indices));
                 let view = all.views.get(batch.view).map(|view| view.index_select(0, &batch.partners));
-                imsat::terms(&self.networks.clusterer, &latent, view.as_ref(), &radius, &weights, &latent.randn_like())
+                imsat::loss_terms(
+                    &self.networks.clusterer,
+                    &latent,
+                    view.as_ref(),
+                    &radius,
+                    &weights,
+                    &latent.randn_like(),
+                )
             });
             let loss = terms.as_ref().map_or_else(|| Tensor::zeros([], (Kind::Float, device)), |t| t.loss(&weights));
-            return Step { loss, reconstruction: None, invariance: None, terms };
+            return BatchLoss { loss, reconstruction: None, invariance: None, terms };
         };
         let autoencoder = &self.networks.autoencoder;
         let x = autoencoder.normalise(&pixels.patches);
@@ -172,8 +179,8 @@ impl Run<'_> {
         let invariance = view.as_ref().map(|view| invariance_loss(&latent, view, redundancy_weight));
         let terms = latents.map(|all| {
             let radius = all.radius.index_select(0, &batch.indices);
-            let view = view.as_ref().filter(|_| config.views_decide());
-            imsat::terms(&self.networks.clusterer, &latent, view, &radius, &weights, &latent.randn_like())
+            let view = view.as_ref().filter(|_| config.uses_view_term());
+            imsat::loss_terms(&self.networks.clusterer, &latent, view, &radius, &weights, &latent.randn_like())
         });
         let joint = &config.joint;
         let own = if terms.is_some() { &error * joint.reconstruction_weight } else { error.shallow_clone() };
@@ -183,7 +190,7 @@ impl Run<'_> {
         ];
         // Not in place: the reconstruction's term is reported by itself, too.
         let loss = others.into_iter().flatten().fold(own, |sum, term| sum + term);
-        Step { loss, reconstruction: Some(error), invariance, terms }
+        BatchLoss { loss, reconstruction: Some(error), invariance, terms }
     }
 
     fn held_out_reconstruction(&self) -> Result<f64, TrainError> {
@@ -192,7 +199,7 @@ impl Run<'_> {
     }
 }
 
-impl Step {
+impl BatchLoss {
     /// Loss, reconstruction, invariance, R_VAT, divergence of views, H(Y|X), H(Y); zero where a phase has no such term.
     fn values(&self) -> Tensor {
         let zero = Tensor::zeros([], (Kind::Float, self.loss.device()));

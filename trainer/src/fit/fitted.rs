@@ -19,7 +19,7 @@ const PATCHES: &str = "patches.sha256";
 
 /// A fitted model.
 #[derive(Debug)]
-pub struct Fitted {
+pub struct FittedModel {
     pub(super) store: VarStore,
     /// Stands for the patches that it was made of.
     pub(super) patches: [u8; 32],
@@ -31,7 +31,7 @@ pub struct Fitted {
     pub assignment: Assignment,
 }
 
-impl Fitted {
+impl FittedModel {
     /// Keeps the weights in one file, which replaces an older one in one step.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Fitted {
         fs::rename(&partial, path).map_err(|source| TrainError::File { path: path.to_owned(), source })
     }
 
-    /// The model whose weights [`Fitted::write`] kept, on `device`; `config` and `patches` as it was fitted with.
+    /// The model whose weights [`FittedModel::write`] kept, on `device`; `config` and `patches` as it was fitted with.
     ///
     /// # Errors
     /// [`TrainError`] when the file is missing, or belongs to another configuration or to other patches.
@@ -66,7 +66,7 @@ impl Fitted {
     ///
     /// # Errors
     /// As [`evaluate`].
-    pub(crate) fn evaluate_exactly(&self, config: &Config, patches: &Patches) -> Result<Evaluation, TrainError> {
+    pub(crate) fn evaluate_on_cpu(&self, config: &Config, patches: &Patches) -> Result<Evaluation, TrainError> {
         if self.store.device() == Device::Cpu {
             return evaluate(&self.autoencoder, &self.clusterer, patches);
         }

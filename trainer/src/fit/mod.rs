@@ -17,15 +17,15 @@ mod training;
 
 use tch::Tensor;
 
-pub(crate) use self::checkpoint::first_fingerprint;
-pub use self::context::Surroundings;
-pub use self::fitted::Fitted;
+pub(crate) use self::checkpoint::autoencoder_fingerprint;
+pub use self::context::FitContext;
+pub use self::fitted::FittedModel;
 pub(crate) use self::latents::Latents;
 use self::networks::Networks;
-pub(crate) use self::networks::place_of_clusterer;
+pub(crate) use self::networks::clusterer_device;
 pub use self::networks::{Evaluation, evaluate};
-use self::phase::{Phase, Plan, SCHEDULE};
-use self::training::Run;
+use self::phase::{Phase, PhaseSettings, SCHEDULE};
+use self::training::TrainingRun;
 use crate::config::Config;
 use crate::data::patches::PatchSet;
 use crate::system::error::TrainError;
@@ -35,16 +35,16 @@ use crate::system::error::TrainError;
 ///
 /// # Errors
 /// [`TrainError`]: too few patches, a collapsed or diverged fit, an interruption, or an unusable checkpoint folder.
-pub fn fit(config: &Config, patches: &PatchSet, surroundings: &Surroundings<'_>) -> Result<Fitted, TrainError> {
+pub fn fit(config: &Config, patches: &PatchSet, context: &FitContext<'_>) -> Result<FittedModel, TrainError> {
     check(config, patches, &SCHEDULE)?;
-    Run::new(config, patches, surroundings)?.run()
+    TrainingRun::new(config, patches, context)?.run()
 }
 
 /// Refuses too few patches for these phases, and sets up libtorch.
 fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), TrainError> {
     let count = patches.train.count();
     for phase in phases {
-        let Plan { epochs, batch, .. } = phase.plan(config);
+        let PhaseSettings { epochs, batch, .. } = phase.settings(config);
         if epochs > 0 && count < batch as i64 {
             let name = phase.name();
             return Err(TrainError::NoData(format!(
@@ -67,9 +67,9 @@ fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), Tr
 pub(crate) fn fit_autoencoder(
     config: &Config,
     patches: &PatchSet,
-    surroundings: &Surroundings<'_>,
+    context: &FitContext<'_>,
 ) -> Result<Latents, TrainError> {
-    autoencoder_alone(&first_phase_of(config), patches, surroundings)?.latents(Phase::Clusterer, 1)
+    autoencoder_alone(&first_phase_of(config), patches, context)?.latents(Phase::Clusterer, 1)
 }
 
 /// The clusterer is not used in the first phase, but a network has one.
@@ -80,11 +80,11 @@ fn first_phase_of(config: &Config) -> Config {
 fn autoencoder_alone<'a>(
     config: &'a Config,
     patches: &'a PatchSet,
-    surroundings: &'a Surroundings<'a>,
-) -> Result<Run<'a>, TrainError> {
+    context: &'a FitContext<'a>,
+) -> Result<TrainingRun<'a>, TrainError> {
     check(config, patches, &SCHEDULE[..1])?;
-    let mut run = Run::new(config, patches, surroundings)?;
-    let resume = run.resume(&[run.first_fingerprint])?;
+    let mut run = TrainingRun::new(config, patches, context)?;
+    let resume = run.resume(&[run.autoencoder_fingerprint])?;
     run.phase(0, Phase::Autoencoder, resume.as_ref())?;
     Ok(run)
 }
@@ -96,10 +96,10 @@ fn autoencoder_alone<'a>(
 pub(crate) fn autoencoder_latents(
     config: &Config,
     patches: &PatchSet,
-    surroundings: &Surroundings<'_>,
+    context: &FitContext<'_>,
 ) -> Result<[Tensor; 2], TrainError> {
     let config = first_phase_of(config);
-    let Networks { autoencoder, clusterer, .. } = autoencoder_alone(&config, patches, surroundings)?.networks;
+    let Networks { autoencoder, clusterer, .. } = autoencoder_alone(&config, patches, context)?.networks;
     let of = |patches| Ok::<_, TrainError>(evaluate(&autoencoder, &clusterer, patches)?.latent);
     Ok([of(&patches.train)?, of(&patches.held_out)?])
 }

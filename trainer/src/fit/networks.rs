@@ -30,7 +30,7 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// Fresh ones. `normalisation`: mean and deviation per plane; none where they are about to be read.
+    /// Fresh ones. `normalisation`: mean and deviation per channel; none where they are about to be read.
     pub(super) fn new(config: &Config, device: Device, normalisation: Option<(&[f32], &[f32])>) -> Self {
         let store = VarStore::new(device);
         let shape = config.shape();
@@ -50,7 +50,7 @@ pub(super) fn new_clusterer(store: &VarStore, config: &Config) -> Clusterer {
 
 /// Where a clusterer with these hidden layers is trained on frozen latents, in a fit on `device`. Without any its thousands of
 /// steps are so small that a GPU spends its time waiting for them (docs/GPU.md), and the processor is faster.
-pub(crate) fn place_of_clusterer(hidden: &[u32], device: Device) -> Device {
+pub(crate) fn clusterer_device(hidden: &[u32], device: Device) -> Device {
     if hidden.is_empty() { Device::Cpu } else { device }
 }
 

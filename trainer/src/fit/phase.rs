@@ -11,7 +11,7 @@ pub(super) enum Phase {
 
 pub(super) const SCHEDULE: [Phase; 3] = [Phase::Autoencoder, Phase::Clusterer, Phase::Joint];
 
-pub(super) struct Plan {
+pub(super) struct PhaseSettings {
     pub(super) epochs: u32,
     pub(super) batch: usize,
     pub(super) learning_rate: f64,
@@ -28,13 +28,13 @@ impl Phase {
         }
     }
 
-    pub(super) fn plan(self, config: &Config) -> Plan {
+    pub(super) fn settings(self, config: &Config) -> PhaseSettings {
         let (a, c, j) = (&config.autoencoder, &config.imsat, &config.joint);
         let (epochs, batch, learning_rate, prefix) = match self {
             Self::Autoencoder => (a.epochs, a.batch, a.learning_rate, "autoencoder."),
             Self::Clusterer => (c.epochs, c.batch, c.learning_rate, "clusterer."),
             Self::Joint => (j.epochs, j.batch, j.learning_rate, ""),
         };
-        Plan { epochs, batch: batch as usize, learning_rate, prefix }
+        PhaseSettings { epochs, batch: batch as usize, learning_rate, prefix }
     }
 }

@@ -17,11 +17,11 @@ fn config() -> Config {
     texture_config(1)
 }
 
-fn surroundings<'a>(checkpoint: Option<&'a Path>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Surroundings<'a> {
-    Surroundings { device: test_device(), checkpoint, metrics: None, interrupted }
+fn context<'a>(checkpoint: Option<&'a Path>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> FitContext<'a> {
+    FitContext { device: test_device(), checkpoint, metrics: None, interrupted }
 }
 
-fn outputs(fitted: &Fitted, patches: &PatchSet) -> [Tensor; 3] {
+fn outputs(fitted: &FittedModel, patches: &PatchSet) -> [Tensor; 3] {
     let Evaluation { latent, log_probs, reconstruction_error } =
         evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates");
     [latent, log_probs, reconstruction_error]
@@ -35,8 +35,8 @@ fn three_textures_become_three_clusters_ordered_dark_to_bright() {
     let log = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
     let folder = tempfile::tempdir().expect("folder");
     let table = folder.path().join("metrics.csv");
-    let surroundings = Surroundings { metrics: Some(&table), ..surroundings(None, NEVER) };
-    let fitted = tracing::subscriber::with_default(log, || fit(&config(), &patches, &surroundings)).expect("fits");
+    let context = FitContext { metrics: Some(&table), ..context(None, NEVER) };
+    let fitted = tracing::subscriber::with_default(log, || fit(&config(), &patches, &context)).expect("fits");
     assert_eq!(fitted.assignment.sizes, [80, 80, 80]);
     // Kinds by brightness: 1 (mean 100), 0 (133), 2 (230).
     assert_eq!(fitted.assignment.cluster[..6], [1, 0, 2, 1, 0, 2]);
@@ -50,7 +50,7 @@ fn same_seed_gives_the_same_model_and_another_seed_another() {
     let patches = patches();
     let run = |seed| {
         let config = Config { seed, ..config() };
-        outputs(&fit(&config, &patches, &surroundings(None, NEVER)).expect("fits"), &patches)
+        outputs(&fit(&config, &patches, &context(None, NEVER)).expect("fits"), &patches)
     };
     let first = run(4);
     assert!(alike(&first, &run(4)));
@@ -61,7 +61,7 @@ fn same_seed_gives_the_same_model_and_another_seed_another() {
 fn interrupted_and_resumed_fit_ends_in_the_model_of_an_uninterrupted_one() {
     let _turn = seeded(1);
     let patches = patches();
-    let whole = outputs(&fit(&config(), &patches, &surroundings(None, NEVER)).expect("fits"), &patches);
+    let whole = outputs(&fit(&config(), &patches, &context(None, NEVER)).expect("fits"), &patches);
 
     let folder = tempfile::tempdir().expect("folder");
     // Stops in the middle of an epoch again and again, in every phase: 25 is no multiple of an epoch's 6 or 4 batches.
@@ -69,7 +69,7 @@ fn interrupted_and_resumed_fit_ends_in_the_model_of_an_uninterrupted_one() {
     let resumed = loop {
         let batches = AtomicU32::new(0);
         let interrupted = || batches.fetch_add(1, Ordering::Relaxed) == 25;
-        match fit(&config(), &patches, &surroundings(Some(folder.path()), &interrupted)) {
+        match fit(&config(), &patches, &context(Some(folder.path()), &interrupted)) {
             Ok(fitted) => break fitted,
             Err(TrainError::Interrupted { checkpoint: Some(_) }) => interruptions += 1,
             Err(other) => panic!("{other}"),
@@ -83,20 +83,20 @@ fn interrupted_and_resumed_fit_ends_in_the_model_of_an_uninterrupted_one() {
 fn of_several_starts_the_one_with_the_lowest_loss_goes_on() {
     let _turn = seeded(1);
     let (config, patches) = (config(), patches());
-    let surroundings = surroundings(None, NEVER);
-    let mut run = autoencoder_alone(&config, &patches, &surroundings).expect("encodes");
+    let context = context(None, NEVER);
+    let mut run = autoencoder_alone(&config, &patches, &context).expect("encodes");
     let latents = run.latents(Phase::Clusterer, 1).expect("latents");
-    assert!(run.choose_start(&latents).expect("starts"));
-    let losses = run.start_losses.clone();
+    assert!(run.choose_restart(&latents).expect("starts"));
+    let losses = run.restart_losses.clone();
     let best = (0..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).expect("starts");
-    assert!(losses.len() == config.imsat.starts as usize && (1..losses.len() - 1).contains(&best), "{losses:?}");
-    let weights = |run: &Run<'_>| {
+    assert!(losses.len() == config.imsat.restarts as usize && (1..losses.len() - 1).contains(&best), "{losses:?}");
+    let weights = |run: &TrainingRun<'_>| {
         let clusterer = run.networks.store.variables().into_iter().filter(|(name, _)| name.starts_with("clusterer."));
         let sorted: BTreeMap<String, Tensor> = clusterer.map(|(name, weight)| (name, weight.detach().copy())).collect();
         sorted.into_values().collect::<Vec<_>>()
     };
     let chosen = weights(&run);
-    let again = run.start(best, &latents).expect("starts").expect("not interrupted");
+    let again = run.run_restart(best, &latents).expect("starts").expect("not interrupted");
     assert!((again - losses[best]).abs() < 1e-3, "{again} {losses:?}");
     assert!(alike(&weights(&run), &chosen));
 }
@@ -107,11 +107,11 @@ fn checkpoint_of_another_configuration_is_not_used() {
     let patches = patches();
     let folder = tempfile::tempdir().expect("folder");
     let at_once = || true;
-    let stopped = fit(&config(), &patches, &surroundings(Some(folder.path()), &at_once)).expect_err("stops");
+    let stopped = fit(&config(), &patches, &context(Some(folder.path()), &at_once)).expect_err("stops");
     assert_eq!((stopped.exit_code(), stopped.hint().is_some()), (130, true));
     let other = Config { seed: 99, ..config() };
-    let fresh = outputs(&fit(&other, &patches, &surroundings(None, NEVER)).expect("fits"), &patches);
-    let beside = outputs(&fit(&other, &patches, &surroundings(Some(folder.path()), NEVER)).expect("fits"), &patches);
+    let fresh = outputs(&fit(&other, &patches, &context(None, NEVER)).expect("fits"), &patches);
+    let beside = outputs(&fit(&other, &patches, &context(Some(folder.path()), NEVER)).expect("fits"), &patches);
     assert!(alike(&fresh, &beside));
 }
 
@@ -119,13 +119,13 @@ fn checkpoint_of_another_configuration_is_not_used() {
 fn weights_that_were_kept_are_read_with_their_own_patches_only() {
     let _turn = seeded(1);
     let (patches, other) = (patches(), texture_patches(1));
-    let fitted = fit(&config(), &patches, &surroundings(None, NEVER)).expect("fits");
+    let fitted = fit(&config(), &patches, &context(None, NEVER)).expect("fits");
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("weights.safetensors");
     fitted.write(&path).expect("written");
-    let read = Fitted::read(&path, &config(), &patches, test_device()).expect("read");
+    let read = FittedModel::read(&path, &config(), &patches, test_device()).expect("read");
     assert!(alike(&outputs(&read, &patches), &outputs(&fitted, &patches)));
-    let error = Fitted::read(&path, &config(), &other, test_device()).expect_err("other patches");
+    let error = FittedModel::read(&path, &config(), &other, test_device()).expect_err("other patches");
     assert!(matches!(error, TrainError::OtherPatches { .. }) && error.hint().is_some(), "{error}");
 }
 
@@ -135,7 +135,7 @@ fn collapsed_clustering_fails_the_fit_with_an_explanation() {
     let mut config = config();
     // Almost nothing is learnt, so predictions stay uniform.
     config.imsat = ImsatConfig { epochs: 1, learning_rate: 1e-9, ..config.imsat };
-    let error = fit(&config, &patches(), &surroundings(None, NEVER)).expect_err("collapsed");
+    let error = fit(&config, &patches(), &context(None, NEVER)).expect_err("collapsed");
     assert!(matches!(&error, TrainError::Collapsed(reason) if reason.contains("near uniform")), "{error}");
 }
 
@@ -144,6 +144,6 @@ fn fewer_patches_than_a_batch_are_refused() {
     let _turn = seeded(1);
     let mut patches = patches();
     patches.train = somewhere(&patches.train.range(0, 50).expect("read"));
-    let error = fit(&config(), &patches, &surroundings(None, NEVER)).expect_err("too few");
+    let error = fit(&config(), &patches, &context(None, NEVER)).expect_err("too few");
     assert!(error.to_string().contains("50 patches are less than one batch (60) of phase clusterer"), "{error}");
 }

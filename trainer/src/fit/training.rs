@@ -7,61 +7,62 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::assignment::Assignment;
-use super::checkpoint::{Checkpoint, Position, fingerprint, first_fingerprint};
-use super::context::Surroundings;
-use super::fitted::Fitted;
+use super::checkpoint::{Checkpoint, FitPosition, autoencoder_fingerprint, fingerprint};
+use super::context::FitContext;
+use super::fitted::FittedModel;
 use super::latents::Latents;
 use super::metrics::MetricsTable;
-use super::networks::{Networks, evaluate, place_of_clusterer};
+use super::networks::{Networks, clusterer_device, evaluate};
 use super::phase::{Phase, SCHEDULE};
 use crate::config::Config;
-use crate::data::neighbours::Neighbours;
+use crate::data::patch_neighbours::PatchNeighbours;
 use crate::data::patches::PatchSet;
 use crate::model::adam::Adam;
 use crate::system::error::TrainError;
 use crate::system::progress;
 
-pub(super) struct Run<'a> {
+pub(super) struct TrainingRun<'a> {
     pub(super) config: &'a Config,
     pub(super) patches: &'a PatchSet,
-    pub(super) surroundings: &'a Surroundings<'a>,
+    pub(super) context: &'a FitContext<'a>,
     pub(super) fingerprint: [u8; 32],
     /// That of the first phase, which fits with any clusterer share.
-    pub(super) first_fingerprint: [u8; 32],
+    pub(super) autoencoder_fingerprint: [u8; 32],
     pub(super) networks: Networks,
-    pub(super) neighbours: Neighbours,
+    pub(super) neighbours: PatchNeighbours,
     pub(super) metrics: MetricsTable,
     /// Of the clusterers that have started out, in their order.
-    pub(super) start_losses: Vec<f64>,
+    pub(super) restart_losses: Vec<f64>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> TrainingRun<'a> {
     pub(super) fn new(
         config: &'a Config,
         patches: &'a PatchSet,
-        surroundings: &'a Surroundings<'a>,
+        context: &'a FitContext<'a>,
     ) -> Result<Self, TrainError> {
         tch::manual_seed(stream(config.seed, usize::MAX, 0).random());
-        let (mean, deviation) = patches.plane_statistics()?;
-        let networks = Networks::new(config, surroundings.device, Some((&mean, &deviation)));
-        let (fingerprint, first_fingerprint) = (fingerprint(config, patches), first_fingerprint(config, patches));
-        let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
+        let (mean, deviation) = patches.channel_statistics()?;
+        let networks = Networks::new(config, context.device, Some((&mean, &deviation)));
+        let (fingerprint, autoencoder_fingerprint) =
+            (fingerprint(config, patches), autoencoder_fingerprint(config, patches));
+        let neighbours = PatchNeighbours::new(patches.train.origins(), config.neighbour_radius());
         let metrics = MetricsTable::new();
         Ok(Self {
             config,
             patches,
-            surroundings,
+            context,
             fingerprint,
-            first_fingerprint,
+            autoencoder_fingerprint,
             networks,
             neighbours,
             metrics,
-            start_losses: Vec::new(),
+            restart_losses: Vec::new(),
         })
     }
 
-    pub(super) fn run(mut self) -> Result<Fitted, TrainError> {
-        let mut resume = self.resume(&[self.fingerprint, self.first_fingerprint])?;
+    pub(super) fn run(mut self) -> Result<FittedModel, TrainError> {
+        let mut resume = self.resume(&[self.fingerprint, self.autoencoder_fingerprint])?;
         let start = resume.as_ref().map_or(0, |checkpoint| checkpoint.position().phase);
         for (index, phase) in SCHEDULE.into_iter().enumerate().skip(start) {
             self.phase(index, phase, resume.take().as_ref())?;
@@ -71,34 +72,34 @@ impl<'a> Run<'a> {
 
     /// Puts the state back that a checkpoint of one of these fingerprints kept, if there is one.
     pub(super) fn resume(&mut self, fingerprints: &[[u8; 32]]) -> Result<Option<Checkpoint>, TrainError> {
-        let Some(folder) = self.surroundings.checkpoint else { return Ok(None) };
+        let Some(folder) = self.context.checkpoint else { return Ok(None) };
         let read = |fingerprint| Checkpoint::read(folder, fingerprint).transpose();
         let Some(checkpoint) = fingerprints.iter().find_map(read).transpose()? else { return Ok(None) };
         let phase = SCHEDULE[checkpoint.position().phase.min(2)];
         // The first phase leaves the clusterer as it is drawn, whatever its shape.
-        let prefix = if phase == Phase::Autoencoder { phase.plan(self.config).prefix } else { "" };
+        let prefix = if phase == Phase::Autoencoder { phase.settings(self.config).prefix } else { "" };
         checkpoint.restore_variables(&self.networks.store, prefix)?;
         self.metrics = checkpoint.metrics();
-        self.start_losses = checkpoint.position().start_losses;
+        self.restart_losses = checkpoint.position().restart_losses;
         tracing::info!("going on from the checkpoint in phase {}", phase.name());
         Ok(Some(checkpoint))
     }
 
     pub(super) fn phase(&mut self, index: usize, phase: Phase, resume: Option<&Checkpoint>) -> Result<(), TrainError> {
-        let plan = phase.plan(self.config);
+        let settings = phase.settings(self.config);
         let mut latents: Option<Latents> = None;
         if phase == Phase::Clusterer {
             // This phase leaves the encoder as it is, so its latents are made once.
             let made = self.latents(phase, index)?;
-            let place = place_of_clusterer(&self.config.imsat.hidden, self.surroundings.device);
+            let place = clusterer_device(&self.config.imsat.hidden, self.context.device);
             self.networks.store.set_device(place);
             latents = Some(made.to_device(place));
         }
-        let mut adam = Adam::new(&self.networks.store, plan.prefix, plan.learning_rate);
+        let mut adam = Adam::new(&self.networks.store, settings.prefix, settings.learning_rate);
         if let Some(latents) = &latents
-            && !self.choose_start(latents)?
+            && !self.choose_restart(latents)?
         {
-            let kept = self.surroundings.checkpoint.map(|folder| self.snapshot(&adam, index, 0).write(folder));
+            let kept = self.context.checkpoint.map(|folder| self.snapshot(&adam, index, 0).write(folder));
             return Err(TrainError::Interrupted { checkpoint: kept.transpose()? });
         }
         let mut done = 0;
@@ -106,14 +107,14 @@ impl<'a> Run<'a> {
             checkpoint.restore_optimiser(&mut adam)?;
             done = checkpoint.position().epochs_done;
         }
-        let bar = progress::bar(u64::from(plan.epochs));
+        let bar = progress::bar(u64::from(settings.epochs));
         bar.set_prefix(phase.name());
         bar.set_position(u64::from(done));
-        for epoch in done..plan.epochs {
+        for epoch in done..settings.epochs {
             if phase == Phase::Joint {
                 latents = Some(self.latents(phase, index)?);
             }
-            let before = self.surroundings.checkpoint.map(|folder| (folder, self.snapshot(&adam, index, epoch)));
+            let before = self.context.checkpoint.map(|folder| (folder, self.snapshot(&adam, index, epoch)));
             let Some(metrics) = self.epoch(phase, index, epoch, &mut adam, latents.as_ref())? else {
                 let checkpoint = before.map(|(folder, state)| state.write(folder)).transpose()?;
                 return Err(TrainError::Interrupted { checkpoint });
@@ -125,23 +126,23 @@ impl<'a> Run<'a> {
             self.write_metrics()?;
             bar.set_message(metrics.brief());
             bar.inc(1);
-            if let Some(folder) = self.surroundings.checkpoint
-                && ((epoch + 1).is_multiple_of(self.config.checkpoint_every_epochs) || epoch + 1 == plan.epochs)
+            if let Some(folder) = self.context.checkpoint
+                && ((epoch + 1).is_multiple_of(self.config.checkpoint_every_epochs) || epoch + 1 == settings.epochs)
             {
                 self.snapshot(&adam, index, epoch + 1).write(folder)?;
             }
         }
-        self.networks.store.set_device(self.surroundings.device);
-        self.conclude(phase, &bar)
+        self.networks.store.set_device(self.context.device);
+        self.finish_phase(phase, &bar)
     }
 
     fn write_metrics(&self) -> Result<(), TrainError> {
-        let Some(path) = self.surroundings.metrics else { return Ok(()) };
+        let Some(path) = self.context.metrics else { return Ok(()) };
         fs::write(path, self.metrics.as_str()).map_err(|source| TrainError::File { path: path.to_owned(), source })
     }
 
     /// Says how a phase ended, and refuses a collapsed clustering.
-    fn conclude(&self, phase: Phase, bar: &ProgressBar) -> Result<(), TrainError> {
+    fn finish_phase(&self, phase: Phase, bar: &ProgressBar) -> Result<(), TrainError> {
         bar.finish_and_clear();
         tracing::info!("{}: {} epochs done; {}", phase.name(), bar.position(), bar.message());
         if phase == Phase::Autoencoder {
@@ -150,12 +151,12 @@ impl<'a> Run<'a> {
         self.assign()?.collapse().map_or(Ok(()), |reason| Err(TrainError::Collapsed(reason)))
     }
 
-    fn finish(mut self) -> Result<Fitted, TrainError> {
-        let order = self.assign()?.dark_to_bright(&self.patches.train)?;
+    fn finish(mut self) -> Result<FittedModel, TrainError> {
+        let order = self.assign()?.order_by_brightness(&self.patches.train)?;
         self.networks.clusterer.reorder(&order);
         let assignment = self.assign()?;
         let Networks { store, autoencoder, clusterer } = self.networks;
-        Ok(Fitted { store, patches: self.patches.digest(), autoencoder, clusterer, assignment })
+        Ok(FittedModel { store, patches: self.patches.digest(), autoencoder, clusterer, assignment })
     }
 
     fn assign(&self) -> Result<Assignment, TrainError> {
@@ -164,8 +165,8 @@ impl<'a> Run<'a> {
     }
 
     fn snapshot(&self, adam: &Adam, phase: usize, epochs_done: u32) -> Checkpoint {
-        let fingerprint = if phase == 0 { &self.first_fingerprint } else { &self.fingerprint };
-        let position = Position { phase, epochs_done, start_losses: self.start_losses.clone() };
+        let fingerprint = if phase == 0 { &self.autoencoder_fingerprint } else { &self.fingerprint };
+        let position = FitPosition { phase, epochs_done, restart_losses: self.restart_losses.clone() };
         Checkpoint::take(&self.networks.store, adam, &position, &self.metrics, fingerprint)
     }
 }

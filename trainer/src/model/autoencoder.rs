@@ -7,13 +7,13 @@
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::config::Shape;
-use crate::model::layers::{Layer, Mode, Operator, Tail, chain};
+use crate::config::AutoencoderShape;
+use crate::model::layers::{Activation, Layer, Mode, Operator, chain};
 
 /// Encoder, decoder, and the input normalisation between uint8 and what they work on.
 #[derive(Debug)]
 pub struct Autoencoder {
-    shape: Shape,
+    shape: AutoencoderShape,
     mean: Tensor,
     deviation: Tensor,
     encoder: Vec<Layer>,
@@ -23,9 +23,9 @@ pub struct Autoencoder {
 }
 
 impl Autoencoder {
-    /// Parameters below `path`. `mean` and `deviation`: one value per plane, in uint8 units, measured on training patches.
-    pub fn new(path: &Path<'_>, shape: &Shape, mean: &[f32], deviation: &[f32]) -> Self {
-        let per_plane = |name: &str, values: &[f32]| {
+    /// Parameters below `path`. `mean` and `deviation`: one value per channel, in uint8 units, measured on training patches.
+    pub fn new(path: &Path<'_>, shape: &AutoencoderShape, mean: &[f32], deviation: &[f32]) -> Self {
+        let per_channel = |name: &str, values: &[f32]| {
             let mut constant = path.zeros_no_train(name, &[1, shape.channels, 1, 1]);
             constant.copy_(&Tensor::from_slice(values).view([1, -1, 1, 1]));
             constant
@@ -35,30 +35,42 @@ impl Autoencoder {
         let encoder = steps
             .iter()
             .enumerate()
-            .map(|(i, &(from, to))| Layer::new(&(path / "encoder" / i), Operator::Conv, from, to, Tail::NormRelu))
+            .map(|(i, &(from, to))| Layer::new(&(path / "encoder" / i), Operator::Conv, from, to, Activation::NormRelu))
             .collect();
         let decoder = steps
             .iter()
             .enumerate()
             .rev()
             .map(|(i, &(to, from))| {
-                let tail = if i == 0 { Tail::None } else { Tail::NormRelu };
-                Layer::new(&(path / "decoder" / i), Operator::ConvTranspose, from, to, tail)
+                let activation = if i == 0 { Activation::None } else { Activation::NormRelu };
+                Layer::new(&(path / "decoder" / i), Operator::ConvTranspose, from, to, activation)
             })
             .collect();
         let inner = shape.inner_len();
         Self {
             shape: shape.clone(),
-            mean: per_plane("mean", mean),
-            deviation: per_plane("deviation", deviation),
+            mean: per_channel("mean", mean),
+            deviation: per_channel("deviation", deviation),
             encoder,
-            to_latent: Layer::new(&(path / "to_latent"), Operator::Linear, inner, shape.latent_dim, Tail::Standardise),
-            from_latent: Layer::new(&(path / "from_latent"), Operator::Linear, shape.latent_dim, inner, Tail::Relu),
+            to_latent: Layer::new(
+                &(path / "to_latent"),
+                Operator::Linear,
+                inner,
+                shape.latent_dim,
+                Activation::Standardise,
+            ),
+            from_latent: Layer::new(
+                &(path / "from_latent"),
+                Operator::Linear,
+                shape.latent_dim,
+                inner,
+                Activation::Relu,
+            ),
             decoder,
         }
     }
 
-    /// uint8 `[N, C, P, P]` → float `[N, C, P, P]` in normalised units: zero mean, unit variance per plane over the
+    /// uint8 `[N, C, P, P]` → float `[N, C, P, P]` in normalised units: zero mean, unit variance per channel over the
     /// training patches.
     pub fn normalise(&self, patches: &Tensor) -> Tensor {
         (patches.to_device(self.mean.device()).to_kind(Kind::Float) - &self.mean) / &self.deviation
@@ -83,11 +95,11 @@ impl Autoencoder {
     }
 
     /// The shape it was built with.
-    pub fn shape(&self) -> &Shape {
+    pub fn shape(&self) -> &AutoencoderShape {
         &self.shape
     }
 
-    /// Mean and standard deviation per plane, each `[1, C, 1, 1]`, in uint8 units.
+    /// Mean and standard deviation per channel, each `[1, C, 1, 1]`, in uint8 units.
     pub fn normalisation(&self) -> (&Tensor, &Tensor) {
         (&self.mean, &self.deviation)
     }
@@ -115,10 +127,10 @@ mod tests {
         for (stains, patch_px, widths) in
             [(1, 64, vec![4, 8]), (5, 64, vec![4, 8, 8, 8]), (5, 128, vec![2, 4, 4, 4, 4])]
         {
-            let shape = Shape { channels: 3 * stains, patch_px, widths, latent_dim: 6 };
+            let shape = AutoencoderShape { channels: 3 * stains, patch_px, widths, latent_dim: 6 };
             let store = VarStore::new(Device::Cpu);
-            let planes = vec![128.0; 3 * stains as usize];
-            let net = Autoencoder::new(&store.root(), &shape, &planes, &planes);
+            let channels = vec![128.0; 3 * stains as usize];
+            let net = Autoencoder::new(&store.root(), &shape, &channels, &channels);
             let patches = Tensor::randint(256, [3, shape.channels, patch_px, patch_px], (Kind::Uint8, Device::Cpu));
             let x = net.normalise(&patches);
             let latent = net.encode(&x, Mode::Train);
@@ -131,7 +143,7 @@ mod tests {
 
     #[test]
     fn normalised_units_are_zero_mean_and_unit_variance_where_the_constants_say_so() {
-        let shape = Shape { channels: 3, patch_px: 4, widths: vec![2], latent_dim: 2 };
+        let shape = AutoencoderShape { channels: 3, patch_px: 4, widths: vec![2], latent_dim: 2 };
         let store = VarStore::new(Device::Cpu);
         let net = Autoencoder::new(&store.root(), &shape, &[100.0, 0.0, 255.0], &[50.0, 1.0, 5.0]);
         let patches = Tensor::full([1, 3, 4, 4], 150, (Kind::Uint8, Device::Cpu));

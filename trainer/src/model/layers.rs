@@ -80,7 +80,7 @@ impl Operator {
 
 /// What follows the linear part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tail {
+pub enum Activation {
     /// BatchNorm with trained scale and shift, then ReLU.
     NormRelu,
     /// BatchNorm without scale and shift: zero mean and unit variance per output.
@@ -99,7 +99,7 @@ struct Norm {
     running_var: Tensor,
 }
 
-/// One layer: operator, then [`Tail`].
+/// One layer: operator, then [`Activation`].
 #[derive(Debug)]
 pub struct Layer {
     operator: Operator,
@@ -111,9 +111,9 @@ pub struct Layer {
 
 impl Layer {
     /// Parameters below `path`; weights drawn from N(0, 2 / fan-in) (He et al. 2015) out of torch's generator.
-    pub fn new(path: &Path<'_>, operator: Operator, inputs: i64, outputs: i64, tail: Tail) -> Self {
+    pub fn new(path: &Path<'_>, operator: Operator, inputs: i64, outputs: i64, activation: Activation) -> Self {
         let deviation = (2.0 / operator.fan_in(inputs) as f64).sqrt();
-        Self::with_deviation(path, operator, inputs, outputs, tail, deviation)
+        Self::with_deviation(path, operator, inputs, outputs, activation, deviation)
     }
 
     /// As [`Layer::new`], with the standard deviation of the initial weights given.
@@ -122,13 +122,13 @@ impl Layer {
         operator: Operator,
         inputs: i64,
         outputs: i64,
-        tail: Tail,
+        activation: Activation,
         deviation: f64,
     ) -> Self {
         let random = Init::Randn { mean: 0.0, stdev: deviation };
         let weight = path.var("weight", &operator.weight_shape(inputs, outputs), random);
-        let trained = matches!(tail, Tail::NormRelu);
-        let norm = matches!(tail, Tail::NormRelu | Tail::Standardise).then(|| Norm {
+        let trained = matches!(activation, Activation::NormRelu);
+        let norm = matches!(activation, Activation::NormRelu | Activation::Standardise).then(|| Norm {
             scale: trained.then(|| path.ones("scale", &[outputs])),
             shift: trained.then(|| path.zeros("shift", &[outputs])),
             running_mean: path.zeros_no_train("running_mean", &[outputs]),
@@ -136,7 +136,7 @@ impl Layer {
         });
         // BatchNorm subtracts any bias again.
         let bias = norm.is_none().then(|| path.zeros("bias", &[outputs]));
-        Self { operator, weight, bias, norm, relu: matches!(tail, Tail::NormRelu | Tail::Relu) }
+        Self { operator, weight, bias, norm, relu: matches!(activation, Activation::NormRelu | Activation::Relu) }
     }
 
     /// Applies the layer; shapes as in [`Operator`].
@@ -189,7 +189,7 @@ impl Layer {
     }
 
     #[cfg(test)]
-    pub(crate) fn spoil(&mut self) {
+    pub(crate) fn set_nan(&mut self) {
         let _ = tch::no_grad(|| self.weight.view([-1]).get(0).fill_(f64::NAN));
     }
 
@@ -228,8 +228,8 @@ mod tests {
     use tch::Device;
     use tch::nn::VarStore;
 
-    fn layer(store: &VarStore, operator: Operator, tail: Tail) -> Layer {
-        Layer::new(&store.root(), operator, 5, 7, tail)
+    fn layer(store: &VarStore, operator: Operator, activation: Activation) -> Layer {
+        Layer::new(&store.root(), operator, 5, 7, activation)
     }
 
     fn input(operator: Operator) -> Tensor {
@@ -241,10 +241,10 @@ mod tests {
     fn convolution_halves_and_its_transpose_doubles() {
         let _turn = seeded(3);
         let store = VarStore::new(Device::Cpu);
-        let down = layer(&store, Operator::Conv, Tail::None);
+        let down = layer(&store, Operator::Conv, Activation::None);
         assert_eq!(down.forward(&input(Operator::Conv), Mode::Eval).size(), [16, 7, 4, 4]);
         let store = VarStore::new(Device::Cpu);
-        let up = layer(&store, Operator::ConvTranspose, Tail::None);
+        let up = layer(&store, Operator::ConvTranspose, Activation::None);
         assert_eq!(up.forward(&input(Operator::ConvTranspose), Mode::Eval).size(), [16, 7, 16, 16]);
     }
 
@@ -252,7 +252,7 @@ mod tests {
     fn perturbed_mode_normalises_by_the_batch_and_leaves_running_statistics_alone() {
         let _turn = seeded(3);
         let store = VarStore::new(Device::Cpu);
-        let layer = layer(&store, Operator::Linear, Tail::Standardise);
+        let layer = layer(&store, Operator::Linear, Activation::Standardise);
         let x = input(Operator::Linear);
         let running = || store.variables()["running_mean"].copy();
         let before = running();
@@ -268,9 +268,9 @@ mod tests {
     fn folding_equals_operator_and_batch_norm_in_eval_mode() {
         let _turn = seeded(3);
         for operator in [Operator::Conv, Operator::ConvTranspose, Operator::Linear] {
-            for tail in [Tail::NormRelu, Tail::Standardise, Tail::None] {
+            for activation in [Activation::NormRelu, Activation::Standardise, Activation::None] {
                 let store = VarStore::new(Device::Cpu);
-                let layer = layer(&store, operator, tail);
+                let layer = layer(&store, operator, activation);
                 let x = input(operator);
                 for _ in 0..5 {
                     let _ = layer.forward(&x, Mode::Train);
@@ -278,7 +278,7 @@ mod tests {
                 let (weight, bias) = layer.folded();
                 let folded = Layer { operator, weight, bias: Some(bias), norm: None, relu: layer.relu };
                 let (a, b) = (layer.forward(&x, Mode::Eval), folded.forward(&x, Mode::Eval));
-                assert!(a.allclose(&b, 1e-4, 1e-5, false), "{operator:?} {tail:?}");
+                assert!(a.allclose(&b, 1e-4, 1e-5, false), "{operator:?} {activation:?}");
             }
         }
     }

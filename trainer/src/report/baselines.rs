@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::data::patches::Patches;
 use crate::evaluate::colour::colour_statistics;
-use crate::fit::{Fitted, evaluate};
+use crate::fit::{FittedModel, evaluate};
 use crate::system::error::TrainError;
 use crate::vectors::agreement::Agreement;
 use crate::vectors::indices::{Indices, indices};
@@ -17,13 +17,13 @@ use crate::vectors::points::Points;
 /// Fits of each method: seeds 1 to this.
 const SEEDS: u64 = 3;
 /// Patches that are looked at, evenly spread over all: their pixels are held in memory.
-const MOST_PATCHES: usize = 4000;
+const MAX_PATCHES: usize = 4000;
 /// Principal components of the pixels.
 const COMPONENTS: i64 = 32;
 
 /// A value over several seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub struct MeanDeviation {
     /// Mean over seeds.
     pub mean: f64,
     /// Standard deviation over seeds; none of a single fit.
@@ -32,7 +32,7 @@ pub struct Spread {
 
 /// One row of the table: a method on features of the patches.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Method {
+pub struct BaselineResult {
     /// How was clustered: `k-means`.
     pub method: String,
     /// What was clustered: `colour statistics`.
@@ -40,7 +40,7 @@ pub struct Method {
     /// In the method's own features, mean over seeds.
     pub indices: Option<Indices>,
     /// Accuracy by best one-to-one matching, NMI and ARI with the known classes.
-    pub agreement: Option<[Spread; 3]>,
+    pub agreement: Option<[MeanDeviation; 3]>,
 }
 
 /// k-means and Gaussian mixtures with `clusters` clusters on colour statistics, on principal components of the pixels, and on
@@ -49,12 +49,12 @@ pub struct Method {
 /// # Errors
 /// [`TrainError`] when patches cannot be read, or what libtorch says.
 pub(super) fn baselines(
-    fitted: &Fitted,
+    fitted: &FittedModel,
     patches: &Patches,
     clusters: usize,
     classes: Option<&Labels>,
-) -> Result<Vec<Method>, TrainError> {
-    let step = (patches.count() as usize).div_ceil(MOST_PATCHES).max(1);
+) -> Result<Vec<BaselineResult>, TrainError> {
+    let step = (patches.count() as usize).div_ceil(MAX_PATCHES).max(1);
     let chosen: Vec<i64> = (0..patches.count()).step_by(step).collect();
     let pixels = patches.gather(&chosen)?;
     let sample = Patches::new(&pixels, chosen.iter().map(|&i| patches.origins()[i as usize]).collect());
@@ -83,30 +83,29 @@ pub(super) fn baselines(
     Ok(methods)
 }
 
-fn method(name: &str, features: &str, points: &Points, fits: &[Vec<i64>], classes: Option<&Labels>) -> Method {
+fn method(name: &str, features: &str, points: &Points, fits: &[Vec<i64>], classes: Option<&Labels>) -> BaselineResult {
     let labels: Vec<Labels> = fits.iter().map(|fit| Labels::new(fit)).collect();
     // None where a fit put all patches into one cluster, which has no indices.
     let indices = indices(points, &labels).ok().and_then(|all| Indices::mean(&all));
     let agreement = classes.map(|classes| {
         let all: Vec<Agreement> = labels.iter().map(|labels| Agreement::new(classes, labels)).collect();
-        Agreement::spread(&all).map(|(mean, deviation)| Spread { mean, deviation: Some(deviation) })
+        Agreement::spread(&all).map(|(mean, deviation)| MeanDeviation { mean, deviation: Some(deviation) })
     });
-    Method { method: name.to_owned(), features: features.to_owned(), indices, agreement }
+    BaselineResult { method: name.to_owned(), features: features.to_owned(), indices, agreement }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::{Surroundings, fit};
+    use crate::fit::{FitContext, fit};
     use crate::testing::{seeded, texture_config, texture_patches};
 
     #[test]
     fn three_textures_are_told_apart_by_all_six_and_the_figures_say_so() {
         let _turn = seeded(1);
         let patches = texture_patches(1);
-        let surroundings =
-            Surroundings { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
-        let fitted = fit(&texture_config(1), &patches, &surroundings).expect("fits");
+        let context = FitContext { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
+        let fitted = fit(&texture_config(1), &patches, &context).expect("fits");
         let classes = Labels::new(&(0..240).map(|i| i % 3).collect::<Vec<_>>());
         let found = baselines(&fitted, &patches.train, 3, Some(&classes)).expect("found");
         assert_eq!(found.len(), 6);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-/// Units of the view box; the style sheet decides how large that is on the page.
+/// Units of the data box; the style sheet decides how large that is on the page.
 const WIDTH: f64 = 320.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;

@@ -1,62 +1,62 @@
 //! The report: one HTML file for the lab meeting, made from what a fit leaves behind.
 //!
 //! The page refers to nothing outside itself, works without scripts, and prints. The same inputs give the same bytes. Each
-//! module under this one makes one section from the [`View`]: what was found ([`Inputs`]) and what several sections need.
+//! module under this one makes one section from the [`ReportData`]: what was found ([`ReportInputs`]) and what several sections need.
 
 mod baselines;
 mod chart;
-mod maps;
+mod data;
 mod page;
 mod picture;
 mod sections;
+mod slide_maps;
 mod source;
 mod ssim;
 #[cfg(test)]
 mod tests;
-mod view;
 
-pub use self::baselines::{Method, Spread};
-pub use self::maps::{MOST_SETS, SlideMaps};
+pub use self::baselines::{BaselineResult, MeanDeviation};
+use self::data::ReportData;
+pub use self::data::ReportInputs;
 use self::sections::batch::BatchEffect;
-use self::sections::plane::Plane;
+use self::sections::latent_space::LatentSpace;
 use self::sections::reconstruction::Reconstruction;
-use self::sections::training::Curves;
-use self::sections::{batch, clusters, comparison, composition, number, slides, summary, training};
-pub use self::source::Source;
-pub use self::view::Inputs;
-use self::view::View;
+use self::sections::training::TrainingCurves;
+use self::sections::{batch, cluster_count, clusters, comparison, composition, maps, summary, training};
+pub use self::slide_maps::{MAX_SETS, SlideMaps};
+pub use self::source::ReportSource;
 use crate::system::error::TrainError;
 
 /// The page as HTML.
 ///
 /// # Errors
 /// [`TrainError`] when patches cannot be read, or what libtorch says.
-pub fn render(inputs: &Inputs<'_>) -> Result<String, TrainError> {
-    let view = View::new(inputs)?;
-    let plane = Plane::new(&view)?;
-    let reconstruction = Reconstruction::new(&view)?;
+pub fn render(inputs: &ReportInputs<'_>) -> Result<String, TrainError> {
+    let data = ReportData::new(inputs)?;
+    let latent_space = LatentSpace::new(&data)?;
+    let reconstruction = Reconstruction::new(&data)?;
     let sets: Vec<i64> = inputs.patches.train.origins().iter().map(|origin| i64::from(origin.set)).collect();
     let batch = BatchEffect::new(&sets, &inputs.fitted.assignment.cluster, inputs.config.seed);
-    let curves = Curves::read(inputs.metrics);
+    let curves = TrainingCurves::read(inputs.metrics);
     let warnings = [
-        number::warnings(&view),
-        clusters::warnings(&view),
-        batch::warnings(&view, batch.as_ref()),
+        cluster_count::warnings(&data),
+        clusters::warnings(&data),
+        batch::warnings(&data, batch.as_ref()),
         curves.warnings(),
-        plane.warnings(),
+        latent_space.warnings(),
     ]
     .concat();
     let sections = [
-        summary::section(&view, &reconstruction, batch.as_ref(), &warnings),
-        slides::section(&view)?,
-        clusters::section(&view)?,
-        plane.section(&view),
-        composition::section(&view),
-        number::section(&view),
-        reconstruction.section(&view)?,
-        batch::section(&view, batch.as_ref()),
-        comparison::section(&view),
-        training::section(&view, &curves),
+        summary::section(&data, &reconstruction, batch.as_ref(), &warnings),
+        maps::section(&data)?,
+        clusters::section(&data)?,
+        latent_space.section(&data),
+        composition::section(&data),
+        cluster_count::section(&data),
+        reconstruction.section(&data)?,
+        batch::section(&data, batch.as_ref()),
+        comparison::section(&data),
+        training::section(&data, &curves),
     ];
     Ok(page::page(inputs.name, inputs.date, &sections))
 }

@@ -7,7 +7,7 @@ use tissuemap::overlay::RESEARCH_USE_ONLY;
 const STYLE: &str = include_str!("style.css");
 
 /// One part of the report.
-pub(super) struct Section {
+pub(super) struct ReportSection {
     /// Anchor.
     pub(super) id: &'static str,
     pub(super) title: &'static str,
@@ -15,7 +15,7 @@ pub(super) struct Section {
 }
 
 /// The whole page.
-pub(super) fn page(title: &str, date: &str, sections: &[Section]) -> String {
+pub(super) fn page(title: &str, date: &str, sections: &[ReportSection]) -> String {
     let numbered = || sections.iter().enumerate().map(|(i, section)| (i + 1, section));
     let page = html! {
         (DOCTYPE)

@@ -30,8 +30,8 @@ pub(super) fn address(image: &RgbImage) -> Result<String, TrainError> {
 /// What libtorch says.
 pub(super) fn strip(patches: &Tensor, stain: usize, places: usize) -> Result<RgbImage, TrainError> {
     let side = patches.size()[3] as u32;
-    let planes = patches.narrow(1, 3 * stain as i64, 3).permute([0, 2, 3, 1]).to_kind(Kind::Uint8).contiguous();
-    let pixels = Vec::<u8>::try_from(planes.view([-1]))?;
+    let channels = patches.narrow(1, 3 * stain as i64, 3).permute([0, 2, 3, 1]).to_kind(Kind::Uint8).contiguous();
+    let pixels = Vec::<u8>::try_from(channels.view([-1]))?;
     let mut out = RgbImage::from_pixel(places as u32 * (side + GAP) - GAP, side, Rgb([255; 3]));
     let patch_len = 3 * (side * side) as usize;
     for (place, patch) in pixels.chunks_exact(patch_len).take(places).enumerate() {
@@ -53,7 +53,7 @@ mod tests {
             Tensor::arange(2 * 6 * 16, (Kind::Int64, tch::Device::Cpu)).view([2, 6, 4, 4]).to_kind(Kind::Uint8);
         let found = strip(&patches, 1, 3).expect("drawn");
         assert_eq!(found.dimensions(), (3 * 4 + 2 * GAP, 4));
-        // Row 1, column 2 of planes 3 to 5 of patch 0, and of patch 1, which begins 96 values later.
+        // Row 1, column 2 of channels 3 to 5 of patch 0, and of patch 1, which begins 96 values later.
         assert_eq!(found.get_pixel(2, 1), &Rgb([48 + 6, 64 + 6, 80 + 6]));
         assert_eq!(found.get_pixel(4 + GAP + 2, 1), &Rgb([144 + 6, 160 + 6, 176 + 6]));
         assert_eq!(found.get_pixel(5, 1), &Rgb([255; 3]));

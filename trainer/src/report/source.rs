@@ -6,21 +6,21 @@ use std::path::Path;
 use tissuemap::infer::Model;
 
 use super::baselines::baselines;
-use super::maps::SlideMaps;
+use super::data::ReportInputs;
 use super::render;
-use super::view::Inputs;
+use super::slide_maps::SlideMaps;
 use crate::choose_k::choice::Evidence;
 use crate::choose_k::table::Sweep;
 use crate::config::Config;
 use crate::data::patches::PatchSet;
-use crate::fit::Fitted;
+use crate::fit::FittedModel;
 use crate::fit::run_folder::RunFolder;
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
 use crate::vectors::labels::Labels;
 
 /// A finished fit, of which a report is to be written.
-pub struct Source<'a> {
+pub struct ReportSource<'a> {
     /// Its folder; the model lies beside it.
     pub run: &'a RunFolder,
     /// As it was fitted with.
@@ -30,10 +30,10 @@ pub struct Source<'a> {
     /// What it was fitted to.
     pub patches: &'a PatchSet,
     /// The model before its export.
-    pub fitted: &'a Fitted,
+    pub fitted: &'a FittedModel,
 }
 
-impl Source<'_> {
+impl ReportSource<'_> {
     /// Writes the page to `out`, which appears as a whole.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Source<'_> {
             sweep.iter().flat_map(|sweep| sweep.candidates.iter().map(|candidate| candidate.evidence)).collect();
         let clusters = self.config.clusters as usize;
         let comparison = baselines(self.fitted, &self.patches.train, clusters, classes)?;
-        let page = render(&Inputs {
+        let page = render(&ReportInputs {
             name: &name,
             date: &jiff::Zoned::now().date().to_string(),
             config: self.config,

@@ -4,7 +4,7 @@
 //! Values equal scikit-image's `structural_similarity` with Gaussian weights of σ 1.5, population covariance and a range
 //! of 255: windows that reach beyond the border are left out.
 
-/// Side of the window in pixels; smaller planes have no SSIM.
+/// Side of the window in pixels; smaller channels have no SSIM.
 pub(super) const WINDOW: usize = 11;
 /// Of the Gaussian that weighs the window's pixels.
 const SIGMA: f64 = 1.5;
@@ -12,13 +12,13 @@ const SIGMA: f64 = 1.5;
 const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
 const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
 
-/// Mean SSIM of two planes of 8-bit values, row-major, `width` pixels wide: 1 where they are equal, 0 where nothing of
+/// Mean SSIM of two channels of 8-bit values, row-major, `width` pixels wide: 1 where they are equal, 0 where nothing of
 /// the structure is left, below 0 where it is inverted. None where no window fits.
 ///
 /// # Panics
-/// Where the planes are not of one size, or no whole number of rows.
+/// Where the channels are not of one size, or no whole number of rows.
 pub(super) fn ssim(a: &[u8], b: &[u8], width: usize) -> Option<f64> {
-    assert!(a.len() == b.len() && a.len().is_multiple_of(width), "both planes are of one size");
+    assert!(a.len() == b.len() && a.len().is_multiple_of(width), "both channels are of one size");
     if width < WINDOW || a.len() / width < WINDOW {
         return None;
     }
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// What scikit-image said: golden/ssim.py. Three planes one after the other.
+    /// What scikit-image said: golden/ssim.py. Three channels one after the other.
     #[derive(Deserialize)]
     struct Golden {
         width: usize,
@@ -86,8 +86,8 @@ mod tests {
                 .expect("golden numbers");
         assert_eq!(cases.len(), 6);
         for (name, Golden { width, height, a, b, ssim: expected }) in cases {
-            let planes = a.chunks_exact(width * height).zip(b.chunks_exact(width * height));
-            let found: Vec<f64> = planes.map(|(a, b)| ssim(a, b, width).expect("a window fits")).collect();
+            let channels = a.chunks_exact(width * height).zip(b.chunks_exact(width * height));
+            let found: Vec<f64> = channels.map(|(a, b)| ssim(a, b, width).expect("a window fits")).collect();
             let mean = found.iter().sum::<f64>() / 3.0;
             assert!((mean - expected).abs() < 1e-9, "{name}: {mean} {expected}");
         }

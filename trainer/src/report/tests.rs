@@ -1,4 +1,4 @@
-use super::view::sample;
+use super::data::sample;
 use super::*;
 use crate::choose_k::choice::Evidence;
 use crate::config::AugmentConfig;
@@ -8,7 +8,7 @@ use crate::data::patches::{PatchSet, Patches};
 use crate::export::contract;
 use crate::fit::metrics::EpochMetrics;
 use crate::fit::metrics::MetricsTable;
-use crate::fit::{Fitted, Surroundings, evaluate, fit};
+use crate::fit::{FitContext, FittedModel, evaluate, fit};
 use crate::testing::{seeded, texture_config, texture_patches};
 use crate::vectors::indices::Indices;
 use crate::vectors::labels::Labels;
@@ -25,7 +25,7 @@ struct Small {
     config: Config,
     contract: ModelContract,
     patches: PatchSet,
-    fitted: Fitted,
+    fitted: FittedModel,
     maps: SlideMaps,
     metrics: MetricsTable,
 }
@@ -41,9 +41,8 @@ impl Small {
         let origin = |i: i64| Origin { set: (i / 3 % 2) as u32, x: i % 20 * 16, y: i / 20 * 16 };
         patches.train = Patches::new(&pixels, (0..240).map(origin).collect());
         patches.sets = vec!["case one".to_owned(), HOSTILE.to_owned()];
-        let surroundings =
-            Surroundings { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
-        let fitted = fit(&config, &patches, &surroundings).expect("fits");
+        let context = FitContext { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
+        let fitted = fit(&config, &patches, &context).expect("fits");
         let evaluation = evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates");
         let mut contract = contract(&fitted, &patches, &config, &evaluation).expect("contract");
         contract.clusters[1].name = "stroma <b>".to_owned();
@@ -60,8 +59,8 @@ impl Small {
         Self { config, contract, patches, fitted, maps, metrics }
     }
 
-    fn page<'a>(&'a self, change: impl FnOnce(&mut Inputs<'a>)) -> String {
-        let mut inputs = Inputs {
+    fn page<'a>(&'a self, change: impl FnOnce(&mut ReportInputs<'a>)) -> String {
+        let mut inputs = ReportInputs {
             name: "small & fine",
             date: "2026-01-31",
             config: &self.config,
@@ -120,7 +119,8 @@ fn the_page_has_every_section_refers_to_nothing_outside_and_repeats_to_the_byte(
 fn names_are_text_wherever_they_come_from() {
     let _turn = seeded(1);
     let small = Small::new();
-    let method = Method { method: HOSTILE.to_owned(), features: HOSTILE.to_owned(), indices: None, agreement: None };
+    let method =
+        BaselineResult { method: HOSTILE.to_owned(), features: HOSTILE.to_owned(), indices: None, agreement: None };
     let page = small.page(|inputs| {
         inputs.comparison = std::slice::from_ref(&method);
         inputs.name = HOSTILE;
@@ -147,7 +147,7 @@ fn a_sweep_classes_and_other_methods_fill_their_sections() {
         Evidence {
             clusters,
             latent,
-            plane: Some(latent),
+            umap: Some(latent),
             stability: Some(value),
             coherence: None,
             bic: None,
@@ -158,8 +158,8 @@ fn a_sweep_classes_and_other_methods_fill_their_sections() {
     let choice = crate::choose_k::choice::choose(&evidence, 240).expect("candidates");
     // Textures come in turn.
     let classes = Labels::new(&(0..240).map(|i| i % 3).collect::<Vec<_>>());
-    let spread = Spread { mean: 0.75, deviation: Some(0.125) };
-    let method = Method {
+    let spread = MeanDeviation { mean: 0.75, deviation: Some(0.125) };
+    let method = BaselineResult {
         method: "k-means".to_owned(),
         features: "colour statistics".to_owned(),
         indices: Some(evidence[0].latent),

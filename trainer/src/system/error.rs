@@ -1,4 +1,4 @@
-//! What can go wrong in a fit, in one line each, with a remedy where there is one.
+//! The error type of the trainer: one line for each error, with a hint where something can be done.
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tissuemap::section_set::NamingError;
 
 use crate::system::precision::PrecisionAgreement;
 
-/// Why a fit or an export failed.
+/// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The configuration cannot be used.
@@ -18,16 +18,16 @@ pub enum TrainError {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// Naming rules or a manifest cannot be used.
     #[error(transparent)]
     Naming(#[from] NamingError),
-    /// A library that slides are read with is missing or cannot be used.
+    /// A library for reading slides is missing or cannot be used.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// The section sets give no training patches.
+    /// The section sets contain no training patches.
     #[error("no training data: {0}")]
     NoData(String),
     /// A file of vectors or of their labels cannot be used.
@@ -35,82 +35,82 @@ pub enum TrainError {
     Vectors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// The device that was asked for cannot be used.
+    /// The requested device cannot be used.
     #[error("device {name}: {reason}")]
     Device {
-        /// As given on the command line.
+        /// The name given on the command line.
         name: String,
-        /// What is missing.
+        /// The reason.
         reason: String,
-        /// What to do about it.
+        /// What the user can do.
         remedy: &'static str,
     },
-    /// The clusterer found a useless optimum.
+    /// The clustering is useless.
     #[error("the clustering collapsed: {0}; no model is written")]
     Collapsed(String),
-    /// The loss is no number any more.
+    /// The loss is NaN or infinite.
     #[error("the loss became {value} in epoch {epoch} of phase {phase}; no model is written")]
     Diverged {
-        /// NaN or infinite.
+        /// The value of the loss.
         value: f64,
         /// Name of the phase.
         phase: &'static str,
         /// Epoch within the phase, from 1.
         epoch: u32,
     },
-    /// The user asked to stop.
-    #[error("interrupted{}", checkpoint.as_ref().map(|p| format!("; the state is kept in {}", p.display())).unwrap_or_default())]
+    /// The user interrupted the command.
+    #[error("interrupted{}", checkpoint.as_ref().map(|p| format!("; the state is saved in {}", p.display())).unwrap_or_default())]
     Interrupted {
-        /// The checkpoint from which the same command goes on.
+        /// The checkpoint from which the same command continues.
         checkpoint: Option<PathBuf>,
     },
-    /// The user asked to stop a benchmark that keeps nothing.
-    #[error("interrupted; nothing is kept")]
+    /// The user interrupted a benchmark that saves nothing.
+    #[error("interrupted; nothing is saved")]
     Stopped,
     /// A file could not be read or written.
     #[error("{}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A model does not stand up to the checks that the scanner's computer makes; nothing is written.
+    /// The model fails the checks of the scanner's computer. Nothing is written.
     #[error("the model is refused")]
     Model(#[from] ModelError),
-    /// A model of lower precision puts too many patches into other clusters; nothing is written.
-    #[error("the {precision} model is refused: {agreement}; at least {:.0} % is wanted", 100.0 * least)]
+    /// A model of lower precision assigns too many patches to other clusters. Nothing is written.
+    #[error("the {precision} model is refused: {agreement}; at least {:.0} % is required", 100.0 * least)]
     Rounded {
-        /// What it computes in.
+        /// Its precision.
         precision: Precision,
-        /// How far it is from float32.
+        /// Its agreement with float32.
         agreement: PrecisionAgreement,
-        /// The share of equal labels that it had to reach.
+        /// The required fraction of equal labels.
         least: f64,
     },
-    /// A finished fit, and other patches than it was made of.
-    #[error("{}: the fit was made of other patches than those of now", path.display())]
+    /// The patches are not those of the finished fit.
+    #[error("{}: the fit used different patches than the present ones", path.display())]
     OtherPatches {
-        /// The fit's weights.
+        /// The file of weights.
         path: PathBuf,
     },
-    /// A file or folder that was named cannot be used: cluster names, annotations, labelled images, figures to go on from.
+    /// A file or folder given by the user cannot be used: cluster names, annotations, labelled images, earlier results.
     #[error("{}: {reason}", path.display())]
     Unusable {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it, with its line where it has one.
+        /// The fault, with the line number if there is one.
         reason: String,
-        /// What to do about it.
+        /// What the user can do.
         remedy: &'static str,
     },
-    /// A picture of the report cannot be encoded.
-    #[error("a picture of the report: {0}")]
+    /// An image of the report cannot be encoded.
+    #[error("an image of the report cannot be encoded: {0}")]
     Picture(#[from] image::ImageError),
-    /// libtorch refused an operation; the first line of what it says.
+    /// An operation of libtorch failed. The text is the first line of its message.
     #[error("libtorch: {0}")]
     Torch(String),
 }
@@ -122,7 +122,7 @@ impl From<tch::TchError> for TrainError {
 }
 
 impl TrainError {
-    /// What the user can do, if anything is known.
+    /// What the user can do, if known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Config { .. } => Some("`tissuemap-train config` prints every key with its default"),
@@ -130,16 +130,18 @@ impl TrainError {
                 Some("check [[sets]], [[stains]] and --data; the warnings above say why slides were left out")
             }
             Self::Device { remedy, .. } | Self::Unusable { remedy, .. } => Some(remedy),
-            Self::Rounded { .. } => Some("use a higher precision; more held-out patches make the figure surer"),
+            Self::Rounded { .. } => {
+                Some("use a higher precision; more held-out patches make the estimate more accurate")
+            }
             Self::Collapsed(_) => Some(
-                "near uniform: more epochs or a larger imsat.lambda; one cluster: another --seed, fewer --clusters or a larger imsat.mu; always: more patches",
+                "for nearly uniform predictions use more epochs or a larger imsat.lambda; for one large cluster use another --seed, fewer --clusters or a larger imsat.mu; more patches help in both cases",
             ),
             Self::Diverged { .. } => Some("lower the learning rate of that phase"),
             Self::OtherPatches { .. } => Some(
-                "patches are drawn again where they were not kept: give slides and configuration as they were, or the folder with --patches",
+                "use the same slides and configuration as for the fit, or give the folder of its patches with --patches",
             ),
-            Self::Interrupted { .. } => Some("run the same command again to go on"),
-            Self::Stopped => Some("with --each FILE the same command would go on where it was"),
+            Self::Interrupted { .. } => Some("run the same command again to continue"),
+            Self::Stopped => Some("use --each FILE: then the same command continues after an interruption"),
             Self::Naming(_)
             | Self::Library(_)
             | Self::Vectors { .. }
@@ -150,13 +152,13 @@ impl TrainError {
         }
     }
 
-    /// What stands behind a panic, most often libtorch's own failure wrapped by tch.
+    /// The error behind a panic: usually a failure of libtorch, wrapped by tch.
     pub fn from_panic(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Self::Torch(first_line(text.unwrap_or("unknown failure")))
     }
 
-    /// The process exit code: 64 for what the caller must change, 130 when interrupted, 2 otherwise.
+    /// The process exit code: 64 if the caller must change something, 130 if interrupted, 2 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. }

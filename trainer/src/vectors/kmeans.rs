@@ -9,7 +9,7 @@ use crate::vectors::points::Points;
 /// Starts from which the best result is taken; as scikit-learn did before it made do with one.
 pub const RESTARTS: u64 = 10;
 /// Enough for Lloyd's algorithm to stand still on any data met in practice.
-const MOST_ROUNDS: usize = 300;
+const MAX_ROUNDS: usize = 300;
 
 /// A partition into clusters with least squares.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +72,7 @@ fn draw(weights: &[f64], share: f64) -> usize {
 
 fn lloyd(points: &Points, mut centres: Vec<Vec<f64>>) -> KMeans {
     let mut assigned = assign(points, &centres);
-    for _ in 0..MOST_ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         centres = means(points, &mut assigned, centres.len());
         let next = assign(points, &centres);
         let still = next.iter().zip(&assigned).all(|(a, b)| a.0 == b.0);

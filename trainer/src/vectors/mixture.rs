@@ -6,7 +6,7 @@ use crate::vectors::kmeans::kmeans;
 use crate::vectors::points::Points;
 
 /// Enough for the likelihood to settle; as in scikit-learn.
-const MOST_ROUNDS: usize = 100;
+const MAX_ROUNDS: usize = 100;
 /// EM ends when a round raises the mean log-likelihood (nats) by less; as in scikit-learn.
 const TOLERANCE: f64 = 1e-3;
 /// Added to each variance, as a share of the data's mean variance, so that a cluster of a few points keeps a volume.
@@ -67,7 +67,7 @@ pub fn mixture(points: &Points, clusters: usize, seed: u64) -> Result<Mixture, T
     let mut responsibility = start.one_hot(clusters as i64).to_kind(Kind::Double);
     let mut log_likelihoods = Tensor::full([x.size()[0]], f64::NEG_INFINITY, (Kind::Double, x.device()));
     let mut components = Vec::new();
-    for _ in 0..MOST_ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         components = maximised(&x, &responsibility, ridge)?;
         let joint = log_joint(&x, &components)?;
         let evidence = joint.logsumexp([1i64].as_slice(), true);

@@ -45,7 +45,7 @@ pub enum PointsError {
 
 /// The nearest other points of every point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Neighbours {
+pub struct NearestNeighbours {
     /// How many per point.
     pub k: usize,
     /// `[n, k]`: which points, the nearest first; of equally near ones, the lower number first.
@@ -124,7 +124,7 @@ impl Points {
 
     /// The `k` nearest **other** points of every point (all others where there are fewer). Duplicates are neighbours at
     /// distance 0.
-    pub fn nearest(&self, k: usize) -> Neighbours {
+    pub fn nearest(&self, k: usize) -> NearestNeighbours {
         let k = k.min(self.count().saturating_sub(1));
         let of_row = |i: usize, distances: &[f64]| {
             let mut nearest: Vec<(u32, f64)> = Vec::with_capacity(k + 1);
@@ -138,7 +138,7 @@ impl Points {
             nearest
         };
         let (index, distance) = self.map_rows(of_row).into_iter().flatten().unzip();
-        Neighbours { k, index, distance }
+        NearestNeighbours { k, index, distance }
     }
 
     /// Coordinate by coordinate instead of point by point, so that one instruction serves neighbouring points; coordinates

@@ -1,9 +1,9 @@
-//! How many clusters there are, from fits with every candidate number on the latent of the autoencoder alone.
+//! The sweep: fits with every candidate number of clusters on the latent vectors of the autoencoder, and the evidence for each.
 //!
-//! The road: [`fit_autoencoder`] → [`clusterings`] (IMSAT with each number of clusters and each seed) → indices in the latent
-//! space and on its map, agreement between seeds, coherence on the slides → [`choose`]. What is finished is not done again:
-//! the autoencoder goes on from the checkpoint that `fit` uses too, each fit and the sweep as a whole have files in the run
-//! folder. They count only where everything that decides them is equal.
+//! Steps: [`fit_autoencoder`] → [`candidate_fits`] (IMSAT with each number of clusters and each seed) → indices in the latent space
+//! and on its UMAP, agreement between seeds, coherence on the slides → [`choose`]. Finished steps are not repeated: the autoencoder
+//! continues from the same checkpoint as `fit`, and each fit and the whole sweep have files in the run folder. A file is used only if
+//! its fingerprint is equal.
 
 #[cfg(test)]
 mod tests;
@@ -15,16 +15,16 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use tissuemap::hex::hex;
 
+use crate::choose_k::candidate_fits::{self, Clustering, Fits};
 use crate::choose_k::choice::{Evidence, choose, choose_by_rank};
-use crate::choose_k::clusterings::{self, Clustering, Fits};
 use crate::choose_k::coherence::{JoinCount, regions};
 use crate::choose_k::table::{Candidate, FitSummary, Sweep};
 use crate::config::Config;
-use crate::data::neighbours::Neighbours;
 use crate::data::origin::Origin;
+use crate::data::patch_neighbours::PatchNeighbours;
 use crate::data::patches::PatchSet;
 use crate::fit::run_folder::RunFolder;
-use crate::fit::{Surroundings, first_fingerprint, fit_autoencoder, place_of_clusterer};
+use crate::fit::{FitContext, autoencoder_fingerprint, clusterer_device, fit_autoencoder};
 use crate::system::device::single_threaded;
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
@@ -36,19 +36,19 @@ use crate::vectors::pca::Pca;
 use crate::vectors::points::Points;
 use crate::vectors::umap::umap;
 
-/// Leading principal components in which mixtures are fitted: a covariance has 55 values there and 2080 in 64 dimensions,
-/// more than a cluster has patches.
+/// Number of principal components in which mixtures are fitted. A covariance has 55 values there. In 64 dimensions it has 2080, more
+/// than a cluster has patches.
 const MIXTURE_DIMS: i64 = 10;
 
-/// Sweeps over the candidates of `config`, or reads what an earlier sweep with the same configuration and patches left in
-/// `run`. Files of the run folder are written as soon as their content is known.
+/// Sweeps over the candidates of `config`, or reads the result of an earlier sweep with the same configuration and patches from `run`.
+/// Every file of the run folder is written as soon as its content is known.
 ///
 /// # Errors
-/// [`TrainError`]: as a fit's, and [`TrainError::Collapsed`] where no candidate has two fits that found clusters.
+/// [`TrainError`] as for a fit; [`TrainError::Collapsed`] if no candidate has two fits that found clusters.
 pub fn sweep(
     config: &Config,
     patches: &PatchSet,
-    surroundings: &Surroundings<'_>,
+    context: &FitContext<'_>,
     run: &RunFolder,
 ) -> Result<Sweep, TrainError> {
     let fits_fingerprint = fits_fingerprint(config, patches);
@@ -58,20 +58,20 @@ pub fn sweep(
         tracing::info!("{}: the sweep is done already", run.sweep().display());
         return Ok(found);
     }
-    let place = place_of_clusterer(&config.sweep.hidden, surroundings.device);
-    let latents = fit_autoencoder(config, patches, surroundings)?.to_device(place);
-    let neighbours = Neighbours::new(patches.train.origins(), config.neighbour_radius());
+    let place = clusterer_device(&config.sweep.hidden, context.device);
+    let latents = fit_autoencoder(config, patches, context)?.to_device(place);
+    let neighbours = PatchNeighbours::new(patches.train.origins(), config.neighbour_radius());
     let fits = Fits {
         config,
         neighbours: &neighbours,
         fingerprint: &fits_fingerprint,
         folder: &run.sweep_fits(),
-        interrupted: surroundings.interrupted,
+        interrupted: context.interrupted,
     };
     let found = fits.all(&latents)?;
     let points = Points::from_tensor(&latents.values).map_err(|error| TrainError::Torch(error.to_string()))?;
-    let candidates = weigh(&points, &neighbours, config, &found)?;
-    // libtorch shares one number of threads for some of its work, which the fits have set to one.
+    let candidates = collect_evidence(&points, &neighbours, config, &found)?;
+    // Part of libtorch has one thread count per process, and the fits have set it to one.
     tch::set_num_threads(i32::try_from(config.cpu_threads).unwrap_or(1));
     let evidence: Vec<Evidence> = candidates.iter().map(|candidate| candidate.evidence).collect();
     let (Some(choice), Some(by_rank)) = (choose(&evidence, points.count()), choose_by_rank(&evidence)) else {
@@ -83,15 +83,15 @@ pub fn sweep(
     Ok(sweep)
 }
 
-/// What is known of each candidate that has two fits with clusters.
-fn weigh(
+/// The evidence for each candidate that has at least two usable fits.
+fn collect_evidence(
     points: &Points,
-    neighbours: &Neighbours,
+    neighbours: &PatchNeighbours,
     config: &Config,
     found: &[Clustering],
 ) -> Result<Vec<Candidate>, TrainError> {
     tracing::info!("comparing {} clusterings of {} patches", found.len(), points.count());
-    let plane = umap(points, config.seed)?;
+    let umap_indices = umap(points, config.seed)?;
     let beside = |i: usize| neighbours.of(i).iter().map(move |&j| (i, j as usize)).filter(|(i, j)| i < j);
     let pairs: Vec<(usize, usize)> = (0..points.count()).flat_map(beside).collect();
     let (usable, labelings): (Vec<&Clustering>, Vec<Labels>) = found
@@ -101,7 +101,7 @@ fn weigh(
         .unzip();
     let no_points = |error| TrainError::Torch(format!("{error}"));
     let in_latent = indices(points, &labelings).map_err(no_points)?;
-    let in_plane = indices(&plane, &labelings).map_err(no_points)?;
+    let in_map = indices(&umap_indices, &labelings).map_err(no_points)?;
     let mixtures = mixtures(points, neighbours, config)?;
     let mut candidates = Vec::new();
     for clusters in config.sweep.clusters.all() {
@@ -112,22 +112,22 @@ fn weigh(
         }
         let own: Vec<Labels> = of.iter().map(|&i| labelings[i].clone()).collect();
         let over = |all: &[Indices]| Indices::mean(&of.iter().map(|&i| all[i]).collect::<Vec<_>>());
-        let (Some(latent), plane) = (over(&in_latent), over(&in_plane)) else { continue };
+        let (Some(latent), umap) = (over(&in_latent), over(&in_map)) else { continue };
         let coherences: Option<Vec<f64>> =
             own.iter().map(|labels| JoinCount::of_pairs(&pairs, labels).map(|joins| joins.coherence())).collect();
         let coherence = coherences.map(|all| all.iter().sum::<f64>() / all.len() as f64);
         let (bic, regions) = mixtures.get(&clusters).copied().unzip();
-        let evidence = Evidence { clusters, latent, plane, stability: stability(&own), coherence, bic, regions };
+        let evidence = Evidence { clusters, latent, umap, stability: stability(&own), coherence, bic, regions };
         let fits = found.iter().filter(|fit| fit.clusters == clusters).map(FitSummary::new).collect();
         candidates.push(Candidate { evidence, fits });
     }
     Ok(candidates)
 }
 
-/// For each number of components the lowest BIC over seeds, and how many kinds of region that mixture's components form.
+/// For each number of components: the lowest BIC over seeds, and the number of region kinds that the components of this mixture form.
 fn mixtures(
     points: &Points,
-    neighbours: &Neighbours,
+    neighbours: &PatchNeighbours,
     config: &Config,
 ) -> Result<BTreeMap<u32, (f64, u32)>, TrainError> {
     let samples = points.to_tensor();
@@ -147,8 +147,8 @@ fn mixtures(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// Where the training patches lie and what the most typical fit with the chosen number, the one that agrees most with the
-/// others, makes of them.
+/// Writes the positions of the training patches and their clusters in the most typical fit with the chosen number: the fit that agrees
+/// most with the others.
 fn write_map(path: &Path, patches: &PatchSet, found: &[Clustering], clusters: u32) -> Result<(), TrainError> {
     let fits: Vec<Labels> =
         found.iter().filter(|fit| fit.clusters == clusters).map(|fit| Labels::new(&fit.labels)).collect();
@@ -161,9 +161,12 @@ fn write_map(path: &Path, patches: &PatchSet, found: &[Clustering], clusters: u3
     write_whole(path, ("set,x,y,cluster\n".to_owned() + &rows.map(row).collect::<String>()).as_bytes())
 }
 
-/// Stands for everything that decides a fit with a given number of clusters and seed.
+/// A digest of everything that determines a fit with a given number of clusters and seed.
 fn fits_fingerprint(config: &Config, patches: &PatchSet) -> String {
-    digest(&[&format!("{:?}", first_fingerprint(config, patches)), &format!("{:?}", clusterings::settings(config))])
+    digest(&[
+        &format!("{:?}", autoencoder_fingerprint(config, patches)),
+        &format!("{:?}", candidate_fits::settings(config)),
+    ])
 }
 
 fn digest(parts: &[&str]) -> String {

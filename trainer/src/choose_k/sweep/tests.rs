@@ -22,9 +22,8 @@ fn run(
 ) -> Result<Sweep, TrainError> {
     let run = RunFolder::at(folder);
     let checkpoint = run.checkpoint();
-    let surroundings =
-        Surroundings { device: test_device(), checkpoint: Some(&checkpoint), metrics: None, interrupted };
-    sweep(config, patches, &surroundings, &run)
+    let context = FitContext { device: test_device(), checkpoint: Some(&checkpoint), metrics: None, interrupted };
+    sweep(config, patches, &context, &run)
 }
 
 #[test]
@@ -44,9 +43,9 @@ fn three_textures_are_counted() {
 fn fits_side_by_side_are_those_one_after_the_other() {
     let _turn = seeded(1);
     let patches = texture_patches(1);
-    let surroundings = Surroundings { device: test_device(), checkpoint: None, metrics: None, interrupted: NEVER };
-    let latents = fit_autoencoder(&config(), &patches, &surroundings).expect("fits");
-    let neighbours = Neighbours::new(patches.train.origins(), config().neighbour_radius());
+    let context = FitContext { device: test_device(), checkpoint: None, metrics: None, interrupted: NEVER };
+    let latents = fit_autoencoder(&config(), &patches, &context).expect("fits");
+    let neighbours = PatchNeighbours::new(patches.train.origins(), config().neighbour_radius());
     let [one, three] = [1, 3].map(|cpu_threads| {
         let folder = tempfile::tempdir().expect("folder");
         let config = Config { cpu_threads, ..config() };
@@ -98,8 +97,8 @@ fn a_fit_goes_on_from_the_sweeps_autoencoder_and_ends_in_the_model_of_a_fit_alon
     run(&config(), &patches, folder.path(), NEVER).expect("sweeps");
     let checkpoint = RunFolder::at(folder.path()).checkpoint();
     let fitted = |checkpoint| {
-        let surroundings = Surroundings { device: test_device(), checkpoint, metrics: None, interrupted: NEVER };
-        let fitted = crate::fit::fit(&config(), &patches, &surroundings).expect("fits");
+        let context = FitContext { device: test_device(), checkpoint, metrics: None, interrupted: NEVER };
+        let fitted = crate::fit::fit(&config(), &patches, &context).expect("fits");
         crate::fit::evaluate(&fitted.autoencoder, &fitted.clusterer, &patches.held_out).expect("evaluates").log_probs
     };
     assert!(alike(&[fitted(Some(checkpoint.as_path()))], &[fitted(None)]));

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::choose_k::choice::{Choice, Evidence, Rule};
-use crate::choose_k::clusterings::Clustering;
+use crate::choose_k::candidate_fits::Clustering;
+use crate::choose_k::choice::{Choice, ChoiceRule, Evidence};
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
 use crate::vectors::indices::Indices;
@@ -90,8 +90,8 @@ impl Sweep {
         let six = |i: Indices| {
             [i.silhouette, i.davies_bouldin, i.calinski_harabasz, i.dunn, i.generalised_dunn, i.xie_beni].map(Some)
         };
-        let Evidence { clusters, latent, plane, stability, coherence, bic, regions } = candidate.evidence;
-        let figures = [&six(latent)[..], &plane.map_or([None; 6], six), &[stability, coherence]].concat();
+        let Evidence { clusters, latent, umap, stability, coherence, bic, regions } = candidate.evidence;
+        let figures = [&six(latent)[..], &umap.map_or([None; 6], six), &[stability, coherence]].concat();
         let chosen = u8::from(clusters == self.choice.clusters);
         let bic = bic.map(|bic| format!("{bic:.1}")).unwrap_or_default();
         let regions = regions.map(|regions| regions.to_string()).unwrap_or_default();
@@ -114,8 +114,8 @@ impl Sweep {
     pub fn verdict(&self) -> String {
         let Choice { rule, clusters, margin, next, .. } = &self.choice;
         let unit = match rule {
-            Rule::Likelihood => "nats per patch, BIC",
-            Rule::Rank => "mean rank",
+            ChoiceRule::Likelihood => "nats per patch, BIC",
+            ChoiceRule::Rank => "mean rank",
         };
         let over = next.map(|next| format!(", by a margin of {margin:.3} over {next} ({unit})"));
         let last = self.candidates.last().is_some_and(|last| last.evidence.clusters == *clusters);

@@ -17,7 +17,7 @@ fn sweep() -> Sweep {
         evidence: Evidence {
             clusters,
             latent: indices(0.1),
-            plane: None,
+            umap: None,
             stability: Some(0.7),
             coherence: None,
             bic: Some(1.0 / 3.0),
@@ -29,8 +29,8 @@ fn sweep() -> Sweep {
     Sweep {
         fingerprint: "ab".to_owned(),
         patches: 40,
-        choice: choice(Rule::Likelihood),
-        by_rank: choice(Rule::Rank),
+        choice: choice(ChoiceRule::Likelihood),
+        by_rank: choice(ChoiceRule::Rank),
         candidates: vec![candidate(3), candidate(4)],
     }
 }

@@ -1,7 +1,6 @@
-//! The `name` command: people's names and colours for the clusters of a model, written into a copy of its file.
+//! The `name` command: writes names and colours of clusters into a copy of the model file.
 //!
-//! Names come from a [`file`] that people write, or that [`proposal`] drafts from [`annotations`] that lie over maps of the
-//! same model ([`overlap`]).
+//! The names come from a [`file`]. [`proposal`] makes such a file from annotations on maps of the same model.
 
 #[cfg(test)]
 mod tests;
@@ -18,36 +17,36 @@ use tissuemap::hex::hex;
 use tissuemap::infer::ModelError;
 
 use crate::export::names::annotations::Annotations;
-use crate::export::names::overlap::{Map, Overlap};
+use crate::export::names::overlap::{AnnotatedMap, Overlap};
 use crate::export::names::{file, proposal};
 use crate::export::publish;
 use crate::system::error::TrainError;
 
-/// What `tissuemap-train name` is asked to do: write a named copy, or print names to start from.
+/// Arguments of `tissuemap-train name`: write a copy with names, print the present names, or propose names.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["names", "print", "annotations"])))]
 pub struct NameCommand {
-    /// The model.
+    /// The model file.
     pub model: PathBuf,
-    /// File with the names; `--print` shows what it looks like.
+    /// File with the names; `--print` prints an example.
     #[arg(requires = "out")]
     pub names: Option<PathBuf>,
-    /// The named copy to write; the model itself to replace it in one step.
+    /// The copy to write. If it is the model file itself, the file is replaced in one step.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Print the model's names and colours as such a file.
+    /// Print the names and colours of the model as a file of names.
     #[arg(long)]
     pub print: bool,
     /// Propose names from annotations that QuPath exported (`GeoJSON`); once for each --map.
     #[arg(long = "from-annotations", value_name = "FILE", requires = "maps")]
     pub annotations: Vec<PathBuf>,
-    /// The `.tissuemap` folder of the slide that the annotations lie on.
+    /// The `.tissuemap` folder of the annotated slide.
     #[arg(long = "map", value_name = "DIR", requires = "annotations")]
     pub maps: Vec<PathBuf>,
 }
 
 impl NameCommand {
-    /// Files of names go to `say`, tables for people to `note`.
+    /// Files of names are written to `say`, tables for people to `note`.
     ///
     /// # Errors
     /// [`TrainError`].
@@ -61,14 +60,14 @@ impl NameCommand {
             _ => {
                 let overlap = self.overlap(&contract, &sha256(&bytes), note)?;
                 let cell_um2 = (f64::from(contract.stride_px) * contract.mpp.get()).powi(2);
-                let findings = proposal::findings(&overlap, cell_um2);
-                note.write_all(proposal::table(&findings).as_bytes()).map_err(unsaid)?;
-                say.write_all(proposal::toml(&findings).as_bytes()).map_err(unsaid)
+                let proposals = proposal::proposals(&overlap, cell_um2);
+                note.write_all(proposal::table(&proposals).as_bytes()).map_err(unsaid)?;
+                say.write_all(proposal::toml(&proposals).as_bytes()).map_err(unsaid)
             }
         }
     }
 
-    /// How the clusters on all maps lie under the annotations.
+    /// The overlap of clusters and annotations, summed over all maps.
     fn overlap(&self, contract: &ModelContract, sha256: &str, note: &mut dyn io::Write) -> Result<Overlap, TrainError> {
         if self.annotations.len() != self.maps.len() {
             return Err(TrainError::Unusable {
@@ -80,7 +79,7 @@ impl NameCommand {
         let mut overlap = Overlap::new(contract.clusters.len());
         for (path, folder) in self.annotations.iter().zip(&self.maps) {
             let annotations = Annotations::read(path)?;
-            let map = Map::read(folder, sha256)?;
+            let map = AnnotatedMap::read(folder, sha256)?;
             overlap.add(&map, &annotations);
             writeln!(note, "{}: {annotations}", path.display())
                 .map_err(|source| TrainError::File { path: PathBuf::from("standard error"), source })?;
@@ -100,7 +99,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes))
 }
 
-/// The copy has passed the same checks as a fresh export before it appears.
+/// Writes the copy after it has passed the same checks as a new export.
 fn write_named(
     mut model: ModelProto,
     mut contract: ModelContract,

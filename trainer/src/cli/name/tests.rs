@@ -121,7 +121,7 @@ fn planted_annotations_become_names_and_the_named_model_proves_itself() {
 
     let mut overlap = Overlap::new(CLUSTERS.into());
     let sha256 = sha256(&fs::read(&model).expect("read"));
-    let read_map = Map::read(&map, &sha256).expect("map");
+    let read_map = AnnotatedMap::read(&map, &sha256).expect("map");
     overlap.add(&read_map, &Annotations::read(&annotations).expect("annotations"));
     let share = |class: &str, cluster: &Cluster| {
         let i = usize::from(cluster.id) - 1;
@@ -148,7 +148,7 @@ fn planted_annotations_become_names_and_the_named_model_proves_itself() {
     "stroma".clone_into(&mut expected.clusters[usize::from(right.id) - 1].name);
     assert_eq!(*named.contract(), expected, "nothing but two names changed");
     assert!(named.verify_golden().expect("golden patches pass").passes());
-    let card = fs::read_to_string(card::beside(&out)).expect("a card");
+    let card = fs::read_to_string(card::path_beside(&out)).expect("a card");
     assert!(card.contains("| gland |") && card.contains(named.sha256()), "{card}");
 
     // Two slides are twice the area, at the same purity.

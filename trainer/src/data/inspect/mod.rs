@@ -1,6 +1,6 @@
-//! The `inspect` command: what a configuration would train on, before any training.
+//! The `inspect` command: shows the training data of a configuration without training.
 //!
-//! Every section set is opened and registered as for a fit; patches are only cut for the contact sheets.
+//! Every section set is opened and registered as for a fit. Patches are cut for the contact sheets only.
 
 mod report;
 mod sheet;
@@ -11,24 +11,24 @@ use std::sync::atomic::Ordering;
 
 use tissuemap::road::{Prepared, Section};
 
-use self::report::{Report, SectionReport, SetReport};
-use self::sheet::{Sample, Sheets};
+use self::report::{InspectReport, SectionReport, SetReport};
+use self::sheet::{ContactSheets, SheetRow};
 use crate::config::Config;
-use crate::data::sampling::{self, Candidate, Candidates, Places, Watch};
+use crate::data::sampling::{self, ConfiguredSet, ConfiguredSets, PatchPositions, SamplingProgress};
 use crate::system::error::TrainError;
 use crate::system::files::file_error;
 use crate::system::interrupt;
 
-/// What `tissuemap-train inspect` is asked to do.
+/// Arguments of `tissuemap-train inspect`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InspectCommand {
     /// Configuration; `tissuemap-train config` prints a template.
     #[arg(long)]
     pub config: PathBuf,
-    /// Folder at which relative paths of the configuration start (without it: the configuration's own folder).
+    /// Folder at which relative paths of the configuration start [default: the folder of the configuration].
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Folder for contact sheets: some patches of every set, a row per stain.
+    /// Folder for contact sheets: some patches of every set, one row per stain.
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Print JSON instead of a table.
@@ -37,10 +37,10 @@ pub struct InspectCommand {
 }
 
 impl InspectCommand {
-    /// Looks at all section sets; `say` gets the report.
+    /// Inspects all section sets. The report is written to `say`.
     ///
     /// # Errors
-    /// [`TrainError`]; a set that cannot be used is no error, it stands in the report.
+    /// [`TrainError`]; a set that cannot be used is not an error; the report lists it.
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
         let config = Config::read(&self.config)?;
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
@@ -52,52 +52,52 @@ impl InspectCommand {
     }
 }
 
-/// Looks at all section sets of a configuration; contact sheets go into `out`.
+/// Inspects all section sets of a configuration and writes contact sheets into `out`.
 fn inspect(
     config: &Config,
     base: &Path,
     out: Option<&Path>,
     interrupted: &(dyn Fn() -> bool + Sync),
-) -> Result<Report, TrainError> {
-    let candidates = Candidates::find(config, base)?;
-    let mut sheets = out.map(|folder| Sheets::new(folder, config)).transpose()?;
-    let watch = Watch::over("inspect", candidates.sets.len(), 0, interrupted);
+) -> Result<InspectReport, TrainError> {
+    let configured_sets = ConfiguredSets::find(config, base)?;
+    let mut sheets = out.map(|folder| ContactSheets::new(folder, config)).transpose()?;
+    let progress = SamplingProgress::over("inspect", configured_sets.sets.len(), 0, interrupted);
     let mut sets = Vec::new();
-    for (index, candidate) in candidates.sets.iter().enumerate() {
-        watch.begin(index, &candidate.set.key.to_string());
-        let (mut set, prepared) = look(config, candidate, &watch)?;
-        if let (Some(sheets), Some((prepared, places))) = (&mut sheets, prepared) {
-            match Sample::cut(&set.name, &prepared, &places) {
+    for (index, configured_set) in configured_sets.sets.iter().enumerate() {
+        progress.begin(index, &configured_set.set.key.to_string());
+        let (mut set, prepared) = inspect_set(config, configured_set, &progress)?;
+        if let (Some(sheets), Some((prepared, positions))) = (&mut sheets, prepared) {
+            match SheetRow::cut(&set.name, &prepared, &positions) {
                 Ok(sample) => sheets.add(&sample)?,
                 Err(error) => set.left_out = Some(error.to_string()),
             }
         }
         sets.push(set);
     }
-    drop(watch);
-    sheets.map_or(Ok(()), Sheets::finish)?;
-    Ok(Report::new(config, sets, candidates.unplaced))
+    drop(progress);
+    sheets.map_or(Ok(()), ContactSheets::finish)?;
+    Ok(InspectReport::new(config, sets, configured_sets.ungrouped))
 }
 
-/// One set, and where its patches would be cut; none where it would be left out.
-fn look(
+/// Inspects one set. The second value is the set with its patch positions, if it can be used.
+fn inspect_set(
     config: &Config,
-    candidate: &Candidate,
-    watch: &Watch<'_>,
-) -> Result<(SetReport, Option<(Prepared, Places)>), TrainError> {
-    let name = candidate.set.key.to_string();
+    configured_set: &ConfiguredSet,
+    progress: &SamplingProgress<'_>,
+) -> Result<(SetReport, Option<(Prepared, PatchPositions)>), TrainError> {
+    let name = configured_set.set.key.to_string();
     let mut report = SetReport {
         name: name.clone(),
-        folder: candidate.from.folder.clone(),
-        held_out_folder: candidate.from.held_out,
-        sections: candidate.set.slides.iter().map(|(stain, path)| SectionReport::unopened(stain, path)).collect(),
+        folder: configured_set.from.folder.clone(),
+        held_out_folder: configured_set.from.held_out,
+        sections: configured_set.set.slides.iter().map(|(stain, path)| SectionReport::unopened(stain, path)).collect(),
         tissue_mm2: None,
         train_patches: 0,
         held_out_patches: 0,
         warning: None,
         left_out: None,
     };
-    let prepared = match sampling::prepare(config, candidate, watch)? {
+    let prepared = match sampling::prepare(config, configured_set, progress)? {
         Ok(prepared) => prepared,
         Err(reason) => {
             report.left_out = Some(reason);
@@ -107,16 +107,24 @@ fn look(
     report.sections = prepared.sections.iter().map(|section| section_report(section, config)).collect();
     let cell_mm2 = (prepared.grid.spec.cell_um() / 1000.0).powi(2);
     report.tissue_mm2 = Some(prepared.cells.len() as f64 * cell_mm2);
-    let places = sampling::incomplete(&prepared).map_or_else(
-        || Places::draw(&name, &prepared.grid, &sampling::whole(&prepared), candidate.from.held_out, config),
+    let positions = sampling::missing_section(&prepared).map_or_else(
+        || {
+            PatchPositions::draw(
+                &name,
+                &prepared.grid,
+                &sampling::cells_on_all_slides(&prepared),
+                configured_set.from.held_out,
+                config,
+            )
+        },
         Err,
     );
-    match places {
-        Ok(places) => {
-            report.train_patches = places.train.len();
-            report.held_out_patches = places.held_out.len();
-            report.warning.clone_from(&places.warning);
-            Ok((report, Some((prepared, places))))
+    match positions {
+        Ok(positions) => {
+            report.train_patches = positions.train.len();
+            report.held_out_patches = positions.held_out.len();
+            report.warning.clone_from(&positions.warning);
+            Ok((report, Some((prepared, positions))))
         }
         Err(reason) => {
             report.left_out = Some(reason);

@@ -1,4 +1,4 @@
-//! What was found, as a table for people and as JSON for programs.
+//! The result of `inspect`, as a table for people and as JSON for programs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use tissuemap::register::Verdict;
 use crate::config::Config;
 use crate::data::loader;
 
-/// All that a fit of this configuration would see.
+/// The training data of a configuration.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct InspectReport {
     stains: Vec<String>,
     patch_px: u32,
     /// Micrometres per pixel of a patch.
@@ -19,36 +19,36 @@ pub(super) struct Report {
     pub(super) sets: Vec<SetReport>,
     /// Slides that are in no set, and why.
     pub(super) slides_in_no_set: Vec<String>,
-    pub(super) total: Total,
+    pub(super) total: Totals,
 }
 
 /// Over the sets that can be used.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Total {
+pub(super) struct Totals {
     pub(super) sets: usize,
     pub(super) train_patches: usize,
     pub(super) held_out_patches: usize,
-    /// Of the drawn patches.
+    /// Size of all patches.
     pub(super) disk_bytes: u64,
-    /// Of a fit on the CPU, beside the networks: batches on their way, where patches lie, latents.
+    /// Memory of a fit on the CPU besides the networks: batches, patch positions, latent vectors.
     pub(super) memory_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct SetReport {
     pub(super) name: String,
-    /// As the configuration calls it.
+    /// The path in the configuration.
     pub(super) folder: PathBuf,
-    /// Whether it is only evaluated on.
+    /// Whether the folder is used for evaluation only.
     pub(super) held_out_folder: bool,
-    /// In the order of the planes; all slides of the set where it could not be opened.
+    /// In the order of the channels; all slides of the set if it could not be opened.
     pub(super) sections: Vec<SectionReport>,
-    /// Area of the cells that patches are drawn from.
+    /// Area of the cells from which patches are sampled.
     pub(super) tissue_mm2: Option<f64>,
     pub(super) train_patches: usize,
     pub(super) held_out_patches: usize,
     pub(super) warning: Option<String>,
-    /// Why it would not be used.
+    /// The reason, if it would be left out.
     pub(super) left_out: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl SectionReport {
     }
 }
 
-impl Report {
+impl InspectReport {
     pub(super) fn new(config: &Config, sets: Vec<SetReport>, slides_in_no_set: Vec<String>) -> Self {
         let shape = config.shape();
         let patch_bytes = (shape.channels * shape.patch_px * shape.patch_px) as u64;
@@ -111,12 +111,12 @@ impl Report {
         let batch = u64::from(config.autoencoder.batch.max(config.joint.batch));
         // A patch is known by its set, corner and row; a latent has a radius beside its values.
         let (place_bytes, latent_bytes) = (32, 4 * (shape.latent_dim as u64 + 1));
-        let total = Total {
+        let total = Totals {
             sets: used().count(),
             train_patches,
             held_out_patches,
             disk_bytes: (train_patches + held_out_patches) as u64 * patch_bytes,
-            memory_bytes: loader::in_memory(1) as u64 * batch * patch_bytes
+            memory_bytes: loader::batches_in_memory(1) as u64 * batch * patch_bytes
                 + (train_patches + held_out_patches) as u64 * place_bytes
                 + train_patches as u64 * latent_bytes,
         };

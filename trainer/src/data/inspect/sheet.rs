@@ -1,5 +1,5 @@
-//! Contact sheets: some patches of every set, a row per stain, so that a person sees what would be learnt, and whether the
-//! stains of a patch show the same place.
+//! Contact sheets: some patches of every set, one row per stain. They show the training data, and whether all stains of a patch show the
+//! same place.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use tissuemap::road::Prepared;
 use tissuemap::slide::SlideError;
 
 use crate::config::Config;
-use crate::data::sampling::{self, Places};
+use crate::data::sampling::{self, PatchPositions};
 use crate::system::error::TrainError;
 use crate::system::files::create_folder;
 use crate::system::files::file_error;
 
 /// Patches of a set, side by side.
 const COLUMNS: usize = 10;
-/// Sets on one sheet: with five stains, as high as pictures can be looked at.
+/// Sets on one sheet. With five stains a sheet is as high as an image viewer can show well.
 const SETS: usize = 10;
 /// Between patches.
 const GAP: u32 = 2;
@@ -28,24 +28,24 @@ const CHAR_PX: u32 = 8;
 const LEFT: u32 = MARGIN as u32 + CHAR_PX * NAME_CHARS as u32;
 
 /// Some patches of one set.
-pub(super) struct Sample {
+pub(super) struct SheetRow {
     name: String,
     /// One after the other, `[3·S, P, P]` each.
     pixels: Vec<u8>,
 }
 
-impl Sample {
-    /// Patches from all over the tissue, from that to train on where there is some.
-    pub(super) fn cut(name: &str, prepared: &Prepared, places: &Places) -> Result<Self, SlideError> {
-        let from = if places.train.is_empty() { &places.held_out } else { &places.train };
+impl SheetRow {
+    /// Cuts patches that are spread over the tissue: training patches if there are some, otherwise held-out ones.
+    pub(super) fn cut(name: &str, prepared: &Prepared, positions: &PatchPositions) -> Result<Self, SlideError> {
+        let from = if positions.train.is_empty() { &positions.held_out } else { &positions.train };
         let corners: Vec<(i64, i64)> =
             from.iter().copied().step_by(from.len().div_ceil(COLUMNS).max(1)).take(COLUMNS).collect();
         Ok(Self { name: name.to_owned(), pixels: sampling::cut(prepared, &corners)? })
     }
 }
 
-/// Sheets as they fill up, `patches-01.png` and so on.
-pub(super) struct Sheets {
+/// The contact sheets: `patches-01.png` and so on.
+pub(super) struct ContactSheets {
     folder: PathBuf,
     stains: Vec<String>,
     patch_px: u32,
@@ -54,7 +54,7 @@ pub(super) struct Sheets {
     written: usize,
 }
 
-impl Sheets {
+impl ContactSheets {
     pub(super) fn new(folder: &Path, config: &Config) -> Result<Self, TrainError> {
         create_folder(folder)?;
         let stains = config.stains.iter().map(|stain| stain.name.clone()).collect();
@@ -74,19 +74,19 @@ impl Sheets {
         2 * LINE as u32 + self.stains.len() as u32 * (self.patch_px + GAP)
     }
 
-    /// Puts a set on the sheet.
-    pub(super) fn add(&mut self, sample: &Sample) -> Result<(), TrainError> {
+    /// Adds a set to the sheet.
+    pub(super) fn add(&mut self, sample: &SheetRow) -> Result<(), TrainError> {
         let top = MARGIN as u32 + self.on_page as u32 * self.set_height();
         text(&mut Canvas(&mut self.page), MARGIN, top as i32, &sample.name, &FONT_9X18_BOLD, INK);
-        let plane = self.patch_px as usize * self.patch_px as usize;
+        let channel = self.patch_px as usize * self.patch_px as usize;
         for (row, stain) in self.stains.iter().enumerate() {
             let y = top + LINE as u32 + row as u32 * (self.patch_px + GAP);
             let middle = (y + self.patch_px / 2) as i32 - LINE / 3;
             let name: String = stain.chars().take(NAME_CHARS - 1).collect();
             text(&mut Canvas(&mut self.page), MARGIN, middle, &name, &FONT_8X13, INK);
-            for (column, patch) in sample.pixels.chunks_exact(3 * plane * self.stains.len()).enumerate() {
+            for (column, patch) in sample.pixels.chunks_exact(3 * channel * self.stains.len()).enumerate() {
                 let x = LEFT + column as u32 * (self.patch_px + GAP);
-                draw(&mut self.page, x, y, self.patch_px, &patch[3 * row * plane..][..3 * plane]);
+                draw(&mut self.page, x, y, self.patch_px, &patch[3 * row * channel..][..3 * channel]);
             }
         }
         self.on_page += 1;
@@ -110,11 +110,11 @@ impl Sheets {
     }
 }
 
-/// Draws three planes of a square patch.
-fn draw(page: &mut RgbImage, x: u32, y: u32, side: u32, planes: &[u8]) {
-    let plane = planes.len() / 3;
-    for i in 0..plane {
+/// Draws the three channels of one stain of a square patch.
+fn draw(page: &mut RgbImage, x: u32, y: u32, side: u32, channels: &[u8]) {
+    let channel = channels.len() / 3;
+    for i in 0..channel {
         let (dx, dy) = (i as u32 % side, i as u32 / side);
-        page.put_pixel(x + dx, y + dy, Rgb([planes[i], planes[plane + i], planes[2 * plane + i]]));
+        page.put_pixel(x + dx, y + dy, Rgb([channels[i], channels[channel + i], channels[2 * channel + i]]));
     }
 }

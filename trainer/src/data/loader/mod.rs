@@ -1,4 +1,4 @@
-//! Batches made on threads of their own, so that the device does not wait for the disk.
+//! Batches made in the background, so that the device does not wait for the disk.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{Scope, available_parallelism};
@@ -9,51 +9,52 @@ use crate::data::patches::Patches;
 use crate::system::error::TrainError;
 use crate::system::tensors::upload;
 
-/// Batches that lie ready, per thread: one evens out a slow read, more only take memory.
-const READY: usize = 1;
-/// Most threads that make batches for a GPU, which works off in a millisecond what one thread makes in several.
-const MOST_MAKERS: usize = 8;
+/// Finished batches that wait, per thread. One compensates for a slow read; more only take memory.
+const READY_BATCHES: usize = 1;
+/// Maximum number of threads for a GPU. A GPU needs a millisecond for a batch that takes one thread several.
+const MAX_THREADS: usize = 8;
 
-/// How many threads make batches for `device`: one beside a processor that trains, half of the processor beside a GPU.
-pub fn makers(device: Device) -> usize {
+/// Number of threads that make batches for `device`: one if the CPU trains, half of the cores if a GPU trains.
+pub fn prefetch_threads(device: Device) -> usize {
     match device {
         Device::Cpu => 1,
-        _ => available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, MOST_MAKERS)),
+        _ => available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, MAX_THREADS)),
     }
 }
 
-/// Batches in memory at once: those that lie ready, those in the making, the one in use.
-pub fn in_memory(makers: usize) -> usize {
-    makers * (READY + 1) + 1
+/// Number of batches in memory: finished ones, those being made, and the one in use.
+pub fn batches_in_memory(prefetch_threads: usize) -> usize {
+    prefetch_threads * (READY_BATCHES + 1) + 1
 }
 
-/// What threads make side by side, in order, see [`ahead`]; ends after the first error. Dropped early, it ends its threads.
+/// Iterator over values that background threads make, in order; see [`prefetch`]. It ends after the first error. If it is dropped early,
+/// its threads end.
 #[derive(Debug)]
-pub struct Ahead<T> {
+pub struct Prefetcher<T> {
     made: Vec<Receiver<Result<T, TrainError>>>,
-    /// Whose turn it is.
+    /// The thread that makes the next value.
     next: usize,
 }
 
-/// Starts to make `count` things, `make(0)`, `make(1)`, …, on so many threads, which take turns.
+/// Starts `prefetch_threads` threads that make `count` values, `make(0)`, `make(1)`, …, in turn.
 ///
 /// # Panics
-/// When there is no maker.
-pub fn ahead<'scope, T: Send + 'scope>(
+/// If `prefetch_threads` is 0.
+pub fn prefetch<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     count: usize,
-    makers: usize,
+    prefetch_threads: usize,
     make: impl Fn(usize) -> Result<T, TrainError> + Clone + Send + 'scope,
-) -> Ahead<T> {
-    assert!(makers > 0, "nobody makes batches");
-    let start = |maker| {
-        let (ready, made) = sync_channel(READY);
+) -> Prefetcher<T> {
+    assert!(prefetch_threads > 0, "at least one thread is required");
+    let start = |thread| {
+        let (ready, made) = sync_channel(READY_BATCHES);
         let make = make.clone();
         scope.spawn(move || {
-            for index in (maker..count).step_by(makers) {
+            for index in (thread..count).step_by(prefetch_threads) {
                 let thing = make(index);
                 let failed = thing.is_err();
-                // Nobody listens any more: the epoch was ended early.
+                // The receiver is gone: the epoch ended early.
                 if ready.send(thing).is_err() || failed {
                     break;
                 }
@@ -61,27 +62,27 @@ pub fn ahead<'scope, T: Send + 'scope>(
         });
         made
     };
-    Ahead { made: (0..makers).map(start).collect(), next: 0 }
+    Prefetcher { made: (0..prefetch_threads).map(start).collect(), next: 0 }
 }
 
-/// Starts to gather the patches of `order` in whole batches uint8 `[batch, 3·S, P, P]` on `device`; an incomplete last one is
-/// left out.
+/// Starts to gather the patches of `order` in complete batches uint8 `[batch, 3·S, P, P]` on `device`. An incomplete last batch is left
+/// out.
 ///
 /// # Panics
-/// When `batch` is 0.
+/// If `batch` is 0.
 pub fn batches<'scope>(
     scope: &'scope Scope<'scope, '_>,
     patches: &'scope Patches,
     order: &'scope [i64],
     batch: usize,
     device: Device,
-) -> Ahead<Tensor> {
-    ahead(scope, order.len() / batch, makers(device), move |index| {
+) -> Prefetcher<Tensor> {
+    prefetch(scope, order.len() / batch, prefetch_threads(device), move |index| {
         Ok(upload(patches.gather(&order[index * batch..(index + 1) * batch])?, device))
     })
 }
 
-impl<T> Iterator for Ahead<T> {
+impl<T> Iterator for Prefetcher<T> {
     type Item = Result<T, TrainError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::store::Store;
-use crate::testing::{nothing_drawn, somewhere};
+use crate::testing::{new_attributes, somewhere};
 use std::fs;
 use std::thread;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn what_several_threads_make_comes_in_order_and_ends_with_the_first_error() {
             thread::sleep(Duration::from_millis(if index < 3 { 20 } else { 0 }));
             (index != fails).then_some(index).ok_or_else(|| TrainError::NoData("that one".to_owned()))
         };
-        thread::scope(|scope| ahead(scope, 10, 3, make).map(Result::ok).collect())
+        thread::scope(|scope| prefetch(scope, 10, 3, make).map(Result::ok).collect())
     };
     assert_eq!(made(99), (0..10).map(Some).collect::<Vec<_>>());
     assert_eq!(made(4), [Some(0), Some(1), Some(2), Some(3), None]);
@@ -51,8 +51,8 @@ fn dropped_early_it_ends() {
 #[test]
 fn an_error_comes_through_in_its_place_and_ends_the_batches() {
     let folder = tempfile::tempdir().expect("folder");
-    let (mut store, _) = Store::open(folder.path(), nothing_drawn("f", 1, 2)).expect("new");
-    let mut set = store.begin();
+    let (mut store, _) = Store::open(folder.path(), new_attributes("f", 1, 2)).expect("new");
+    let mut set = store.begin_set();
     set.add(&[1; 600 * 12], &[(0, 0); 600], false).expect("added");
     set.finish("a").expect("finished");
     let patches = crate::data::patches::PatchSet::stored(store).expect("read").train;

@@ -11,7 +11,7 @@ use crate::data::store::Store;
 use crate::system::error::TrainError;
 use crate::system::tensors::chunks;
 
-/// A plane that varies less than one grey level (a stain that is blank everywhere) is not stretched to unit variance.
+/// A channel that varies less than one grey level (a stain that is blank everywhere) is not stretched to unit variance.
 const SMALLEST_DEVIATION: f64 = 1.0;
 
 /// Patches uint8 `[N, 3·S, P, P]`, stains in contract order, each with its origin. Their pixels lie in memory or in a
@@ -20,7 +20,7 @@ const SMALLEST_DEVIATION: f64 = 1.0;
 pub struct Patches {
     pixels: Pixels,
     /// Planes 3·S and side P.
-    planes: i64,
+    channels: i64,
     side: i64,
     origins: Vec<Origin>,
 }
@@ -39,17 +39,17 @@ impl Patches {
     /// # Panics
     /// When `pixels` has another shape or type.
     pub fn new(pixels: &Tensor, origins: Vec<Origin>) -> Self {
-        let &[count, planes, side, width] = pixels.size().as_slice() else { panic!("pixels [N, 3·S, P, P]") };
+        let &[count, channels, side, width] = pixels.size().as_slice() else { panic!("pixels [N, 3·S, P, P]") };
         assert!(count == origins.len() as i64 && side == width, "square patches with an origin each");
         let mut bytes = vec![0; pixels.numel()];
         pixels.contiguous().copy_data(&mut bytes, pixels.numel());
-        Self { pixels: Pixels::Memory(bytes), planes, side, origins }
+        Self { pixels: Pixels::Memory(bytes), channels, side, origins }
     }
 
     /// Of rows of a store, each with its origin.
     fn stored(store: &Arc<Store>, (rows, origins): (Vec<u64>, Vec<Origin>)) -> Self {
-        let (planes, side) = store.shape();
-        Self { pixels: Pixels::Stored { store: Arc::clone(store), rows }, planes, side, origins }
+        let (channels, side) = store.shape();
+        Self { pixels: Pixels::Stored { store: Arc::clone(store), rows }, channels, side, origins }
     }
 
     /// N.
@@ -58,8 +58,8 @@ impl Patches {
     }
 
     /// Planes of a patch: 3·S.
-    pub fn planes(&self) -> i64 {
-        self.planes
+    pub fn channels(&self) -> i64 {
+        self.channels
     }
 
     /// Where each patch was cut.
@@ -104,11 +104,11 @@ impl Patches {
     }
 
     fn patch_bytes(&self) -> usize {
-        (self.planes * self.side * self.side) as usize
+        (self.channels * self.side * self.side) as usize
     }
 
     fn size(&self, count: usize) -> [i64; 4] {
-        [count as i64, self.planes, self.side, self.side]
+        [count as i64, self.channels, self.side, self.side]
     }
 
     /// Feeds all that distinguishes them from other patches.
@@ -141,7 +141,7 @@ impl PatchSet {
     pub fn stored(store: Store) -> Result<Self, TrainError> {
         let sets = store.attributes().sets.iter().map(|set| set.name.clone()).collect();
         let (mut train, mut held_out) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-        for (row, (origin, is_held_out)) in (0..).zip(store.places()?) {
+        for (row, (origin, is_held_out)) in (0..).zip(store.origins_and_split()?) {
             let (rows, origins) = if is_held_out { &mut held_out } else { &mut train };
             rows.push(row);
             origins.push(origin);
@@ -150,12 +150,12 @@ impl PatchSet {
         Ok(Self { train: Patches::stored(&store, train), held_out: Patches::stored(&store, held_out), sets })
     }
 
-    /// Mean and standard deviation per plane over the training patches, in uint8 units.
+    /// Mean and standard deviation per channel over the training patches, in uint8 units.
     ///
     /// # Errors
     /// [`TrainError`] when patches cannot be read.
-    pub fn plane_statistics(&self) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
-        let mut sum = Tensor::zeros([self.train.planes()], (Kind::Double, tch::Device::Cpu));
+    pub fn channel_statistics(&self) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
+        let mut sum = Tensor::zeros([self.train.channels()], (Kind::Double, tch::Device::Cpu));
         let mut square_sum = sum.copy();
         let mut values = 0;
         for (from, to) in chunks(self.train.count()) {
@@ -164,7 +164,7 @@ impl PatchSet {
             square_sum += x.square().sum_dim_intlist([0i64, 2, 3].as_slice(), false, Kind::Double);
             values += x.numel();
         }
-        let count = (values as i64 / self.train.planes()) as f64;
+        let count = (values as i64 / self.train.channels()) as f64;
         let mean = sum / count;
         let deviation = (square_sum / count - mean.square()).clamp_min(0.0).sqrt().clamp_min(SMALLEST_DEVIATION);
         let floats = |x: &Tensor| x.iter::<f64>().map(|v| v.map(|v| v as f32).collect()).unwrap_or_default();

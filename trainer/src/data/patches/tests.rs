@@ -11,7 +11,7 @@ fn set(train: &Tensor) -> PatchSet {
 fn plane_statistics_equal_those_of_libtorch_over_several_chunks() {
     let _turn = crate::testing::seeded(1);
     let train = Tensor::randint(200, [CHUNK + 7, 3, 4, 4], (Kind::Uint8, Device::Cpu));
-    let (mean, deviation) = set(&train).plane_statistics().expect("statistics");
+    let (mean, deviation) = set(&train).channel_statistics().expect("statistics");
     let x = train.to_kind(Kind::Double);
     let dims = [0i64, 2, 3];
     let expected_mean = x.mean_dim(dims.as_slice(), false, Kind::Double);
@@ -23,7 +23,7 @@ fn plane_statistics_equal_those_of_libtorch_over_several_chunks() {
 #[test]
 fn a_blank_plane_is_not_stretched() {
     let blank = set(&Tensor::full([5, 3, 4, 4], 255, (Kind::Uint8, Device::Cpu)));
-    let (mean, deviation) = blank.plane_statistics().expect("statistics");
+    let (mean, deviation) = blank.channel_statistics().expect("statistics");
     assert_eq!((mean, deviation), (vec![255.0; 3], vec![1.0; 3]));
 }
 
@@ -39,14 +39,14 @@ fn digest_changes_with_one_pixel() {
 
 /// A store of 40 patches `[3, 4, 4]` in two sets, every fourth held out, and the pixels of both parts.
 fn store(folder: &std::path::Path) -> (Store, Tensor, Tensor) {
-    let wanted = crate::testing::nothing_drawn("f", 1, 4);
+    let wanted = crate::testing::new_attributes("f", 1, 4);
     let (mut store, _) = Store::open(folder, wanted).expect("new");
     let parts = [30, 10].map(|count| Tensor::randint(256, [count, 3, 4, 4], (Kind::Uint8, Device::Cpu)));
     let bytes = |x: &Tensor, from: i64, to: i64| {
         Vec::<u8>::try_from(x.narrow(0, from, to - from).contiguous().view(-1)).expect("bytes")
     };
     for set in 0..2 {
-        let mut writer = store.begin();
+        let mut writer = store.begin_set();
         for (part, count, held_out) in [(&parts[0], 15, false), (&parts[1], 5, true)] {
             let corners: Vec<(i64, i64)> = (0..count).map(|i| (set * 1000 + i, -i)).collect();
             writer.add(&bytes(part, set * count, (set + 1) * count), &corners, held_out).expect("added");
@@ -67,7 +67,7 @@ fn stored_patches_are_those_in_memory() {
     assert_eq!(stored.sets, ["set 0", "set 1"]);
     for (stored, pixels) in [(&stored.train, &train), (&stored.held_out, &held_out)] {
         let memory = somewhere(pixels);
-        assert_eq!((stored.count(), stored.planes()), (memory.count(), memory.planes()));
+        assert_eq!((stored.count(), stored.channels()), (memory.count(), memory.channels()));
         let order: Vec<i64> = (0..stored.count()).rev().step_by(2).chain([0, 0]).collect();
         let gathered = stored.gather(&order).expect("gathered");
         assert_eq!(gathered, memory.gather(&order).expect("gathered"));
@@ -77,7 +77,7 @@ fn stored_patches_are_those_in_memory() {
     assert_eq!(stored.train.origins()[16], Origin { set: 1, x: 1001, y: -1 });
     let statistics = |train: Patches| {
         let set = PatchSet { train, held_out: somewhere(&held_out), sets: Vec::new() };
-        set.plane_statistics().expect("statistics")
+        set.channel_statistics().expect("statistics")
     };
     assert_eq!(statistics(stored.train), statistics(somewhere(&train)));
 }

@@ -1,9 +1,9 @@
 //! From folders of slides to training patches: grouping, registration, tissue and pixels all come from the pipeline, so
 //! that a patch here has the same bits as the daemon's.
 
-mod candidates;
-mod places;
-mod watch;
+mod configured_sets;
+mod positions;
+mod progress;
 
 use std::path::Path;
 
@@ -13,16 +13,16 @@ use tissuemap::road::{self, Prepared, Progress, RoadError};
 use tissuemap::slide::SlideError;
 use tissuemap::units::Cell;
 
-pub use self::candidates::{Candidate, Candidates};
-pub use self::places::Places;
-pub use self::watch::Watch;
+pub use self::configured_sets::{ConfiguredSet, ConfiguredSets};
+pub use self::positions::PatchPositions;
+pub use self::progress::SamplingProgress;
 use crate::config::Config;
 use crate::data::patches::PatchSet;
-use crate::data::store::{Attributes, Found, LeftOut, Store};
+use crate::data::store::{Attributes, LeftOut, Store, StoreState};
 use crate::system::error::TrainError;
 
 /// Patches that are cut before they are written: bounds the memory, and how long an interruption waits.
-const PIECE: usize = 256;
+const CHUNK_PATCHES: usize = 256;
 
 /// The configuration's patches, drawn from its section sets into the store in folder `store`, or found there from an
 /// earlier run. `base` is where relative folders start.
@@ -38,25 +38,25 @@ pub fn patches(
     store: &Path,
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<PatchSet, TrainError> {
-    let candidates = Candidates::find(config, base)?;
-    for reason in &candidates.unplaced {
+    let configured_sets = ConfiguredSets::find(config, base)?;
+    for reason in &configured_sets.ungrouped {
         tracing::warn!("{reason}");
     }
-    let (mut drawn, found) = Store::open(store, nothing_drawn(config, candidates.fingerprint(config)?))?;
-    announce(&drawn, found, store);
+    let (mut drawn, found) = Store::open(store, new_attributes(config, configured_sets.fingerprint(config)?))?;
+    log_state(&drawn, found, store);
     let Attributes { sets, left_out, .. } = drawn.attributes();
     let done = sets.len() + left_out.len();
-    let watch = Watch::over("patches", candidates.sets.len(), done, interrupted);
-    for (index, candidate) in candidates.sets.iter().enumerate().skip(done) {
-        let name = candidate.set.key.to_string();
-        watch.begin(index, &name);
-        if let Err(reason) = draw(config, candidate, &mut drawn, &watch)? {
-            watch.say(|| tracing::warn!("section set {name} is left out: {reason}"));
+    let progress = SamplingProgress::over("patches", configured_sets.sets.len(), done, interrupted);
+    for (index, configured_set) in configured_sets.sets.iter().enumerate().skip(done) {
+        let name = configured_set.set.key.to_string();
+        progress.begin(index, &name);
+        if let Err(reason) = sample_set(config, configured_set, &mut drawn, &progress)? {
+            progress.say(|| tracing::warn!("section set {name} is left out: {reason}"));
             drawn.leave_out(&name, &reason)?;
         }
     }
-    drop(watch);
-    if found != Found::All {
+    drop(progress);
+    if found != StoreState::Complete {
         drawn.complete()?;
     }
     let patches = PatchSet::stored(drawn)?;
@@ -70,7 +70,7 @@ pub fn patches(
 }
 
 /// What a store says of itself before it has patches.
-fn nothing_drawn(config: &Config, fingerprint: String) -> Attributes {
+fn new_attributes(config: &Config, fingerprint: String) -> Attributes {
     Attributes {
         fingerprint,
         complete: false,
@@ -82,13 +82,13 @@ fn nothing_drawn(config: &Config, fingerprint: String) -> Attributes {
     }
 }
 
-fn announce(store: &Store, found: Found, folder: &Path) {
+fn log_state(store: &Store, found: StoreState, folder: &Path) {
     let (folder, rows, sets) = (folder.display(), store.rows(), store.attributes().sets.len());
     match found {
-        Found::Nothing => {}
-        Found::Other => tracing::info!("{folder}: slides or settings have changed, patches are drawn anew"),
-        Found::Part => tracing::info!("{folder}: going on after {sets} section sets"),
-        Found::All => tracing::info!("{folder}: {rows} patches of {sets} section sets, drawn before"),
+        StoreState::Empty => {}
+        StoreState::Outdated => tracing::info!("{folder}: slides or settings have changed, patches are drawn anew"),
+        StoreState::Partial => tracing::info!("{folder}: going on after {sets} section sets"),
+        StoreState::Complete => tracing::info!("{folder}: {rows} patches of {sets} section sets, drawn before"),
     }
     for LeftOut { name, reason } in &store.attributes().left_out {
         tracing::warn!("section set {name} was left out when patches were drawn: {reason}");
@@ -96,34 +96,34 @@ fn announce(store: &Store, found: Found, folder: &Path) {
 }
 
 /// Adds the patches of one set to the store; the inner error says why the set cannot be used.
-fn draw(
+fn sample_set(
     config: &Config,
-    candidate: &Candidate,
+    configured_set: &ConfiguredSet,
     store: &mut Store,
-    watch: &Watch<'_>,
+    progress: &SamplingProgress<'_>,
 ) -> Result<Result<(), String>, TrainError> {
-    let prepared = match prepare(config, candidate, watch)? {
+    let prepared = match prepare(config, configured_set, progress)? {
         Ok(prepared) => prepared,
         Err(reason) => return Ok(Err(reason)),
     };
-    if let Some(reason) = incomplete(&prepared) {
+    if let Some(reason) = missing_section(&prepared) {
         return Ok(Err(reason));
     }
-    let name = candidate.set.key.to_string();
-    let whole = whole(&prepared);
-    let places = match Places::draw(&name, &prepared.grid, &whole, candidate.from.held_out, config) {
-        Ok(places) => places,
+    let name = configured_set.set.key.to_string();
+    let whole = cells_on_all_slides(&prepared);
+    let positions = match PatchPositions::draw(&name, &prepared.grid, &whole, configured_set.from.held_out, config) {
+        Ok(positions) => positions,
         Err(reason) => return Ok(Err(reason)),
     };
-    if let Some(warning) = &places.warning {
-        watch.say(|| tracing::warn!("{name}: {warning}"));
+    if let Some(warning) = &positions.warning {
+        progress.say(|| tracing::warn!("{name}: {warning}"));
     }
-    let total = places.train.len() + places.held_out.len();
+    let total = positions.train.len() + positions.held_out.len();
     let mut done = 0;
-    let mut set = store.begin();
-    for (corners, held_out) in [(&places.train, false), (&places.held_out, true)] {
-        for corners in corners.chunks(PIECE) {
-            if watch.cancelled() {
+    let mut set = store.begin_set();
+    for (corners, held_out) in [(&positions.train, false), (&positions.held_out, true)] {
+        for corners in corners.chunks(CHUNK_PATCHES) {
+            if progress.cancelled() {
                 return Err(TrainError::Interrupted { checkpoint: None });
             }
             match cut(&prepared, corners) {
@@ -131,13 +131,13 @@ fn draw(
                 Err(error) => return Ok(Err(error.to_string())),
             }
             done += corners.len();
-            watch.drawn(done, total);
+            progress.drawn(done, total);
         }
     }
     set.finish(&name)?;
-    let (train, held_out, cells) = (places.train.len(), places.held_out.len(), whole.len());
+    let (train, held_out, cells) = (positions.train.len(), positions.held_out.len(), whole.len());
     let at_edges = prepared.cells.len() - cells;
-    watch.say(|| {
+    progress.say(|| {
         let left_out = if at_edges > 0 { format!("; {at_edges} more at the edge of a slide") } else { String::new() };
         tracing::info!("{name}: {train} patches, {held_out} held out, from {cells} tissue cells{left_out}");
     });
@@ -150,17 +150,17 @@ fn draw(
 /// [`TrainError::Interrupted`], or what every other set would fail with too.
 pub fn prepare(
     config: &Config,
-    candidate: &Candidate,
+    configured_set: &ConfiguredSet,
     progress: &dyn Progress,
 ) -> Result<Result<Prepared, String>, TrainError> {
     if progress.cancelled() {
         return Err(TrainError::Interrupted { checkpoint: None });
     }
-    let set = match candidate.wanted(config) {
+    let set = match configured_set.with_configured_stains(config) {
         Ok(set) => set,
         Err(reason) => return Ok(Err(reason)),
     };
-    match road::prepare(&set, &config.layout(), &candidate.params(), progress) {
+    match road::prepare(&set, &config.layout(), &configured_set.params(), progress) {
         Ok(prepared) => Ok(Ok(prepared)),
         Err(RoadError::Cancelled) => Err(TrainError::Interrupted { checkpoint: None }),
         Err(RoadError::Slide(SlideError::Library(error))) => Err(error.into()),
@@ -169,7 +169,7 @@ pub fn prepare(
 }
 
 /// Which section could not be placed, if any.
-pub fn incomplete(prepared: &Prepared) -> Option<String> {
+pub fn missing_section(prepared: &Prepared) -> Option<String> {
     prepared.sections.iter().find_map(|section| match &section.placement {
         Placement::Reference | Placement::Registered(_) => None,
         Placement::LeftOut { reason, .. } => Some(format!("{}: {reason}", section.stain)),
@@ -179,7 +179,7 @@ pub fn incomplete(prepared: &Prepared) -> Option<String> {
 
 /// The tissue cells whose patches lie on the slides of all stains. Where a slide ends, its background begins: an edge that no
 /// tissue has, which would become a cluster of its own.
-pub fn whole(prepared: &Prepared) -> Vec<Cell> {
+pub fn cells_on_all_slides(prepared: &Prepared) -> Vec<Cell> {
     let whole = |&cell: &Cell| {
         let (x, y) = prepared.grid.patch_origin(cell);
         prepared.source.is_whole(x, y)

@@ -74,7 +74,7 @@ impl Array {
     }
 
     /// Says that there are so many rows; on the disk when this returns.
-    pub(super) fn declare(&self, rows: u64) -> io::Result<()> {
+    pub(super) fn set_row_count(&self, rows: u64) -> io::Result<()> {
         let with_rows = |rows: u64| [&[rows], self.row.as_slice()].concat();
         // One byte has no order, and readers refuse to be told one.
         let bytes = match self.data_type.bytes() {

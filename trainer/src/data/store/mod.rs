@@ -49,7 +49,7 @@ pub struct Attributes {
     pub fingerprint: String,
     /// Whether every section set has been drawn or left out.
     pub complete: bool,
-    /// In the order of the planes.
+    /// In the order of the channels.
     pub stains: Vec<String>,
     /// Micrometres per pixel.
     pub mpp: f64,
@@ -98,15 +98,15 @@ pub struct Store {
 
 /// What an opened store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum StoreState {
     /// Nothing was there.
-    Nothing,
+    Empty,
     /// Patches of another fingerprint; they count no more.
-    Other,
+    Outdated,
     /// Some sets of the same fingerprint.
-    Part,
+    Partial,
     /// All of them.
-    All,
+    Complete,
 }
 
 impl Store {
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// [`TrainError::File`] when it cannot be read or written, another program uses it, or the folder holds something else.
-    pub fn open(folder: &Path, wanted: Attributes) -> Result<(Self, Found), TrainError> {
+    pub fn open(folder: &Path, wanted: Attributes) -> Result<(Self, StoreState), TrainError> {
         let fail = |source| TrainError::File { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(fail)?;
         let lock = File::open(folder).map_err(fail)?;
@@ -123,15 +123,15 @@ impl Store {
         let readable = alone || try_lock(lock.try_lock_shared()).map_err(fail)?;
         let stored = read_attributes(folder).map_err(fail)?;
         let found = match &stored {
-            None => Found::Nothing,
-            Some(stored) if stored.fingerprint != wanted.fingerprint => Found::Other,
-            Some(stored) if stored.complete => Found::All,
-            Some(_) => Found::Part,
+            None => StoreState::Empty,
+            Some(stored) if stored.fingerprint != wanted.fingerprint => StoreState::Outdated,
+            Some(stored) if stored.complete => StoreState::Complete,
+            Some(_) => StoreState::Partial,
         };
-        if !(alone || readable && found == Found::All) {
+        if !(alone || readable && found == StoreState::Complete) {
             return Err(fail(io::Error::new(io::ErrorKind::ResourceBusy, "another program uses these patches")));
         }
-        let planes = 3 * wanted.stains.len() as u64;
+        let channels = 3 * wanted.stains.len() as u64;
         let side = u64::from(wanted.patch_px);
         let array = |name, data_type, axes, row, chunk| Array::new(folder.join(name), data_type, axes, row, chunk);
         let [pixels, set, origin, held_out] = ARRAYS;
@@ -140,26 +140,28 @@ impl Store {
                 pixels,
                 DataType::UInt8,
                 &["patch", "plane", "y", "x"],
-                vec![planes, side, side],
+                vec![channels, side, side],
                 CHUNK_PATCHES,
             ),
             set: array(set, DataType::UInt32, &["patch"], Vec::new(), CHUNK_ROWS),
             origin: array(origin, DataType::Int64, &["patch", "xy"], vec![2], CHUNK_ROWS),
             held_out: array(held_out, DataType::Bool, &["patch"], Vec::new(), CHUNK_ROWS),
-            attributes: stored.filter(|_| matches!(found, Found::Part | Found::All)).unwrap_or(wanted),
+            attributes: stored
+                .filter(|_| matches!(found, StoreState::Partial | StoreState::Complete))
+                .unwrap_or(wanted),
             folder: folder.to_owned(),
             lock,
         };
-        if found == Found::All {
-            store.let_others_read().map_err(fail)?;
+        if found == StoreState::Complete {
+            store.downgrade_lock().map_err(fail)?;
         } else if store.attributes.sets.is_empty() {
-            store.start().map_err(fail)?;
+            store.reset().map_err(fail)?;
         }
         Ok((store, found))
     }
 
     /// An empty group, whatever was there.
-    fn start(&self) -> io::Result<()> {
+    fn reset(&self) -> io::Result<()> {
         self.write_attributes()?;
         for name in ARRAYS {
             match fs::remove_dir_all(self.folder.join(name)) {
@@ -167,15 +169,17 @@ impl Store {
                 _ => {}
             }
         }
-        self.declare(0)
+        self.set_row_count(0)
     }
 
-    fn let_others_read(&self) -> io::Result<()> {
+    fn downgrade_lock(&self) -> io::Result<()> {
         try_lock(self.lock.try_lock_shared()).map(|_| ())
     }
 
-    fn declare(&self, rows: u64) -> io::Result<()> {
-        [&self.pixels, &self.set, &self.origin, &self.held_out].into_iter().try_for_each(|array| array.declare(rows))
+    fn set_row_count(&self, rows: u64) -> io::Result<()> {
+        [&self.pixels, &self.set, &self.origin, &self.held_out]
+            .into_iter()
+            .try_for_each(|array| array.set_row_count(rows))
     }
 
     fn write_attributes(&self) -> io::Result<()> {
@@ -199,7 +203,7 @@ impl Store {
     }
 
     /// Begins the next section set.
-    pub fn begin(&mut self) -> SetWriter<'_> {
+    pub fn begin_set(&mut self) -> SetWriter<'_> {
         let first = self.rows();
         SetWriter { store: self, next: first, first, held_out: 0, hash: Sha256::new() }
     }
@@ -219,7 +223,7 @@ impl Store {
     /// [`TrainError::File`].
     pub fn complete(&mut self) -> Result<(), TrainError> {
         self.attributes.complete = true;
-        self.write_attributes().and_then(|()| self.let_others_read()).map_err(|e| self.fail(e))
+        self.write_attributes().and_then(|()| self.downgrade_lock()).map_err(|e| self.fail(e))
     }
 
     /// Fills `pixels` with the patches of rows `first` and behind.
@@ -234,7 +238,7 @@ impl Store {
     ///
     /// # Errors
     /// [`TrainError::File`].
-    pub fn places(&self) -> Result<Vec<(Origin, bool)>, TrainError> {
+    pub fn origins_and_split(&self) -> Result<Vec<(Origin, bool)>, TrainError> {
         let rows = self.rows() as usize;
         let all = |array: &Array| {
             let mut bytes = vec![0; rows * array.row_bytes()];
@@ -243,11 +247,11 @@ impl Store {
         let (sets, origins, held_out) = (all(&self.set)?, all(&self.origin)?, all(&self.held_out)?);
         let (sets, _) = sets.as_chunks();
         let (origins, _) = origins.as_chunks();
-        let places = sets.iter().zip(origins.chunks_exact(2)).zip(held_out).map(|((set, xy), held_out)| {
+        let origins_and_split = sets.iter().zip(origins.chunks_exact(2)).zip(held_out).map(|((set, xy), held_out)| {
             let [x, y] = [xy[0], xy[1]].map(i64::from_le_bytes);
             (Origin { set: u32::from_le_bytes(*set), x, y }, held_out != 0)
         });
-        Ok(places.collect())
+        Ok(origins_and_split.collect())
     }
 
     fn fail(&self, source: io::Error) -> TrainError {
@@ -296,7 +300,7 @@ impl SetWriter<'_> {
     /// [`TrainError::File`].
     pub fn finish(self, name: &str) -> Result<(), TrainError> {
         let Self { store, first, next, held_out, hash } = self;
-        store.declare(next).map_err(|e| store.fail(e))?;
+        store.set_row_count(next).map_err(|e| store.fail(e))?;
         let sha256 = hex(hash.finalize());
         store.attributes.sets.push(StoredSet { name: name.to_owned(), patches: next - first, held_out, sha256 });
         store.write_attributes().map_err(|e| store.fail(e))

@@ -1,13 +1,13 @@
 use super::*;
-use crate::testing::nothing_drawn;
+use crate::testing::new_attributes;
 use serde_json::Value;
 
 /// Bytes of a patch of one stain, 2 px a side.
 const PATCH: usize = 12;
 
 /// Opens a store of such patches.
-fn open(folder: &Path, fingerprint: &str) -> (Store, Found) {
-    Store::open(folder, nothing_drawn(fingerprint, 1, 2)).expect("opens")
+fn open(folder: &Path, fingerprint: &str) -> (Store, StoreState) {
+    Store::open(folder, new_attributes(fingerprint, 1, 2)).expect("opens")
 }
 
 /// Patch `i` has the value `i` everywhere, more or less.
@@ -18,7 +18,7 @@ fn pixels(rows: std::ops::Range<usize>) -> Vec<u8> {
 /// Adds a set whose patches follow those that are there, a tenth of them held out.
 fn add(store: &mut Store, name: &str, count: usize) {
     let first = store.rows() as usize;
-    let mut set = store.begin();
+    let mut set = store.begin_set();
     let corners: Vec<(i64, i64)> = (first..first + count).map(|i| (i as i64, -(i as i64))).collect();
     let border = count - count / 10;
     set.add(&pixels(first..first + border), &corners[..border], false).expect("added");
@@ -36,7 +36,7 @@ fn all(store: &Store) -> Vec<u8> {
 fn what_is_added_comes_back_across_chunks() {
     let folder = tempfile::tempdir().expect("folder");
     let (mut store, found) = open(folder.path(), "f");
-    assert_eq!(found, Found::Nothing);
+    assert_eq!(found, StoreState::Empty);
     add(&mut store, "a", 300);
     add(&mut store, "b", 400);
     store.leave_out("c", "no tissue").expect("noted");
@@ -44,13 +44,13 @@ fn what_is_added_comes_back_across_chunks() {
     let before = store.attributes().clone();
     drop(store);
     let (store, found) = open(folder.path(), "f");
-    assert_eq!((found, store.attributes()), (Found::All, &before));
+    assert_eq!((found, store.attributes()), (StoreState::Complete, &before));
     assert_eq!(before.sets.iter().map(|set| (set.patches, set.held_out)).collect::<Vec<_>>(), [(300, 30), (400, 40)]);
     assert_eq!(all(&store), pixels(0..700));
-    let places = store.places().expect("read");
-    assert_eq!(places[269], (Origin { set: 0, x: 269, y: -269 }, false));
-    assert_eq!(places[270], (Origin { set: 0, x: 270, y: -270 }, true));
-    assert_eq!(places[300], (Origin { set: 1, x: 300, y: -300 }, false));
+    let origins_and_split = store.origins_and_split().expect("read");
+    assert_eq!(origins_and_split[269], (Origin { set: 0, x: 269, y: -269 }, false));
+    assert_eq!(origins_and_split[270], (Origin { set: 0, x: 270, y: -270 }, true));
+    assert_eq!(origins_and_split[300], (Origin { set: 1, x: 300, y: -300 }, false));
 }
 
 #[test]
@@ -64,13 +64,13 @@ fn a_set_that_was_torn_leaves_no_trace() {
     let mut store = open(torn.path(), "f").0;
     add(&mut store, "a", 300);
     // Killed with rows on the disk, then with the arrays' lengths as well.
-    let mut set = store.begin();
+    let mut set = store.begin_set();
     set.add(&[7; 350 * PATCH], &[(9, 9); 350], true).expect("added");
     drop(set);
-    store.declare(650).expect("declared");
+    store.set_row_count(650).expect("declared");
     drop(store);
     let (mut store, found) = open(torn.path(), "f");
-    assert_eq!((found, store.rows()), (Found::Part, 300));
+    assert_eq!((found, store.rows()), (StoreState::Partial, 300));
     add(&mut store, "b", 280);
     assert_eq!((all(&store), store.attributes().clone()), whole_patches);
     let shape = |folder: &Path| {
@@ -83,14 +83,14 @@ fn a_set_that_was_torn_leaves_no_trace() {
 #[test]
 fn another_fingerprint_starts_anew_even_with_patches_of_another_size() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut store = Store::open(folder.path(), nothing_drawn("f", 2, 8)).expect("opens").0;
-    let mut set = store.begin();
+    let mut store = Store::open(folder.path(), new_attributes("f", 2, 8)).expect("opens").0;
+    let mut set = store.begin_set();
     set.add(&[1; 10 * 6 * 64], &[(0, 0); 10], false).expect("added");
     set.finish("a").expect("finished");
     store.complete().expect("complete");
     drop(store);
     let (mut store, found) = open(folder.path(), "g");
-    assert_eq!((found, store.rows()), (Found::Other, 0));
+    assert_eq!((found, store.rows()), (StoreState::Outdated, 0));
     add(&mut store, "a", 20);
     assert_eq!(all(&store), pixels(0..20));
 }
@@ -100,7 +100,7 @@ fn a_folder_of_something_else_is_left_alone() {
     let folder = tempfile::tempdir().expect("folder");
     let letter = folder.path().join("letter.txt");
     fs::write(&letter, "dear").expect("written");
-    let error = Store::open(folder.path(), nothing_drawn("f", 1, 2)).expect_err("not ours");
+    let error = Store::open(folder.path(), new_attributes("f", 1, 2)).expect_err("not ours");
     let source = std::error::Error::source(&error).map(ToString::to_string);
     assert_eq!(source.as_deref(), Some("the folder holds something else than patches"));
     assert_eq!(fs::read_to_string(&letter).expect("there"), "dear");
@@ -111,7 +111,7 @@ fn a_folder_of_something_else_is_left_alone() {
 fn many_read_and_one_alone_draws() {
     let folder = tempfile::tempdir().expect("folder");
     let refused = |fingerprint: &str| {
-        let error = Store::open(folder.path(), nothing_drawn(fingerprint, 1, 2)).expect_err("in use");
+        let error = Store::open(folder.path(), new_attributes(fingerprint, 1, 2)).expect_err("in use");
         std::error::Error::source(&error).map(ToString::to_string)
     };
     let busy = Some("another program uses these patches".to_owned());
@@ -120,10 +120,10 @@ fn many_read_and_one_alone_draws() {
     add(&mut drawing, "a", 20);
     drawing.complete().expect("complete");
     let (reading, found) = open(folder.path(), "f");
-    assert_eq!(found, Found::All);
+    assert_eq!(found, StoreState::Complete);
     assert_eq!(refused("g"), busy, "nobody takes patches away that are being read");
     drop((drawing, reading));
-    assert_eq!(open(folder.path(), "g").1, Found::Other);
+    assert_eq!(open(folder.path(), "g").1, StoreState::Outdated);
 }
 
 #[test]

@@ -20,7 +20,7 @@ const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "tif", "tiff"];
 
 /// How file names tell classes and parents.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct LabelRules {
     /// Its first group that matches in the path below the folder is the class; none: the name of the innermost folder.
     pub class: Option<Regex>,
     /// Its first group that matches says which images come from the same place; none: each image by itself.
@@ -55,7 +55,7 @@ impl LabelledImages {
     ///
     /// # Errors
     /// [`TrainError`] when a folder cannot be read, or where fewer than two classes are found.
-    pub fn find(folder: &Path, rules: &Rules) -> Result<Self, TrainError> {
+    pub fn find(folder: &Path, rules: &LabelRules) -> Result<Self, TrainError> {
         let mut paths = Vec::new();
         collect(folder, &mut paths)?;
         paths.sort();
@@ -107,16 +107,16 @@ impl LabelledImages {
             let first = fold_of.len();
             fold_of.extend(parents.into_iter().enumerate().map(|(i, parent)| (parent, (first + i) % count)));
         }
-        let part = |fold| {
+        let split = |fold| {
             let (judged, fitted) =
                 self.images.iter().cloned().partition(|image| fold_of.get(&image.parent) == Some(&fold));
             [fitted, judged]
         };
-        (0..count).map(part).collect()
+        (0..count).map(split).collect()
     }
 }
 
-impl Rules {
+impl LabelRules {
     fn class_of(&self, below: &str) -> Option<String> {
         let class = match &self.class {
             Some(rule) => first_group(rule, below)?,
@@ -209,14 +209,14 @@ impl LabelledPatches {
     }
 }
 
-/// Left and top edge of each patch, and its planes.
+/// Left and top edge of each patch, and its channels.
 fn tiles(image: &RgbImage, side: u32) -> Vec<(i64, i64, Vec<u8>)> {
     let (cols, rows) = (image.width() / side, image.height() / side);
     let (left, top) = ((image.width() - cols * side) / 2, (image.height() - rows * side) / 2);
     let tile = |i: u32| {
         let (x, y) = (left + i % cols * side, top + i / cols * side);
-        let plane = |c: usize| (0..side * side).map(move |p| image.get_pixel(x + p % side, y + p / side).0[c]);
-        (i64::from(x), i64::from(y), (0..3).flat_map(plane).collect())
+        let channel = |c: usize| (0..side * side).map(move |p| image.get_pixel(x + p % side, y + p / side).0[c]);
+        (i64::from(x), i64::from(y), (0..3).flat_map(channel).collect())
     };
     (0..cols * rows).map(tile).collect()
 }

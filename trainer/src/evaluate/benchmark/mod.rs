@@ -1,14 +1,10 @@
-//! The `benchmark` command: labelled images are clustered without their labels, by the whole method and by what it has to
-//! beat, on the same patches.
+//! The `benchmark` command: clusters labelled images by this and other methods, and compares the clusters with the labels.
 //!
-//! Images are parted into folds by where they come from; everything is fitted to the patches of all folds but one and judged on
-//! those of that one, in turn, so that every image is judged by fits that never saw it. Every method is told the number of
-//! classes and nothing else of them. Training takes a number of steps that does not depend on how many images there are.
-//! Instead of with other methods, the whole one can be compared with itself without one of its additions.
+//! With `--ablate` the full method is compared with variants of itself that lack one augmentation.
 
-mod additions;
-mod each;
+mod ablation;
 mod labelled;
+mod results;
 mod table;
 
 use std::collections::BTreeSet;
@@ -25,14 +21,14 @@ use tissuemap::context;
 use tissuemap::hex::hex;
 use tissuemap::units::Cell;
 
-pub use self::additions::Addition;
-use self::each::EachFit;
-pub use self::labelled::{LabelledImage, LabelledImages, LabelledPatches, Rules};
-use self::table::{Figures, Method, OURS, WHOLE};
-use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, Patches as PatchConfig};
+pub use self::ablation::Augmentation;
+pub use self::labelled::{LabelRules, LabelledImage, LabelledImages, LabelledPatches};
+use self::results::FitResults;
+use self::table::{ComparedMethod, FULL_METHOD, Figures, THIS_METHOD};
+use crate::config::{AutoencoderConfig, Config, ImsatConfig, JointConfig, PatchConfig};
 use crate::data::patches::{PatchSet, Patches};
 use crate::evaluate::colour::{raw_colour_statistics, standardised};
-use crate::fit::{Surroundings, autoencoder_latents, evaluate, fit};
+use crate::fit::{FitContext, autoencoder_latents, evaluate, fit};
 use crate::system::device;
 use crate::system::error::TrainError;
 use crate::system::interrupt;
@@ -44,63 +40,63 @@ use crate::vectors::mixture::mixture;
 use crate::vectors::pca::Pca;
 use crate::vectors::points::Points;
 
-/// Steps of the autoencoder alone, of the clusterer, of both. Chosen for the time that five partings take on two cores; four
-/// times as many gave no better clusters where that was tried.
+/// Training steps of the autoencoder, of the clusterer, and of both together. They limit the time of five splits on two cores. Four times
+/// as many steps did not give better clusters.
 const STEPS: [u32; 3] = [250, 500, 40];
-/// Half the default's widths, a quarter of its work, for the same reason; the default's gave the same.
+/// Half of the default widths, a quarter of the work, for the same reason. The default widths gave the same result.
 const WIDTHS: [u32; 4] = [16, 32, 64, 64];
-/// Principal components of the pixels.
+/// Number of principal components of the pixels.
 const COMPONENTS: i64 = 32;
 
-/// What `tissuemap-train benchmark` is asked to do.
+/// Arguments of `tissuemap-train benchmark`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchmarkCommand {
-    /// Folder of labelled images (PNG, JPEG, TIFF), searched with its subfolders.
+    /// Folder of labelled images (PNG, JPEG, TIFF); subfolders are searched, too.
     #[arg(long)]
     pub images: PathBuf,
-    /// Regular expression on paths below the folder; its first group that matches is the class. Without it: the name of the
-    /// folder that holds the image.
+    /// Regular expression on paths below the folder; its first matching group is the class [default: the name of the folder that
+    /// contains the image].
     #[arg(long)]
     pub class: Option<Regex>,
-    /// Regular expression on paths; its first group that matches names what an image was taken from. Images of the same
-    /// origin are never parted. Without it: each image by itself.
+    /// Regular expression on paths; its first matching group is the origin of an image. Images of the same origin are always in the
+    /// same fold [default: every image has its own origin].
     #[arg(long)]
     pub parent: Option<Regex>,
-    /// A class that has two names, as in 0=tumour. May be repeated.
+    /// Another name of a class, as in 0=tumour. May be repeated.
     #[arg(long, value_name = "NAME=CLASS", value_parser = renaming)]
     pub same: Vec<(String, String)>,
-    /// Side of a patch in pixels of the images.
+    /// Side of a patch in image pixels.
     #[arg(long, default_value_t = 64)]
     pub patch_px: u32,
-    /// Number of clusters; without it: the number of classes.
+    /// Number of clusters [default: the number of classes].
     #[arg(long)]
     pub clusters: Option<u32>,
-    /// Repetitions, each with a parting into folds of its own: seeds 1 to this, or the first and the last as in 6-10.
+    /// Repetitions, each with another split into folds: a number of seeds, or the first and the last seed, as in 6-10.
     #[arg(long, default_value = "5")]
     pub seeds: Seeds,
-    /// Folds of images: each is judged by a fit to the others, so that every image is judged once a seed.
+    /// Number of folds. Each is evaluated with a fit to the others, so every image is evaluated once per seed.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
     pub folds: u32,
-    /// Most patches that are fitted to, and that are judged by.
+    /// Maximum number of patches for the fit, and for the evaluation.
     #[arg(long, default_value_t = 6000)]
     pub most_patches: usize,
-    /// Configuration of the method (TOML): how views are made, the clusterer, the losses' weights, the context. Slides, patches,
-    /// widths and epochs in it have no say here.
+    /// Configuration of the method (TOML): augmentation, clusterer, weights of the losses, context. Its slides, patches, widths and
+    /// epochs are not used.
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Compares the method not with others but with itself, each of these additions of [augment] the other way round: off
-    /// where it is on. Without names: all of them, one by one, and together.
-    #[arg(long, value_enum, value_name = "ADDITION", value_delimiter = ',', num_args = 0.., require_equals = true,
+    /// Compare the method with variants of itself instead of other methods: each variant switches one augmentation of [augment] on or
+    /// off. Without names: every augmentation by itself, and all together.
+    #[arg(long, value_enum, value_name = "AUGMENTATION", value_delimiter = ',', num_args = 0.., require_equals = true,
         default_missing_values = ["rotations", "flips", "shift", "stain-jitter", "hue-jitter", "neighbours", "all"])]
-    pub ablate: Vec<Addition>,
-    /// Keeps what every single fit reached in this table (CSV), written after each fold. The same command goes on after the
-    /// last one in it, and so does one with more seeds.
+    pub ablate: Vec<Augmentation>,
+    /// Table (CSV) for the result of every fit, written after each fold. The same command continues after its last row, also with
+    /// more seeds.
     #[arg(long, value_name = "FILE")]
     pub each: Option<PathBuf>,
-    /// Where to compute: cpu, cuda or cuda:N.
+    /// Device: cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Threads of libtorch.
+    /// Number of threads of libtorch.
     #[arg(long, default_value_t = 2)]
     pub cpu_threads: u32,
 }
@@ -129,7 +125,7 @@ impl FromStr for Seeds {
 }
 
 impl BenchmarkCommand {
-    /// Clusters and judges; `say` gets the table.
+    /// Clusters and evaluates. The table is written to `say`.
     ///
     /// # Errors
     /// [`TrainError`].
@@ -139,38 +135,47 @@ impl BenchmarkCommand {
         let interrupt = interrupt::listen()
             .map_err(|source| TrainError::File { path: PathBuf::from("signal handlers"), source })?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
-        let rules =
-            Rules { class: self.class.clone(), parent: self.parent.clone(), same: self.same.iter().cloned().collect() };
+        let rules = LabelRules {
+            class: self.class.clone(),
+            parent: self.parent.clone(),
+            same: self.same.iter().cloned().collect(),
+        };
         let images = LabelledImages::find(&self.images, &rules)?;
         let base = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let classes = images.classes.len();
         tracing::info!("{} images of {classes} classes: {}", images.images.len(), images.classes.join(", "));
-        let surroundings = Surroundings { device, checkpoint: None, metrics: None, interrupted: &interrupted };
-        let mut each = EachFit::open(self.each.as_deref(), self.fingerprint(&images, &base))?;
+        let fit_context = FitContext { device, checkpoint: None, metrics: None, interrupted: &interrupted };
+        let mut each = FitResults::open(self.each.as_deref(), self.fingerprint(&images, &base))?;
         let mut figures = Figures::new();
         for seed in self.seeds.0.clone() {
             let mut of_folds = Figures::new();
             for (fold, parts) in images.folds(self.folds as usize, seed).into_iter().enumerate() {
                 let mut rows = each.of(seed, fold);
                 if rows.is_empty() {
-                    let found = self.once(&images, parts, &base, seed, &surroundings).map_err(|error| match error {
-                        TrainError::Interrupted { .. } if self.each.is_none() => TrainError::Stopped,
-                        TrainError::Interrupted { .. } => {
-                            TrainError::Interrupted { checkpoint: self.each.clone().filter(|path| path.exists()) }
-                        }
-                        other => other,
-                    })?;
+                    let found =
+                        self.run_fold(&images, parts, &base, seed, &fit_context).map_err(|error| match error {
+                            TrainError::Interrupted { .. } if self.each.is_none() => TrainError::Stopped,
+                            TrainError::Interrupted { .. } => {
+                                TrainError::Interrupted { checkpoint: self.each.clone().filter(|path| path.exists()) }
+                            }
+                            other => other,
+                        })?;
                     rows = each.add(seed, fold, found)?;
                 }
                 for row in rows {
-                    of_folds.entry(row.method()).or_default().push(row.reached());
+                    of_folds.entry(row.method()).or_default().push(row.agreement());
                 }
             }
             for (method, agreements) in of_folds {
                 figures.entry(method).or_default().push(Agreement::mean(&agreements));
             }
-            if let Some(last) = table::whole(&figures).and_then(<[_]>::last) {
-                tracing::info!("seed {seed} of {}: {OURS} NMI {:.3} ARI {:.3}", self.seeds.0.end(), last.nmi, last.ari);
+            if let Some(last) = table::full_method(&figures).and_then(<[_]>::last) {
+                tracing::info!(
+                    "seed {seed} of {}: {THIS_METHOD} NMI {:.3} ARI {:.3}",
+                    self.seeds.0.end(),
+                    last.nmi,
+                    last.ari
+                );
             }
         }
         write!(say, "{}", table::table(&figures)).map_err(told)?;
@@ -180,7 +185,7 @@ impl BenchmarkCommand {
         Ok(())
     }
 
-    /// Stands for what every figure but its seed and fold depends on. The images are known by their paths.
+    /// A digest of everything that the results depend on, except seed and fold. Images are identified by their paths.
     fn fingerprint(&self, images: &LabelledImages, base: &Config) -> String {
         let Self { patch_px, clusters, folds, most_patches, ablate, device, cpu_threads, .. } = self;
         let own = (patch_px, clusters, folds, most_patches, ablate, device, cpu_threads);
@@ -188,15 +193,15 @@ impl BenchmarkCommand {
         hex(Sha256::digest(everything))[..16].to_owned()
     }
 
-    /// Every method once, fitted to some images and judged by others.
-    fn once(
+    /// Fits every method once to some images and evaluates it on others.
+    fn run_fold(
         &self,
         images: &LabelledImages,
         [fitted, judged]: [Vec<LabelledImage>; 2],
         base: &Config,
         seed: u64,
-        surroundings: &Surroundings<'_>,
-    ) -> Result<Vec<(Method, Agreement)>, TrainError> {
+        fit_context: &FitContext<'_>,
+    ) -> Result<Vec<(ComparedMethod, Agreement)>, TrainError> {
         let cut = |images: &[LabelledImage]| LabelledPatches::cut(images, self.patch_px, self.most_patches, seed);
         let (fitted, judged) = (cut(&fitted)?, cut(&judged)?);
         let classes = Labels::new(&judged.class);
@@ -211,35 +216,37 @@ impl BenchmarkCommand {
                 let sigma = if context { config.context_cells } else { 0.0 };
                 let labels = in_context(&set.held_out, probs, i64::from(self.patch_px), sigma)?;
                 let agreement = Agreement::new(&classes, &Labels::new(&labels));
-                found.push((Method::new(method, features, context), agreement));
+                found.push((ComparedMethod::new(method, features, context), agreement));
             }
             Ok(())
         };
         if self.ablate.is_empty() {
-            baselines(&config, &set, surroundings, &mut judge)?;
+            baselines(&config, &set, fit_context, &mut judge)?;
         }
-        let mut variants = vec![(WHOLE, config.augment.clone())];
+        let mut variants = vec![(FULL_METHOD, config.augment.clone())];
         for addition in &self.ablate {
-            let (augment, name) = addition.switched(&config.augment);
+            let (augment, name) = addition.toggled(&config.augment);
             variants.push((name, augment));
         }
         for (name, augment) in variants {
-            let probs = match fit(&Config { augment, ..config.clone() }, &set, surroundings) {
+            let probs = match fit(&Config { augment, ..config.clone() }, &set, fit_context) {
                 Ok(model) => evaluate(&model.autoencoder, &model.clusterer, &set.held_out)?.log_probs.exp(),
-                // No model comes of it, so nothing is told apart; the other fits still say something.
+                // There is no model, so all patches are in one cluster. The other fits are still valid.
                 Err(TrainError::Collapsed(reason)) => {
-                    tracing::warn!("{OURS}, {name}: the clustering collapsed: {reason}; it counts as a single cluster");
+                    tracing::warn!(
+                        "{THIS_METHOD}, {name}: the clustering collapsed: {reason}; it counts as a single cluster"
+                    );
                     Tensor::ones([set.held_out.count(), 1], (Kind::Float, Device::Cpu))
                 }
                 Err(other) => return Err(other),
             };
-            judge(OURS, name, &probs)?;
+            judge(THIS_METHOD, name, &probs)?;
         }
         Ok(found)
     }
 
     fn settings(&self, base: &Config, clusters: u32, patches: u32, seed: u64) -> Config {
-        // As the default's, smaller where there are fewer patches, and enough for the marginal entropy.
+        // The default, or fewer if there are fewer patches, and enough for the marginal entropy.
         let batch = |usual: u32| usual.max(8 * clusters).min(patches);
         let epochs = |steps: u32, batch: u32| steps.div_ceil((patches / batch).max(1));
         let (a, c, j) = (batch(base.autoencoder.batch), batch(base.imsat.batch), batch(128));
@@ -261,23 +268,23 @@ impl BenchmarkCommand {
     }
 }
 
-/// What has to be beaten: k-means and Gaussian mixtures on colours, on pixels and on the latent of a plain autoencoder, fitted
-/// to `set.train`. `judge` gets the method, the features and each held-out patch's cluster, `[N, K]`, 1 where it is.
+/// The baselines: k-means and Gaussian mixtures on colours, on pixels and on the latent vectors of a plain autoencoder, fitted to
+/// `set.train`. `judge` gets the method, the features and the clusters of the held-out patches, one-hot `[N, K]`.
 fn baselines(
     config: &Config,
     set: &PatchSet,
-    surroundings: &Surroundings<'_>,
+    fit_context: &FitContext<'_>,
     judge: &mut dyn FnMut(&str, &str, &Tensor) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let (clusters, seed) = (config.clusters, config.seed);
-    let alone = Config { augment: additions::NONE, ..config.clone() };
+    let alone = Config { augment: ablation::NONE, ..config.clone() };
     let raw = [raw_colour_statistics(&set.train)?, raw_colour_statistics(&set.held_out)?];
     let pixels = [set.train.range(0, set.train.count())?, set.held_out.range(0, set.held_out.count())?];
     let pca = Pca::fit(&pixels[0], COMPONENTS, seed)?;
     let spaces: [(&str, [Tensor; 2]); 3] = [
         ("colour statistics", [standardised(&raw[0], &raw[0]), standardised(&raw[1], &raw[0])]),
         ("pixels (PCA)", pixels.map(|pixels| pca.project(&pixels))),
-        ("autoencoder latent", autoencoder_latents(&alone, set, surroundings)?),
+        ("autoencoder latent", autoencoder_latents(&alone, set, fit_context)?),
     ];
     for (features, [fitted, judged]) in &spaces {
         let points = |x: &Tensor| Points::from_tensor(x).map_err(|error| TrainError::Torch(error.to_string()));
@@ -291,8 +298,7 @@ fn baselines(
     Ok(())
 }
 
-/// Most probable cluster of each patch, `probs` `[N, K]` pooled over the patches of its image first as a map's are over
-/// cells.
+/// Most probable cluster of each patch. `probs` `[N, K]` are first smoothed over the patches of the image, as a map over its cells.
 fn in_context(patches: &Patches, probs: &Tensor, side: i64, sigma: f64) -> Result<Vec<i64>, TrainError> {
     let clusters = probs.size()[1] as usize;
     let probs = to_vec(probs)?;

@@ -1,54 +1,54 @@
-//! What was reached, as a table and in words.
+//! The results as a table and in words.
 
 use std::collections::BTreeMap;
 
 use crate::vectors::agreement::Agreement;
 
-/// The method itself, in the table.
-pub(super) const OURS: &str = "tissuemap";
-/// What the method as it is configured looks at, in the table.
-pub(super) const WHOLE: &str = "latent of views";
+/// Name of this method in the table.
+pub(super) const THIS_METHOD: &str = "tissuemap";
+/// Features of the full method in the table.
+pub(super) const FULL_METHOD: &str = "latent of views";
 
-/// What something is in the comparison, in the order of the table.
+/// Role of a method in the comparison, in the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
-    /// What the method has to beat.
+pub(super) enum Role {
+    /// Another method.
     Baseline,
-    /// The method with something about it changed.
+    /// This method with one augmentation switched.
     Variant,
-    /// The method as it is configured.
+    /// This method as configured.
     Whole,
 }
 
-/// How something was clustered, in the order of the table.
+/// A compared method, in the order of the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Method {
-    pub(super) part: Part,
+pub(super) struct ComparedMethod {
+    pub(super) role: Role,
     pub(super) name: String,
     pub(super) features: String,
-    /// Whether the patches around have a say.
+    /// Whether predictions are smoothed over the neighbouring patches.
     pub(super) context: bool,
 }
 
-impl Method {
-    /// By the names in the table.
+impl ComparedMethod {
+    /// From the names in the table.
     pub(super) fn new(name: &str, features: &str, context: bool) -> Self {
-        let part = match (name, features) {
-            (OURS, WHOLE) => Part::Whole,
-            (OURS, _) => Part::Variant,
-            _ => Part::Baseline,
+        let role = match (name, features) {
+            (THIS_METHOD, FULL_METHOD) => Role::Whole,
+            (THIS_METHOD, _) => Role::Variant,
+            _ => Role::Baseline,
         };
-        Self { part, name: name.to_owned(), features: features.to_owned(), context }
+        Self { role, name: name.to_owned(), features: features.to_owned(), context }
     }
 }
 
-/// What each method reached with each seed.
-pub(super) type Figures = BTreeMap<Method, Vec<Agreement>>;
+/// The agreement of each method for each seed.
+pub(super) type Figures = BTreeMap<ComparedMethod, Vec<Agreement>>;
 
 /// The figures as CSV: mean and standard deviation over the seeds.
 pub(super) fn table(figures: &Figures) -> String {
     let mut text = "method,features,context,accuracy,accuracy_sd,nmi,nmi_sd,ari,ari_sd\n".to_owned();
-    for (Method { name, features, context, .. }, all) in figures {
+    for (ComparedMethod { name, features, context, .. }, all) in figures {
         let fields = Agreement::spread(all).map(|(mean, deviation)| format!("{mean:.4},{deviation:.4}"));
         let context = if *context { "yes" } else { "no" };
         text.extend([name, ",", features, ",", context, ",", &fields.join(","), "\n"]);
@@ -56,20 +56,20 @@ pub(super) fn table(figures: &Figures) -> String {
     text
 }
 
-/// What the whole method reached in context.
-pub(super) fn whole(figures: &Figures) -> Option<&[Agreement]> {
-    let found = figures.iter().find(|(method, _)| method.part == Part::Whole && method.context);
+/// The results of the full method with context.
+pub(super) fn full_method(figures: &Figures) -> Option<&[Agreement]> {
+    let found = figures.iter().find(|(method, _)| method.role == Role::Whole && method.context);
     found.map(|(_, all)| all.as_slice())
 }
 
-/// Whether the method lies above every baseline by more than a standard deviation (the larger of the two), in NMI and ARI;
-/// nothing where there are no baselines.
+/// Whether the method is better than every baseline by more than a standard deviation (the larger of the two), in NMI and ARI. Empty
+/// without baselines.
 pub(super) fn verdicts(figures: &Figures) -> Vec<String> {
-    let Some(ours) = whole(figures) else { return Vec::new() };
+    let Some(ours) = full_method(figures) else { return Vec::new() };
     let compare = |context: bool, index: usize, name: &str| {
         let (own, own_deviation) = Agreement::spread(ours)[index];
-        let others = figures.iter().filter(|(method, _)| method.part == Part::Baseline && method.context == context);
-        let ahead = |(method, all): (&Method, &Vec<Agreement>)| {
+        let others = figures.iter().filter(|(method, _)| method.role == Role::Baseline && method.context == context);
+        let ahead = |(method, all): (&ComparedMethod, &Vec<Agreement>)| {
             let (mean, deviation) = Agreement::spread(all)[index];
             let named = format!("{} on {}", method.name, method.features);
             (own - mean - deviation.max(own_deviation), mean, deviation, named)
@@ -86,12 +86,12 @@ pub(super) fn verdicts(figures: &Figures) -> Vec<String> {
     wanted.into_iter().filter_map(|(context, index, name)| compare(context, index, name)).collect()
 }
 
-/// How far each variant of the method, in context, lies from the whole method: mean of the differences seed by seed, which
-/// part the images alike, and the standard error of that mean, which one seed does not tell.
+/// Difference of each variant, with context, from the full method: mean over seeds, and its standard error if there are several seeds. Both
+/// use the same split of the images.
 pub(super) fn differences(figures: &Figures) -> Vec<String> {
-    let Some(ours) = whole(figures) else { return Vec::new() };
-    let variants = figures.iter().filter(|(method, _)| method.part == Part::Variant && method.context);
-    let line = |(method, all): (&Method, &Vec<Agreement>)| {
+    let Some(ours) = full_method(figures) else { return Vec::new() };
+    let variants = figures.iter().filter(|(method, _)| method.role == Role::Variant && method.context);
+    let line = |(method, all): (&ComparedMethod, &Vec<Agreement>)| {
         let pairs = || all.iter().zip(ours);
         let of = |differences: Vec<f64>| {
             let count = differences.len() as f64;

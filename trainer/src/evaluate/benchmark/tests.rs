@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 
-use super::table::Part;
+use super::table::Role;
 use crate::config::AugmentConfig;
 use crate::testing::seeded;
 
@@ -46,13 +46,13 @@ const THREE: [(&str, [u8; 3]); 3] = [("a", [200, 60, 120]), ("b", [60, 60, 160])
 #[test]
 fn classes_come_from_folders_or_names_and_two_names_may_mean_the_same() {
     let folder = images(&THREE, 4);
-    let none = Rules { class: None, parent: None, same: BTreeMap::new() };
+    let none = LabelRules { class: None, parent: None, same: BTreeMap::new() };
     let found = LabelledImages::find(folder.path(), &none).expect("found");
     assert_eq!((found.classes.join(" "), found.images.len()), ("a b c".to_owned(), 12));
     let same = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-    let merged = LabelledImages::find(folder.path(), &Rules { same, ..none.clone() }).expect("found");
+    let merged = LabelledImages::find(folder.path(), &LabelRules { same, ..none.clone() }).expect("found");
     assert_eq!(merged.classes, ["b", "c"]);
-    let by_case = Rules { class: Some(Regex::new(r"(?:nothing(x))|case(\d)").expect("a rule")), ..none.clone() };
+    let by_case = LabelRules { class: Some(Regex::new(r"(?:nothing(x))|case(\d)").expect("a rule")), ..none.clone() };
     assert_eq!(LabelledImages::find(folder.path(), &by_case).expect("found").classes, ["0", "1"]);
     let error = LabelledImages::find(&folder.path().join("a"), &none).expect_err("no classes");
     assert!(error.to_string().ends_with("a: no labelled images"), "{error}");
@@ -64,7 +64,7 @@ fn images_of_one_parent_stay_together_and_every_class_is_on_both_sides() {
     let folder = images(&THREE, 8);
     let parent = Some(Regex::new(r"/(case\d)_").expect("a rule"));
     let found =
-        LabelledImages::find(folder.path(), &Rules { class: None, parent, same: BTreeMap::new() }).expect("found");
+        LabelledImages::find(folder.path(), &LabelRules { class: None, parent, same: BTreeMap::new() }).expect("found");
     for parts in (0..20).flat_map(|seed| found.folds(2, seed)) {
         let parents = parts.each_ref().map(|part| part.iter().map(|i| i.parent.clone()).collect::<BTreeSet<_>>());
         assert!(parents[0].is_disjoint(&parents[1]));
@@ -80,7 +80,7 @@ fn patches_lie_side_by_side_around_the_middle_and_bad_images_are_left_out() {
     let folder = images(&THREE[..2], 2);
     std::fs::write(folder.path().join("a").join("broken.png"), b"no image").expect("written");
     RgbImage::new(8, 8).save(folder.path().join("b").join("small.png")).expect("written");
-    let none = Rules { class: None, parent: None, same: BTreeMap::new() };
+    let none = LabelRules { class: None, parent: None, same: BTreeMap::new() };
     let found = LabelledImages::find(folder.path(), &none).expect("found");
     let cut = LabelledPatches::cut(&found.images, 16, 100, 1).expect("cut");
     assert_eq!((cut.patches.count(), cut.class.len()), (16, 16));
@@ -103,23 +103,23 @@ fn plain_colours_are_told_apart_by_every_method_and_the_table_says_so() {
         let fields: Vec<&str> = line.split(',').collect();
         let accuracy: f64 = fields[3].parse().expect("a number");
         assert!(accuracy > 0.6, "{line}");
-        if fields[0] == OURS || fields[1] == "colour statistics" {
+        if fields[0] == THIS_METHOD || fields[1] == "colour statistics" {
             assert_eq!(accuracy, 1.0, "{line}");
         }
     }
 }
 
-fn reached(figure: f64) -> Agreement {
+fn agreement(figure: f64) -> Agreement {
     Agreement { accuracy: figure, nmi: figure, ari: figure, purity: figure }
 }
 
-fn method(part: Part, context: bool) -> Method {
-    let method = match part {
-        Part::Baseline => Method::new("k-means", "x", context),
-        Part::Variant => Method::new(OURS, "x", context),
-        Part::Whole => Method::new(OURS, WHOLE, context),
+fn method(role: Role, context: bool) -> ComparedMethod {
+    let method = match role {
+        Role::Baseline => ComparedMethod::new("k-means", "x", context),
+        Role::Variant => ComparedMethod::new(THIS_METHOD, "x", context),
+        Role::Whole => ComparedMethod::new(THIS_METHOD, FULL_METHOD, context),
     };
-    assert_eq!(method.part, part);
+    assert_eq!(method.role, role);
     method
 }
 
@@ -127,9 +127,9 @@ fn method(part: Part, context: bool) -> Method {
 fn a_lead_within_a_standard_deviation_is_no_lead() {
     let verdict = |own: [f64; 2], other: [f64; 2]| {
         let figures = Figures::from([
-            (method(Part::Whole, true), own.map(reached).to_vec()),
-            (method(Part::Variant, true), [0.9, 0.9].map(reached).to_vec()),
-            (method(Part::Baseline, false), other.map(reached).to_vec()),
+            (method(Role::Whole, true), own.map(agreement).to_vec()),
+            (method(Role::Variant, true), [0.9, 0.9].map(agreement).to_vec()),
+            (method(Role::Baseline, false), other.map(agreement).to_vec()),
         ]);
         table::verdicts(&figures)
     };
@@ -141,14 +141,14 @@ fn a_lead_within_a_standard_deviation_is_no_lead() {
 #[test]
 fn a_variant_is_compared_seed_by_seed() {
     let one = Figures::from([
-        (method(Part::Whole, true), vec![reached(0.5)]),
-        (method(Part::Variant, true), vec![reached(0.6)]),
+        (method(Role::Whole, true), vec![agreement(0.5)]),
+        (method(Role::Variant, true), vec![agreement(0.6)]),
     ]);
     assert_eq!(table::differences(&one), ["x: NMI +0.100, ARI +0.100 against the whole method (one seed)"]);
     let figures = Figures::from([
-        (method(Part::Whole, true), [0.50, 0.70, 0.60].map(reached).to_vec()),
-        (method(Part::Variant, true), [0.40, 0.59, 0.48].map(reached).to_vec()),
-        (method(Part::Variant, false), [0.10, 0.10, 0.10].map(reached).to_vec()),
+        (method(Role::Whole, true), [0.50, 0.70, 0.60].map(agreement).to_vec()),
+        (method(Role::Variant, true), [0.40, 0.59, 0.48].map(agreement).to_vec()),
+        (method(Role::Variant, false), [0.10, 0.10, 0.10].map(agreement).to_vec()),
     ]);
     let lines = table::differences(&figures);
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -160,18 +160,18 @@ fn a_variant_is_compared_seed_by_seed() {
 fn an_addition_is_switched_alone_and_back_again() {
     use clap::ValueEnum;
     let usual = AugmentConfig::default();
-    for addition in Addition::value_variants() {
-        let (other, name) = addition.switched(&usual);
+    for addition in Augmentation::value_variants() {
+        let (other, name) = addition.toggled(&usual);
         assert_ne!(other, usual, "{name}");
-        if *addition != Addition::All {
-            let (again, back) = addition.switched(&other);
+        if *addition != Augmentation::All {
+            let (again, back) = addition.toggled(&other);
             assert_eq!(again, usual, "{back}");
             assert_ne!(name, back);
         }
     }
-    assert_eq!(Addition::Neighbours.switched(&usual).1, "with neighbours");
-    assert_eq!(Addition::HueJitter.switched(&usual).1, "without hue jitter");
-    assert!(!Addition::All.switched(&usual).0.changes());
+    assert_eq!(Augmentation::Neighbours.toggled(&usual).1, "with neighbours");
+    assert_eq!(Augmentation::HueJitter.toggled(&usual).1, "without hue jitter");
+    assert!(!Augmentation::All.toggled(&usual).0.changes());
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn every_fit_is_kept_to_go_on_from_and_a_collapsed_one_counts_as_one_cluster() {
     let folder = images(&THREE, 12);
     let (config, each) = (folder.path().join("never.toml"), folder.path().join("each.csv"));
     std::fs::write(&config, "[imsat]\nlearning_rate = 1e-9\nstarts = 1\n[[sets]]\nfolder = '.'\n").expect("written");
-    let ablate = vec![Addition::HueJitter, Addition::All];
+    let ablate = vec![Augmentation::HueJitter, Augmentation::All];
     let mut run = BenchmarkCommand { ablate, seeds: Seeds(2..=2), ..command(folder.path()) };
     (run.config, run.each) = (Some(config), Some(each.clone()));
     let table = |run: &BenchmarkCommand| {

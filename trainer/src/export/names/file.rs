@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tissuemap::contract::{Cluster, is_name};
 use toml::Spanned;
 
-use crate::config::in_one_line;
+use crate::config::toml_error_line;
 use crate::system::error::TrainError;
 
 /// A file of names, as it was written.
@@ -23,19 +23,19 @@ use crate::system::error::TrainError;
 pub struct Names {
     path: PathBuf,
     text: String,
-    clusters: BTreeMap<String, Spanned<Entry>>,
+    clusters: BTreeMap<String, Spanned<NameEntry>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Content {
-    clusters: BTreeMap<String, Spanned<Entry>>,
+struct NamesFile {
+    clusters: BTreeMap<String, Spanned<NameEntry>>,
 }
 
 /// What is given for one cluster; what is not stays as it is.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct NameEntry {
     name: Option<Spanned<String>>,
     color: Option<Spanned<String>>,
 }
@@ -47,9 +47,9 @@ impl Names {
     /// [`TrainError::Unusable`] when it is none, with the line; [`TrainError::File`] when it cannot be read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = fs::read_to_string(path).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
-        let content: Content = toml::from_str(&text).map_err(|error| TrainError::Unusable {
+        let content: NamesFile = toml::from_str(&text).map_err(|error| TrainError::Unusable {
             path: path.to_owned(),
-            reason: in_one_line(&text, &error),
+            reason: toml_error_line(&text, &error),
             remedy: "`tissuemap-train name MODEL --print` prints a file to start from",
         })?;
         Ok(Self { path: path.to_owned(), text, clusters: content.clusters })

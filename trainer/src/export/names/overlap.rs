@@ -15,7 +15,7 @@ const OTHER_FOLDER: &str = "give the .tissuemap folder that lies beside the anno
 
 /// A label map beside a slide, and where it lies.
 #[derive(Debug)]
-pub struct Map {
+pub struct AnnotatedMap {
     record: Record,
     cols: usize,
     /// Row-major; 0 is background, 1…K are clusters.
@@ -33,7 +33,7 @@ pub struct Overlap {
     pub classes: BTreeMap<String, Vec<f64>>,
 }
 
-impl Map {
+impl AnnotatedMap {
     /// Reads the map in a result folder that the model of this SHA-256 made.
     ///
     /// # Errors
@@ -77,17 +77,17 @@ impl Overlap {
     }
 
     /// Adds one slide, row of points by row of points.
-    pub fn add(&mut self, map: &Map, annotations: &Annotations) {
+    pub fn add(&mut self, map: &AnnotatedMap, annotations: &Annotations) {
         let point_um2 = (map.record.map.cell_um / POINTS as f64).powi(2);
         let clusters = self.cluster.len();
         let index = |label: u8| (1..=clusters).contains(&usize::from(label)).then(|| usize::from(label) - 1);
         for cluster in map.labels.iter().filter_map(|&label| index(label)) {
             self.cluster[cluster] += point_um2 * (POINTS * POINTS) as f64;
         }
-        let shapes: Vec<(&String, Vec<Shape>)> = annotations
+        let shapes: Vec<(&String, Vec<MapPolygon>)> = annotations
             .classes
             .iter()
-            .map(|(class, polygons)| (class, polygons.iter().map(|polygon| Shape::new(polygon, map)).collect()))
+            .map(|(class, polygons)| (class, polygons.iter().map(|polygon| MapPolygon::new(polygon, map)).collect()))
             .collect();
         let width = map.cols * POINTS;
         for (row, labels) in map.labels.chunks(map.cols).enumerate() {
@@ -115,14 +115,14 @@ impl Overlap {
 }
 
 /// A polygon in points of a map.
-struct Shape {
+struct MapPolygon {
     edges: Vec<[[f64; 2]; 2]>,
     least: f64,
     most: f64,
 }
 
-impl Shape {
-    fn new(polygon: &Polygon, map: &Map) -> Self {
+impl MapPolygon {
+    fn new(polygon: &Polygon, map: &AnnotatedMap) -> Self {
         let mut edges = Vec::new();
         for ring in polygon {
             let points: Vec<[f64; 2]> = ring.iter().map(|&point| map.to_points(point)).collect();

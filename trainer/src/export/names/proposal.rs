@@ -13,15 +13,15 @@ use crate::export::names::file::quoted;
 use crate::export::names::overlap::Overlap;
 
 /// Share of a cluster's annotated area that must be of one class.
-const LEAST_PURITY: f64 = 0.6;
+const MIN_PURITY: f64 = 0.6;
 /// Share of a cluster's area that must be annotated: what lies elsewhere may be other tissue.
-const LEAST_COVERAGE: f64 = 0.05;
+const MIN_COVERAGE: f64 = 0.05;
 /// Annotated area that a cluster must have, in cells of the model's map: fewer are a border's accident.
-const FEWEST_CELLS: f64 = 10.0;
+const MIN_CELLS: f64 = 10.0;
 
 /// What the annotations say of one cluster.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Finding {
+pub struct NameProposal {
     /// The cluster's id.
     pub id: usize,
     /// Its area in cells of the model's map.
@@ -35,23 +35,23 @@ pub struct Finding {
 }
 
 /// One finding a cluster, in the order of their ids. `cell_um2`: area of a cell of the model's map.
-pub fn findings(overlap: &Overlap, cell_um2: f64) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = (0..overlap.cluster.len()).map(|i| finding(overlap, i, cell_um2)).collect();
+pub fn proposals(overlap: &Overlap, cell_um2: f64) -> Vec<NameProposal> {
+    let mut proposals: Vec<NameProposal> = (0..overlap.cluster.len()).map(|i| finding(overlap, i, cell_um2)).collect();
     let mut of_class: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (i, finding) in findings.iter().enumerate() {
+    for (i, finding) in proposals.iter().enumerate() {
         if let Ok(class) = &finding.name {
             of_class.entry(class.clone()).or_default().push(i);
         }
     }
     for (class, members) in of_class.into_iter().filter(|(_, members)| members.len() > 1) {
         for (number, i) in members.into_iter().enumerate() {
-            findings[i].name = named(&format!("{class} {}", number + 1));
+            proposals[i].name = named(&format!("{class} {}", number + 1));
         }
     }
-    findings
+    proposals
 }
 
-fn finding(overlap: &Overlap, i: usize, cell_um2: f64) -> Finding {
+fn finding(overlap: &Overlap, i: usize, cell_um2: f64) -> NameProposal {
     let (area, annotated) = (overlap.cluster[i], overlap.annotated[i]);
     let coverage = if area > 0.0 { annotated / area } else { 0.0 };
     // Of equal areas the first class by name.
@@ -61,22 +61,22 @@ fn finding(overlap: &Overlap, i: usize, cell_um2: f64) -> Finding {
     let name = match &best {
         _ if area == 0.0 => Err("it has no cells on these maps".to_owned()),
         None => Err("no annotation lies over it".to_owned()),
-        Some(_) if annotated_cells < FEWEST_CELLS => {
-            Err(format!("annotations lie over {annotated_cells:.1} of its cells; {FEWEST_CELLS} are needed"))
+        Some(_) if annotated_cells < MIN_CELLS => {
+            Err(format!("annotations lie over {annotated_cells:.1} of its cells; {MIN_CELLS} are needed"))
         }
-        Some(_) if coverage < LEAST_COVERAGE => Err(format!(
+        Some(_) if coverage < MIN_COVERAGE => Err(format!(
             "annotations lie over {:.1} % of it; {:.0} % are needed",
             100.0 * coverage,
-            100.0 * LEAST_COVERAGE
+            100.0 * MIN_COVERAGE
         )),
-        Some((class, purity)) if *purity < LEAST_PURITY => Err(format!(
+        Some((class, purity)) if *purity < MIN_PURITY => Err(format!(
             "its commonest class, {class}, has {:.0} % of what is annotated; {:.0} % are needed",
             100.0 * purity,
-            100.0 * LEAST_PURITY
+            100.0 * MIN_PURITY
         )),
         Some((class, _)) => named(class),
     };
-    Finding { id: i + 1, cells: area / cell_um2, coverage, best, name }
+    NameProposal { id: i + 1, cells: area / cell_um2, coverage, best, name }
 }
 
 fn named(name: &str) -> Result<String, String> {
@@ -84,9 +84,9 @@ fn named(name: &str) -> Result<String, String> {
 }
 
 /// The draft as a file of names, the evidence in comments.
-pub fn toml(findings: &[Finding]) -> String {
+pub fn toml(proposals: &[NameProposal]) -> String {
     let mut out = "# Proposed from annotations; the comments say on what evidence.\n".to_owned();
-    for Finding { id, coverage, best, name, .. } in findings {
+    for NameProposal { id, coverage, best, name, .. } in proposals {
         // Writing into a String cannot fail.
         let _ = match (name, best) {
             (Ok(name), Some((class, purity))) => write!(
@@ -105,9 +105,9 @@ pub fn toml(findings: &[Finding]) -> String {
 }
 
 /// The same for people.
-pub fn table(findings: &[Finding]) -> String {
+pub fn table(proposals: &[NameProposal]) -> String {
     let mut out = "cluster     cells  annotated  purity  name\n".to_owned();
-    for Finding { id, cells, coverage, best, name } in findings {
+    for NameProposal { id, cells, coverage, best, name } in proposals {
         let purity = best.as_ref().map_or_else(|| "-".to_owned(), |(_, purity)| format!("{:.0} %", 100.0 * purity));
         let name = name.as_ref().map_or_else(|reason| format!("(unnamed: {reason})"), Clone::clone);
         let _ = writeln!(out, "{id:7} {cells:9.0} {:8.1} % {purity:>7}  {}", 100.0 * coverage, name.escape_debug());
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn pure_clusters_are_named_and_the_others_say_why_not() {
-        let found = findings(
+        let found = proposals(
             &overlap(
                 [500.0, 500.0, 60.0, 0.0, 0.0],
                 &[("gland", [450.0, 260.0, 60.0, 0.0, 0.0]), ("stroma", [50.0, 240.0, 0.0, 0.0, 0.0])],
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn coverage_counts_beside_the_number_of_cells() {
-        let found = findings(&overlap([40.0, 50.0, 0.0, 0.0, 0.0], &[("gland", [40.0, 50.0, 0.0, 0.0, 0.0])]), 1.0);
+        let found = proposals(&overlap([40.0, 50.0, 0.0, 0.0, 0.0], &[("gland", [40.0, 50.0, 0.0, 0.0, 0.0])]), 1.0);
         assert!(found[0].name.as_ref().is_err_and(|reason| reason.contains("4.0 % of it")), "{:?}", found[0]);
         assert_eq!(found[1].name, Ok("gland".to_owned()));
     }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn clusters_of_one_class_are_numbered() {
         let areas = [500.0, 0.0, 500.0, 0.0, 0.0];
-        let found = findings(&overlap(areas, &[("stroma", areas)]), 10.0);
+        let found = proposals(&overlap(areas, &[("stroma", areas)]), 10.0);
         assert_eq!(found[0].name, Ok("stroma 1".to_owned()));
         assert_eq!(found[2].name, Ok("stroma 2".to_owned()));
     }
@@ -168,17 +168,17 @@ mod tests {
     fn a_class_that_is_no_name_gives_none() {
         let long = "x".repeat(65);
         let areas = [500.0, 0.0, 0.0, 0.0, 0.0];
-        let found = findings(&overlap(areas, &[(long.as_str(), areas)]), 10.0);
+        let found = proposals(&overlap(areas, &[(long.as_str(), areas)]), 10.0);
         assert!(found[0].name.is_err());
     }
 
     #[test]
     fn hostile_class_names_stay_within_their_comment_and_string() {
         let areas = [500.0, 0.0, 0.0, 0.0, 0.0];
-        let text = toml(&findings(&overlap(areas, &[("a\" \\ #]", areas)]), 10.0));
+        let text = toml(&proposals(&overlap(areas, &[("a\" \\ #]", areas)]), 10.0));
         let parsed: toml::Table = text.parse().expect("TOML");
         assert_eq!(parsed["clusters"]["1"]["name"].as_str(), Some("a\" \\ #]"));
-        let text = toml(&findings(&overlap(areas, &[("a\n[clusters.2]", areas)]), 10.0));
+        let text = toml(&proposals(&overlap(areas, &[("a\n[clusters.2]", areas)]), 10.0));
         assert!(text.parse::<toml::Table>().expect("TOML").is_empty(), "{text}");
     }
 }

@@ -10,10 +10,10 @@ fn generator() -> ChaCha8Rng {
 }
 
 fn patches(count: i64) -> Tensor {
-    // Every pixel of a plane has a value of its own.
-    let plane = Tensor::arange(64, (Kind::Int64, Device::Cpu)).view([1, 1, 8, 8]);
+    // Every pixel of a channel has a value of its own.
+    let channel = Tensor::arange(64, (Kind::Int64, Device::Cpu)).view([1, 1, 8, 8]);
     let offset = Tensor::arange(6, (Kind::Int64, Device::Cpu)).view([1, 6, 1, 1]) * 20;
-    (plane + offset).repeat([count, 1, 1, 1]).to_kind(Kind::Uint8)
+    (channel + offset).repeat([count, 1, 1, 1]).to_kind(Kind::Uint8)
 }
 
 fn seen(config: &AugmentConfig, count: i64) -> Tensor {
@@ -45,7 +45,7 @@ fn turning_and_mirroring_gives_the_eight_positions_of_a_square_and_all_planes_al
 
 #[test]
 fn a_shift_moves_the_patch_and_reflects_it_at_the_edge() {
-    let view = View { place: place(0, false, [2, -1], 4), stain: vec![1.0] };
+    let view = ViewTransform { coordinates: coordinates(0, false, [2, -1], 4), stain: vec![1.0] };
     let source: Vec<u8> = (0..16).collect();
     let mut target = vec![0; 16];
     view.apply(&source, 4, &mut target);
@@ -72,9 +72,9 @@ fn stain_jitter_scales_optical_density_and_leaves_glass_and_order_alone() {
 fn a_gpus_operations_give_the_views_that_the_processor_gives() {
     let config = AugmentConfig { shift_px: 3, rotations: true, flips: true, stain_jitter: 0.2, hue_jitter: 0.1, ..OFF };
     let mut generator = generator();
-    let views: Vec<View> = (0..50).map(|_| View::draw(&config, 6, 8, &mut generator)).collect();
+    let views: Vec<ViewTransform> = (0..50).map(|_| ViewTransform::draw(&config, 6, 8, &mut generator)).collect();
     let patches = Tensor::randint(256, [50, 6, 8, 8], (Kind::Uint8, Device::Cpu));
-    let [one, all] = [one_by_one, all_at_once].map(|make| make(&patches, &views).expect("views"));
+    let [one, all] = [on_cpu, on_device].map(|make| make(&patches, &views).expect("views"));
     assert_eq!(one, all);
     assert_ne!(one, patches);
 }

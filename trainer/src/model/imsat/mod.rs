@@ -13,8 +13,8 @@ use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ImsatConfig;
-use crate::config::Weights;
-use crate::model::layers::{Layer, Mode, Operator, Tail, chain};
+use crate::config::LossWeights;
+use crate::model::layers::{Activation, Layer, Mode, Operator, chain};
 use crate::system::tensors::rows;
 
 /// Standard deviation of the hidden layers' first weights, times the square root of a layer's inputs: √0.1, because the
@@ -45,10 +45,10 @@ impl Clusterer {
         let mut width = inputs;
         let mut layers = Vec::with_capacity(hidden.len() + 1);
         for (i, &next) in hidden.iter().enumerate() {
-            layers.push(linear(&(path / i), width, next, Tail::NormRelu, HIDDEN_SCALE));
+            layers.push(linear(&(path / i), width, next, Activation::NormRelu, HIDDEN_SCALE));
             width = next;
         }
-        layers.push(linear(&(path / "output"), width, clusters, Tail::None, OUTPUT_SCALE));
+        layers.push(linear(&(path / "output"), width, clusters, Activation::None, OUTPUT_SCALE));
         Self { layers }
     }
 
@@ -64,8 +64,8 @@ impl Clusterer {
 
     /// Makes a weight no number, as a test's broken model.
     #[cfg(test)]
-    pub(crate) fn spoil(&mut self) {
-        self.layers[0].spoil();
+    pub(crate) fn set_nan(&mut self) {
+        self.layers[0].set_nan();
     }
 
     /// Renumbers the clusters: new cluster `i` is the old cluster `order[i]`.
@@ -76,13 +76,13 @@ impl Clusterer {
     }
 }
 
-fn linear(path: &Path<'_>, inputs: i64, outputs: i64, tail: Tail, scale: f64) -> Layer {
-    Layer::with_deviation(path, Operator::Linear, inputs, outputs, tail, scale / (inputs as f64).sqrt())
+fn linear(path: &Path<'_>, inputs: i64, outputs: i64, activation: Activation, scale: f64) -> Layer {
+    Layer::with_deviation(path, Operator::Linear, inputs, outputs, activation, scale / (inputs as f64).sqrt())
 }
 
 /// The terms of one batch's loss, scalars.
 #[derive(Debug)]
-pub struct Terms {
+pub struct LossTerms {
     /// R_VAT: mean KL divergence between clean and perturbed predictions.
     pub vat: Tensor,
     /// The same between clean predictions and those for another view of the tissue, where there is one.
@@ -93,10 +93,10 @@ pub struct Terms {
     pub marginal_entropy: Tensor,
 }
 
-impl Terms {
+impl LossTerms {
     /// `R + λ·[H(Y|X) − μ·H(Y)]`, R being R_VAT or, with another view, the weighted mean of both divergences: λ then means
     /// the same.
-    pub fn loss(&self, weights: &Weights) -> Tensor {
+    pub fn loss(&self, weights: &LossWeights) -> Tensor {
         let consistency = self
             .view
             .as_ref()
@@ -109,14 +109,14 @@ impl Terms {
 /// views of the same tissue, and for the noise `[N, D]` of which the probe is made. (libtorch's own random numbers are one
 /// stream a process, from which fits that run side by side would draw in no fixed order.) One pass in [`Mode::Train`], the
 /// others in [`Mode::Perturbed`]. Gradients reach the clusterer's parameters, `latent` and `view`.
-pub fn terms(
+pub fn loss_terms(
     clusterer: &Clusterer,
     latent: &Tensor,
     view: Option<&Tensor>,
     radius: &Tensor,
-    weights: &Weights,
+    weights: &LossWeights,
     noise: &Tensor,
-) -> Terms {
+) -> LossTerms {
     let log_probs = clusterer.log_probs(latent, Mode::Train);
     let (conditional_entropy, marginal_entropy) = entropies(&log_probs);
     let clean = log_probs.detach();
@@ -124,7 +124,7 @@ pub fn terms(
     let perturbed = latent + direction * radius.unsqueeze(1);
     let vat = kl_divergence(&clean, &clusterer.log_probs(&perturbed, Mode::Perturbed));
     let view = view.map(|view| kl_divergence(&clean, &clusterer.log_probs(view, Mode::Perturbed)));
-    Terms { vat, view, conditional_entropy, marginal_entropy }
+    LossTerms { vat, view, conditional_entropy, marginal_entropy }
 }
 
 /// (H(Y|X), H(Y)) of log-probabilities `[N, K]`: mean of the entropies, entropy of the mean.

@@ -5,7 +5,7 @@ use tch::{Device, IndexOp};
 use crate::model::adam::Adam;
 use crate::testing::seeded;
 
-const WEIGHTS: Weights = Weights { lambda: 0.1, mu: 4.0, xi: 10.0, view: 1.0 };
+const WEIGHTS: LossWeights = LossWeights { lambda: 0.1, mu: 4.0, xi: 10.0, view: 1.0 };
 
 fn matrix(rows: &[&[f64]]) -> Tensor {
     Tensor::from_slice2(rows).to_kind(Kind::Float)
@@ -48,9 +48,9 @@ fn kl_divergence_equals_a_hand_computed_value_and_is_zero_for_equal_predictions(
 #[test]
 fn loss_combines_the_terms_with_lambda_and_mu() {
     let term = |v: f64| Tensor::from(v);
-    let terms = Terms { vat: term(0.5), view: None, conditional_entropy: term(0.3), marginal_entropy: term(2.0) };
+    let terms = LossTerms { vat: term(0.5), view: None, conditional_entropy: term(0.3), marginal_entropy: term(2.0) };
     assert!((scalar(&terms.loss(&WEIGHTS)) - (0.5 + 0.1 * (0.3 - 4.0 * 2.0))).abs() < 1e-12);
-    let with_view = Terms { view: Some(term(0.1)), ..terms };
+    let with_view = LossTerms { view: Some(term(0.1)), ..terms };
     assert!((scalar(&with_view.loss(&WEIGHTS)) - (0.3 + 0.1 * (0.3 - 4.0 * 2.0))).abs() < 1e-12);
 }
 
@@ -185,7 +185,7 @@ fn only_the_clean_pass_moves_the_running_statistics() {
     let (reference_store, reference) = fresh(3);
     let x = Tensor::randn([64, 6], (Kind::Float, Device::Cpu));
     let radius = Tensor::ones([64], (Kind::Float, Device::Cpu));
-    let _ = terms(&clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like());
+    let _ = loss_terms(&clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like());
     let _ = reference.log_probs(&x, Mode::Train);
     for (name, value) in store.variables() {
         assert_eq!(value, reference_store.variables()[&name], "{name}");
@@ -200,7 +200,7 @@ fn clean_prediction_is_detached_in_the_adversarial_term() {
     // The gradient must be the one that a clean prediction given as a constant leads to.
     let radius = Tensor::full([64], 2.0, (Kind::Float, Device::Cpu));
     tch::manual_seed(11);
-    terms(&clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like()).vat.backward();
+    loss_terms(&clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like()).vat.backward();
     let gradient = |store: &VarStore| store.variables()["output.weight"].grad().copy();
     let with_terms = gradient(&store);
 
@@ -227,7 +227,7 @@ fn train(store: &VarStore, clusterer: &Clusterer, x: &Tensor, radius: &Tensor, e
         let order = Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu));
         for batch in order.split(100, 0) {
             let (x, radius) = (x.index_select(0, &batch), radius.index_select(0, &batch));
-            let terms = terms(clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like());
+            let terms = loss_terms(clusterer, &x, None, &radius, &WEIGHTS, &x.randn_like());
             adam.minimise(&terms.loss(&WEIGHTS));
         }
     }

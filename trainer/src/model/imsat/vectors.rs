@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::config::ImsatConfig;
 use crate::model::adam::Adam;
-use crate::model::imsat::{Clusterer, radius, terms};
+use crate::model::imsat::{Clusterer, loss_terms, radius};
 use crate::model::layers::Mode;
 use crate::system::tensors::rows;
 
@@ -37,7 +37,7 @@ pub fn fit_vectors(
         for start in (0..=count - batch).step_by(batch as usize) {
             let chosen = order.narrow(0, start, batch);
             let (latent, radius) = (vectors.index_select(0, &chosen), radius.index_select(0, &chosen));
-            let terms = terms(&clusterer, &latent, None, &radius, &weights, &latent.randn_like());
+            let terms = loss_terms(&clusterer, &latent, None, &radius, &weights, &latent.randn_like());
             adam.minimise(&terms.loss(&weights));
         }
         each_epoch(epoch, &clusterer);

@@ -6,9 +6,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::report::chart::{percent, swatch};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::absent;
-use crate::report::view::View;
 use crate::vectors::agreement::Agreement;
 use crate::vectors::labels::Labels;
 
@@ -96,10 +96,10 @@ fn entropy(labels: &Labels) -> f64 {
     labels.sizes().iter().map(share).map(|share| -share * share.ln()).sum()
 }
 
-pub(in crate::report) fn warnings(view: &View<'_>, effect: Option<&BatchEffect>) -> Vec<String> {
+pub(in crate::report) fn warnings(data: &ReportData<'_>, effect: Option<&BatchEffect>) -> Vec<String> {
     let Some(effect) = effect else {
         let only = "All patches come from one section set: whether the clusters hold for another is unknown.";
-        return if view.inputs.patches.sets.len() == 1 { vec![only.to_owned()] } else { Vec::new() };
+        return if data.inputs.patches.sets.len() == 1 { vec![only.to_owned()] } else { Vec::new() };
     };
     let mut warnings = Vec::new();
     if effect.is_large() {
@@ -110,10 +110,10 @@ pub(in crate::report) fn warnings(view: &View<'_>, effect: Option<&BatchEffect>)
             three(effect.nmi)
         ));
     }
-    for (c, cluster) in view.clusters().iter().enumerate() {
-        for (set, name) in view.inputs.patches.sets.iter().enumerate() {
-            let of_cluster = view.counts[set][c] as f64 / view.size(c).max(1) as f64;
-            let of_all = view.set_size(set) as f64 / view.count() as f64;
+    for (c, cluster) in data.clusters().iter().enumerate() {
+        for (set, name) in data.inputs.patches.sets.iter().enumerate() {
+            let of_cluster = data.counts[set][c] as f64 / data.size(c).max(1) as f64;
+            let of_all = data.set_size(set) as f64 / data.count() as f64;
             if of_cluster > OF_ONE_SET && of_all < OF_ONE_SET * 0.75 {
                 warnings.push(format!("{} is {} from the section set {name}.", cluster.name, percent(of_cluster)));
             }
@@ -122,10 +122,10 @@ pub(in crate::report) fn warnings(view: &View<'_>, effect: Option<&BatchEffect>)
     warnings
 }
 
-pub(in crate::report) fn section(view: &View<'_>, effect: Option<&BatchEffect>) -> Section {
-    let sets = &view.inputs.patches.sets;
-    let share = |set: usize, c: usize| view.counts[set][c] as f64 / view.set_size(set).max(1) as f64;
-    let all = || (0..sets.len()).flat_map(|set| (0..view.clusters().len()).map(move |c| (set, c)));
+pub(in crate::report) fn section(data: &ReportData<'_>, effect: Option<&BatchEffect>) -> ReportSection {
+    let sets = &data.inputs.patches.sets;
+    let share = |set: usize, c: usize| data.counts[set][c] as f64 / data.set_size(set).max(1) as f64;
+    let all = || (0..sets.len()).flat_map(|set| (0..data.clusters().len()).map(move |c| (set, c)));
     let largest = all().map(|(set, c)| share(set, c)).fold(f64::MIN_POSITIVE, f64::max);
     let body = html! {
         @match effect {
@@ -151,7 +151,7 @@ pub(in crate::report) fn section(view: &View<'_>, effect: Option<&BatchEffect>) 
                     }
                 }
                 tbody {
-                    @for (c, cluster) in view.clusters().iter().enumerate() {
+                    @for (c, cluster) in data.clusters().iter().enumerate() {
                         tr {
                             th scope="row" { (swatch(cluster.color)) (cluster.name) }
                             @for set in 0..sets.len() {
@@ -167,7 +167,7 @@ pub(in crate::report) fn section(view: &View<'_>, effect: Option<&BatchEffect>) 
             }
         }
     };
-    Section { id: "batch", title: "Batch effect", body }
+    ReportSection { id: "batch", title: "Batch effect", body }
 }
 
 #[cfg(test)]

@@ -7,16 +7,16 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::data::origin::Origin;
 use crate::report::chart::{percent, swatch};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::picture::{address, strip};
-use crate::report::view::View;
 use crate::system::error::TrainError;
 
 /// Patches in a row.
 const SAMPLES: usize = 6;
 /// Clusters that a cluster is said to be confused with, and the least probability that is worth a word.
 const CONFUSIONS: usize = 3;
-const LEAST_CONFUSION: f64 = 0.01;
+const MIN_CONFUSION: f64 = 0.01;
 /// Below this share a cluster is too small to say much about: at the usual 2,000 patches a set, 20 of them.
 const TINY: f64 = 0.01;
 /// Where the most probable cluster has less than this on average, borders on the map mean little.
@@ -32,29 +32,29 @@ struct Facts {
 }
 
 impl Facts {
-    fn new(view: &View<'_>, cluster: usize) -> Self {
-        let members: Vec<usize> = (0..view.count()).filter(|&i| view.cluster(i) == cluster).collect();
+    fn new(data: &ReportData<'_>, cluster: usize) -> Self {
+        let members: Vec<usize> = (0..data.count()).filter(|&i| data.cluster(i) == cluster).collect();
         let mean = |other: usize| {
-            members.iter().map(|&i| f64::from(view.probability(i, other))).sum::<f64>() / members.len().max(1) as f64
+            members.iter().map(|&i| f64::from(data.probability(i, other))).sum::<f64>() / members.len().max(1) as f64
         };
-        let means: Vec<f64> = (0..view.clusters().len()).map(mean).collect();
+        let means: Vec<f64> = (0..data.clusters().len()).map(mean).collect();
         let mut confusions: Vec<(usize, f64)> =
             means.iter().copied().enumerate().filter(|&(c, _)| c != cluster).collect();
         confusions.sort_by(|a, b| b.1.total_cmp(&a.1));
         confusions.truncate(CONFUSIONS);
-        confusions.retain(|&(_, probability)| probability >= LEAST_CONFUSION);
+        confusions.retain(|&(_, probability)| probability >= MIN_CONFUSION);
         Self { members, certainty: means[cluster], confusions }
     }
 
     /// Patches that show the cluster at its clearest, and some by chance; both from places that do not overlap, where
     /// there are enough.
-    fn samples(&self, view: &View<'_>, cluster: usize) -> [Vec<i64>; 2] {
+    fn samples(&self, data: &ReportData<'_>, cluster: usize) -> [Vec<i64>; 2] {
         let mut surest = self.members.clone();
-        surest.sort_by(|&a, &b| view.probability(b, cluster).total_cmp(&view.probability(a, cluster)).then(a.cmp(&b)));
+        surest.sort_by(|&a, &b| data.probability(b, cluster).total_cmp(&data.probability(a, cluster)).then(a.cmp(&b)));
         let mut random = self.members.clone();
-        random.shuffle(&mut ChaCha8Rng::seed_from_u64(view.inputs.config.seed ^ cluster as u64));
-        let origins = view.inputs.patches.train.origins();
-        let side = i64::from(view.inputs.contract.patch_px);
+        random.shuffle(&mut ChaCha8Rng::seed_from_u64(data.inputs.config.seed ^ cluster as u64));
+        let origins = data.inputs.patches.train.origins();
+        let side = i64::from(data.inputs.contract.patch_px);
         [surest, random].map(|order| apart(&order, origins, side, SAMPLES))
     }
 }
@@ -72,8 +72,8 @@ fn apart(order: &[usize], origins: &[Origin], side: i64, wanted: usize) -> Vec<i
     chosen.into_iter().chain(rest).map(|i| i as i64).collect()
 }
 
-pub(in crate::report) fn section(view: &View<'_>) -> Result<Section, TrainError> {
-    let cards: Vec<Markup> = (0..view.clusters().len()).map(|cluster| card(view, cluster)).collect::<Result<_, _>>()?;
+pub(in crate::report) fn section(data: &ReportData<'_>) -> Result<ReportSection, TrainError> {
+    let cards: Vec<Markup> = (0..data.clusters().len()).map(|cluster| card(data, cluster)).collect::<Result<_, _>>()?;
     let body = html! {
         p {
             "Each patch belongs to the cluster that the model finds most probable. " b { "Certainty" }
@@ -83,16 +83,16 @@ pub(in crate::report) fn section(view: &View<'_>) -> Result<Section, TrainError>
         }
         @for card in &cards { (card) }
     };
-    Ok(Section { id: "clusters", title: "Clusters", body })
+    Ok(ReportSection { id: "clusters", title: "Clusters", body })
 }
 
-fn card(view: &View<'_>, cluster: usize) -> Result<Markup, TrainError> {
-    let facts = Facts::new(view, cluster);
-    let name = &view.clusters()[cluster].name;
+fn card(data: &ReportData<'_>, cluster: usize) -> Result<Markup, TrainError> {
+    let facts = Facts::new(data, cluster);
+    let name = &data.clusters()[cluster].name;
     let head = html! {
-        h3 { (swatch(view.color(cluster))) (name) }
+        h3 { (swatch(data.color(cluster))) (name) }
         dl class="facts" {
-            div { dt { "Patches" } dd { (facts.members.len()) " (" (percent(view.share(cluster))) ")" } }
+            div { dt { "Patches" } dd { (facts.members.len()) " (" (percent(data.share(cluster))) ")" } }
             @if !facts.members.is_empty() {
                 div { dt { "Certainty" } dd { (percent(facts.certainty)) } }
                 div {
@@ -101,7 +101,7 @@ fn card(view: &View<'_>, cluster: usize) -> Result<Markup, TrainError> {
                         @if facts.confusions.is_empty() { "none above 1 %" }
                         @for (i, (other, probability)) in facts.confusions.iter().enumerate() {
                             @if i > 0 { ", " }
-                            (swatch(view.color(*other))) (view.clusters()[*other].name) " " (percent(*probability))
+                            (swatch(data.color(*other))) (data.clusters()[*other].name) " " (percent(*probability))
                         }
                     }
                 }
@@ -111,10 +111,10 @@ fn card(view: &View<'_>, cluster: usize) -> Result<Markup, TrainError> {
     if facts.members.is_empty() {
         return Ok(html! { article class="card" { (head) p class="absent" { "No training patch belongs to it." } } });
     }
-    let samples = facts.samples(view, cluster).map(|chosen| view.inputs.patches.train.gather(&chosen));
+    let samples = facts.samples(data, cluster).map(|chosen| data.inputs.patches.train.gather(&chosen));
     let [surest, random] = samples;
     let (surest, random) = (surest?, random?);
-    let rows = view.inputs.contract.stains.iter().enumerate().map(|(i, stain)| {
+    let rows = data.inputs.contract.stains.iter().enumerate().map(|(i, stain)| {
         let [surest, random] = [&surest, &random].map(|patches| address(&strip(patches, i, SAMPLES)?));
         Ok(html! {
             span class="stain" { (stain.name) }
@@ -135,22 +135,22 @@ fn card(view: &View<'_>, cluster: usize) -> Result<Markup, TrainError> {
 }
 
 /// What a person should know before trusting the clusters.
-pub(in crate::report) fn warnings(view: &View<'_>) -> Vec<String> {
-    let name = |cluster: usize| &view.clusters()[cluster].name;
+pub(in crate::report) fn warnings(data: &ReportData<'_>) -> Vec<String> {
+    let name = |cluster: usize| &data.clusters()[cluster].name;
     let mut warnings = Vec::new();
-    for cluster in 0..view.clusters().len() {
-        match view.size(cluster) {
+    for cluster in 0..data.clusters().len() {
+        match data.size(cluster) {
             0 => warnings.push(format!("{} is empty: fewer clusters would do.", name(cluster))),
-            size if view.share(cluster) < TINY => warnings.push(format!(
+            size if data.share(cluster) < TINY => warnings.push(format!(
                 "{} is tiny: {size} patches, {} of all. It may be an artefact; look at its patches.",
                 name(cluster),
-                percent(view.share(cluster))
+                percent(data.share(cluster))
             )),
             _ => {}
         }
     }
-    let certainty = (0..view.count()).map(|i| f64::from(view.probability(i, view.cluster(i)))).sum::<f64>();
-    let certainty = certainty / view.count().max(1) as f64;
+    let certainty = (0..data.count()).map(|i| f64::from(data.probability(i, data.cluster(i)))).sum::<f64>();
+    let certainty = certainty / data.count().max(1) as f64;
     if certainty < UNCERTAIN {
         warnings.push(format!(
             "The model is undecided: its most probable cluster has {} on average. Train longer, or with fewer clusters.",

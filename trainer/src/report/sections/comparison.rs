@@ -2,36 +2,36 @@
 
 use maud::html;
 
-use crate::report::baselines::{Method, Spread};
+use crate::report::baselines::{BaselineResult, MeanDeviation};
 use crate::report::chart::{figure, mean_and_deviation};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::absent;
-use crate::report::sections::number::INDICES;
-use crate::report::view::View;
+use crate::report::sections::cluster_count::INDICES;
 use crate::vectors::agreement::Agreement;
 use crate::vectors::indices::{Indices, indices};
 use crate::vectors::labels::Labels;
 
-impl Method {
+impl BaselineResult {
     /// The fitted model itself.
-    pub(in crate::report) fn of_model(view: &View<'_>) -> Self {
-        let sampled: Vec<i64> = view.sample.iter().map(|&i| view.cluster(i) as i64).collect();
+    pub(in crate::report) fn of_model(data: &ReportData<'_>) -> Self {
+        let sampled: Vec<i64> = data.sample.iter().map(|&i| data.cluster(i) as i64).collect();
         // None where all sampled patches are in one cluster, which has no indices.
-        let indices = indices(&view.sampled_latent, &[Labels::new(&sampled)]).ok().and_then(|all| Indices::mean(&all));
-        let agreement = view.inputs.classes.map(|classes| {
-            let found = Agreement::new(classes, &Labels::new(&view.inputs.fitted.assignment.cluster));
-            [found.accuracy, found.nmi, found.ari].map(|mean| Spread { mean, deviation: None })
+        let indices = indices(&data.sampled_latent, &[Labels::new(&sampled)]).ok().and_then(|all| Indices::mean(&all));
+        let agreement = data.inputs.classes.map(|classes| {
+            let found = Agreement::new(classes, &Labels::new(&data.inputs.fitted.assignment.cluster));
+            [found.accuracy, found.nmi, found.ari].map(|mean| MeanDeviation { mean, deviation: None })
         });
         Self { method: "autoencoder with IMSAT".to_owned(), features: "latent".to_owned(), indices, agreement }
     }
 }
 
-pub(in crate::report) fn section(view: &View<'_>) -> Section {
-    let model = Method::of_model(view);
-    let others = view.inputs.comparison;
+pub(in crate::report) fn section(data: &ReportData<'_>) -> ReportSection {
+    let model = BaselineResult::of_model(data);
+    let others = data.inputs.comparison;
     let with_classes = model.agreement.is_some() || others.iter().any(|row| row.agreement.is_some());
     let number = |value: Option<f64>| value.map_or("–".to_owned(), figure);
-    let row = |row: &Method, class: &str| {
+    let row = |row: &BaselineResult, class: &str| {
         html! {
             tr class=(class) {
                 th scope="row" { (row.method) }
@@ -43,8 +43,8 @@ pub(in crate::report) fn section(view: &View<'_>) -> Section {
                     @for i in 0..3 {
                         td class="n" {
                             @match row.agreement.map(|agreement| agreement[i]) {
-                                Some(Spread { mean, deviation: Some(sd) }) => (mean_and_deviation(mean, sd)),
-                                Some(Spread { mean, deviation: None }) => (format!("{mean:.3}")),
+                                Some(MeanDeviation { mean, deviation: Some(sd) }) => (mean_and_deviation(mean, sd)),
+                                Some(MeanDeviation { mean, deviation: None }) => (format!("{mean:.3}")),
                                 None => "–",
                             }
                         }
@@ -57,7 +57,7 @@ pub(in crate::report) fn section(view: &View<'_>) -> Section {
         p {
             "Does the model find more than simple means would? Indices are computed in the features that a method clusters, "
             "so they compare methods on the same features; only agreement with known classes compares them all. "
-            "For the model they are those of the " (view.sample.len()) " patches in the plane above."
+            "For the model they are those of the " (data.sample.len()) " patches in the plane above."
         }
         div class="wide" {
             table {
@@ -87,5 +87,5 @@ pub(in crate::report) fn section(view: &View<'_>) -> Section {
             }
         }
     };
-    Section { id: "baselines", title: "Baselines", body }
+    ReportSection { id: "baselines", title: "Baselines", body }
 }

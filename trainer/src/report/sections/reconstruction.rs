@@ -5,14 +5,14 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::data::patches::Patches;
-use crate::fit::Fitted;
+use crate::fit::FittedModel;
 use crate::model::layers::Mode;
 use crate::report::chart::{LineChart, Series, figure, legend, mean_and_deviation};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::cite;
 use crate::report::picture::{address, strip};
 use crate::report::ssim::{WINDOW, ssim};
-use crate::report::view::View;
 use crate::system::error::TrainError;
 use crate::system::tensors::CHUNK;
 
@@ -35,7 +35,7 @@ const HELD_OUT: [u8; 3] = [213, 94, 0];
 
 /// Figures of one stain over held-out patches, of 8-bit values.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct OfStain {
+struct StainFigures {
     /// Mean squared error, grey levels squared.
     mse: f64,
     /// Mean over patches and colours; none where patches are smaller than the window.
@@ -46,12 +46,12 @@ struct OfStain {
 
 /// How held-out patches are reconstructed.
 pub(in crate::report) struct Reconstruction {
-    stains: Vec<OfStain>,
+    stains: Vec<StainFigures>,
     measured: usize,
 }
 
 /// Patches and what the model makes of them, uint8 `[N, 3·S, P, P]` each.
-fn originals_and_copies(fitted: &Fitted, patches: &Patches, chosen: &[i64]) -> Result<[Tensor; 2], TrainError> {
+fn originals_and_copies(fitted: &FittedModel, patches: &Patches, chosen: &[i64]) -> Result<[Tensor; 2], TrainError> {
     let _frozen = tch::no_grad_guard();
     let autoencoder = &fitted.autoencoder;
     let original = patches.gather(chosen)?;
@@ -62,25 +62,25 @@ fn originals_and_copies(fitted: &Fitted, patches: &Patches, chosen: &[i64]) -> R
 }
 
 impl Reconstruction {
-    pub(in crate::report) fn new(view: &View<'_>) -> Result<Self, TrainError> {
-        let held_out = &view.inputs.patches.held_out;
-        let stains = view.inputs.contract.stains.len();
-        let chosen: Vec<i64> = crate::report::view::sample(held_out.count() as usize, MOST, view.inputs.config.seed)
+    pub(in crate::report) fn new(data: &ReportData<'_>) -> Result<Self, TrainError> {
+        let held_out = &data.inputs.patches.held_out;
+        let stains = data.inputs.contract.stains.len();
+        let chosen: Vec<i64> = crate::report::data::sample(held_out.count() as usize, MOST, data.inputs.config.seed)
             .into_iter()
             .map(|i| i as i64)
             .collect();
         // [stain][patch]: squared error and similarity.
         let mut found: Vec<Vec<(f64, Option<f64>)>> = vec![Vec::new(); stains];
         for part in chosen.chunks(CHUNK as usize) {
-            let [original, copy] = originals_and_copies(view.inputs.fitted, held_out, part)?;
+            let [original, copy] = originals_and_copies(data.inputs.fitted, held_out, part)?;
             let side = original.size()[3] as usize;
             let [a, b] = [original, copy].map(|x| Vec::<u8>::try_from(x.contiguous().view([-1])));
-            let (a, b, plane) = (a?, b?, side * side);
-            let per_stain = a.par_chunks_exact(3 * plane).zip(b.par_chunks_exact(3 * plane));
+            let (a, b, channel) = (a?, b?, side * side);
+            let per_stain = a.par_chunks_exact(3 * channel).zip(b.par_chunks_exact(3 * channel));
             let measured: Vec<_> = per_stain.map(|(a, b)| measure(a, b, side)).collect();
             measured.into_iter().enumerate().for_each(|(i, figures)| found[i % stains].push(figures));
         }
-        let stains = found.iter().map(|figures| OfStain::new(figures)).collect();
+        let stains = found.iter().map(|figures| StainFigures::new(figures)).collect();
         Ok(Self { stains, measured: chosen.len() })
     }
 
@@ -90,9 +90,9 @@ impl Reconstruction {
         Some(all.iter().sum::<f64>() / all.len() as f64)
     }
 
-    pub(in crate::report) fn section(&self, view: &View<'_>) -> Result<Section, TrainError> {
-        let gallery = gallery(view)?;
-        let variances = variances(view)?;
+    pub(in crate::report) fn section(&self, data: &ReportData<'_>) -> Result<ReportSection, TrainError> {
+        let gallery = gallery(data)?;
+        let variances = variances(data)?;
         let body = html! {
             p {
                 "Held-out patches, which no loss has seen, in the order of their reconstruction error. Grey in a difference "
@@ -109,7 +109,7 @@ impl Reconstruction {
                     }
                 }
                 tbody {
-                    @for ((stain, found), variance) in view.inputs.contract.stains.iter().zip(&self.stains).zip(&variances) {
+                    @for ((stain, found), variance) in data.inputs.contract.stains.iter().zip(&self.stains).zip(&variances) {
                         tr {
                             th scope="row" { (stain.name) }
                             td class="n" { (figure(found.mse)) }
@@ -132,13 +132,13 @@ impl Reconstruction {
                 "."
             }
             h3 { "Novelty" }
-            (self::novelty(view))
+            (self::novelty(data))
         };
-        Ok(Section { id: "reconstruction", title: "Reconstruction", body })
+        Ok(ReportSection { id: "reconstruction", title: "Reconstruction", body })
     }
 }
 
-impl OfStain {
+impl StainFigures {
     fn new(figures: &[(f64, Option<f64>)]) -> Self {
         let count = figures.len() as f64;
         let ssims: Option<Vec<f64>> = figures.iter().map(|(_, ssim)| *ssim).collect();
@@ -152,29 +152,29 @@ impl OfStain {
     }
 }
 
-/// Mean squared error and SSIM of one stain's three planes.
+/// Mean squared error and SSIM of one stain's three channels.
 fn measure(original: &[u8], copy: &[u8], side: usize) -> (f64, Option<f64>) {
     let squares: f64 = original.iter().zip(copy).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    let planes = original.chunks_exact(side * side).zip(copy.chunks_exact(side * side));
-    let similar: Option<Vec<f64>> = planes.map(|(a, b)| ssim(a, b, side)).collect();
+    let channels = original.chunks_exact(side * side).zip(copy.chunks_exact(side * side));
+    let similar: Option<Vec<f64>> = channels.map(|(a, b)| ssim(a, b, side)).collect();
     (squares / original.len() as f64, similar.map(|values| values.iter().sum::<f64>() / values.len() as f64))
 }
 
-/// Of each stain: the mean over its planes of their variance over the training patches.
-fn variances(view: &View<'_>) -> Result<Vec<f64>, TrainError> {
-    let (_, deviation) = view.inputs.fitted.autoencoder.normalisation();
+/// Of each stain: the mean over its channels of their variance over the training patches.
+fn variances(data: &ReportData<'_>) -> Result<Vec<f64>, TrainError> {
+    let (_, deviation) = data.inputs.fitted.autoencoder.normalisation();
     let deviations = crate::system::tensors::to_vec(deviation)?;
     Ok(deviations.chunks_exact(3).map(|d| d.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>() / 3.0).collect())
 }
 
-fn gallery(view: &View<'_>) -> Result<Markup, TrainError> {
-    let errors = &view.held_out_error;
+fn gallery(data: &ReportData<'_>) -> Result<Markup, TrainError> {
+    let errors = &data.held_out_error;
     let mut order: Vec<usize> = (0..errors.len()).collect();
     order.sort_by(|&a, &b| errors[a].total_cmp(&errors[b]).then(a.cmp(&b)));
     let last = (order.len() - 1) as f64;
     let chosen: Vec<usize> = GALLERY.iter().map(|(_, share)| order[(share * last).round() as usize]).collect();
     let indices: Vec<i64> = chosen.iter().map(|&i| i as i64).collect();
-    let [original, copy] = originals_and_copies(view.inputs.fitted, &view.inputs.patches.held_out, &indices)?;
+    let [original, copy] = originals_and_copies(data.inputs.fitted, &data.inputs.patches.held_out, &indices)?;
     let signed = copy.to_kind(Kind::Float) - original.to_kind(Kind::Float);
     let difference = (signed * GAIN + 128.0).clamp(0.0, 255.0).to_kind(Kind::Uint8);
     let row = |stain: usize, name: &str, what: &str, patches: &Tensor| {
@@ -183,7 +183,7 @@ fn gallery(view: &View<'_>) -> Result<Markup, TrainError> {
             html! { span class="what" { (what) } img src=(image) alt=(format!("{name}: {what}, from best to worst")); },
         )
     };
-    let stains = view.inputs.contract.stains.iter().enumerate().map(|(i, stain)| {
+    let stains = data.inputs.contract.stains.iter().enumerate().map(|(i, stain)| {
         let rows = [("original", &original), ("reconstruction", &copy), ("difference", &difference)]
             .map(|(what, patches)| row(i, &stain.name, what, patches));
         let [first, second, third] = rows;
@@ -207,8 +207,8 @@ fn gallery(view: &View<'_>) -> Result<Markup, TrainError> {
 }
 
 /// Distribution of the reconstruction error, and the threshold above which tissue is called unfamiliar.
-fn novelty(view: &View<'_>) -> Markup {
-    let both = || view.train_error.iter().chain(&view.held_out_error).copied();
+fn novelty(data: &ReportData<'_>) -> Markup {
+    let both = || data.train_error.iter().chain(&data.held_out_error).copied();
     let (low, high) = both().fold((f32::INFINITY, 0f32), |(low, high), v| (low.min(v), high.max(v)));
     let width = f64::from(high - low).max(f64::MIN_POSITIVE) / BINS as f64;
     let outline = |errors: &[f32]| {
@@ -222,11 +222,11 @@ fn novelty(view: &View<'_>) -> Markup {
         corners.collect::<Vec<_>>()
     };
     let line = |name, color, errors: &[f32]| Series { name, color, dashed: false, points: outline(errors) };
-    let threshold = view.inputs.contract.novelty_threshold;
+    let threshold = data.inputs.contract.novelty_threshold;
     let chart = LineChart {
         alt: "Distribution of the reconstruction error of training and held-out patches".to_owned(),
         x_label: "reconstruction error",
-        series: vec![line("training", TRAINED, &view.train_error), line("held out", HELD_OUT, &view.held_out_error)],
+        series: vec![line("training", TRAINED, &data.train_error), line("held out", HELD_OUT, &data.held_out_error)],
         bands: Vec::new(),
         marker: threshold.map(f64::from),
         aspect: 0.42,
@@ -236,7 +236,7 @@ fn novelty(view: &View<'_>) -> Markup {
             (legend(&[("training patches", TRAINED), ("held-out patches", HELD_OUT)]))
             (chart.draw())
             figcaption {
-                "Patches in percent, by their mean squared reconstruction error in units of each plane's variance. "
+                "Patches in percent, by their mean squared reconstruction error in units of each channel's variance. "
                 @match threshold {
                     Some(threshold) => {
                         "The dashed line is the novelty threshold, " b { (figure(f64::from(threshold))) }
@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn figures_of_a_stain_are_means_over_its_patches() {
-        let found = OfStain::new(&[(10.0, Some(0.5)), (20.0, Some(0.7))]);
+        let found = StainFigures::new(&[(10.0, Some(0.5)), (20.0, Some(0.7))]);
         assert_eq!((found.mse, found.ssim), (15.0, Some(0.6)));
         assert!((found.ssim_deviation.expect("two patches") - 0.02f64.sqrt()).abs() < 1e-12);
-        assert_eq!(OfStain::new(&[(10.0, None)]), OfStain { mse: 10.0, ssim: None, ssim_deviation: None });
+        assert_eq!(StainFigures::new(&[(10.0, None)]), StainFigures { mse: 10.0, ssim: None, ssim_deviation: None });
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use maud::html;
 
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::sections::batch::BatchEffect;
-use crate::report::sections::number;
+use crate::report::sections::cluster_count;
 use crate::report::sections::reconstruction::Reconstruction;
-use crate::report::view::View;
 
 pub(in crate::report) fn section(
-    view: &View<'_>,
+    data: &ReportData<'_>,
     reconstruction: &Reconstruction,
     batch: Option<&BatchEffect>,
     warnings: &[String],
-) -> Section {
-    let (inputs, contract) = (view.inputs, view.inputs.contract);
+) -> ReportSection {
+    let (inputs, contract) = (data.inputs, data.inputs.contract);
     let stains = contract.stains.iter().map(|stain| stain.name.as_str()).collect::<Vec<_>>().join(", ");
     let sets = inputs.patches.sets.len();
     let patches = inputs.patches.train.count() + inputs.patches.held_out.count();
@@ -23,7 +23,7 @@ pub(in crate::report) fn section(
     };
     let body = html! {
         dl class="tiles" {
-            (tile(contract.clusters.len().to_string(), "clusters", number::in_words(view)))
+            (tile(contract.clusters.len().to_string(), "clusters", cluster_count::in_words(data)))
             (tile(sets.to_string(), if sets == 1 { "section set" } else { "section sets" },
                 format!("reference stain {}", contract.reference)))
             (tile(contract.stains.len().to_string(), if contract.stains.len() == 1 { "stain" } else { "stains" }, stains))
@@ -46,5 +46,5 @@ pub(in crate::report) fn section(
             span class="hash" { (inputs.sha256.get(..16).unwrap_or(inputs.sha256)) "…" }
         }
     };
-    Section { id: "summary", title: "Summary", body }
+    ReportSection { id: "summary", title: "Summary", body }
 }

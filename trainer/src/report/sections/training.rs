@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use crate::report::chart::{LineChart, Series, figure, legend};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::absent;
-use crate::report::view::View;
 
 /// Columns of the metrics table with their names in legends.
 const HELD_OUT: (&str, &str) = ("held_out_reconstruction", "held out");
@@ -20,14 +20,14 @@ const APART: f64 = 1.3;
 
 /// The metrics table, column by column; epochs of all phases in one row.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::report) struct Curves {
+pub(in crate::report) struct TrainingCurves {
     /// Name of each phase with its number of epochs, in order.
     phases: Vec<(String, usize)>,
     /// Name, and a value for each epoch; none where the phase has no such term.
     columns: Vec<(String, Vec<Option<f64>>)>,
 }
 
-impl Curves {
+impl TrainingCurves {
     /// Of a metrics table (CSV with a header). Lines that are no rows of it are left out.
     pub(in crate::report) fn read(table: &str) -> Self {
         let mut reader = csv::Reader::from_reader(table.as_bytes());
@@ -125,8 +125,8 @@ impl Curves {
     }
 }
 
-pub(in crate::report) fn section(view: &View<'_>, curves: &Curves) -> Section {
-    let inputs = view.inputs;
+pub(in crate::report) fn section(data: &ReportData<'_>, curves: &TrainingCurves) -> ReportSection {
+    let inputs = data.inputs;
     let configuration = toml::to_string(inputs.config).unwrap_or_default();
     let program = inputs.contract.training.get("program").and_then(|value| value.as_str()).unwrap_or("unknown");
     let (assignment, contract, patches) = (&inputs.fitted.assignment, inputs.contract, inputs.patches);
@@ -170,7 +170,7 @@ pub(in crate::report) fn section(view: &View<'_>, curves: &Curves) -> Section {
             ") are explained in the README of tissuemap-train, with the terms of these charts."
         }
     };
-    Section { id: "training", title: "Training and parameters", body }
+    ReportSection { id: "training", title: "Training and parameters", body }
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn phases_follow_each_other_and_gaps_stay_gaps() {
         let table = format!("{HEADER}\na,1,3,0.9,0.95\na,2,2,0.8,0.85\nb,1,1,,\nc,1,0.5,0.7,0.8\n");
-        let curves = Curves::read(&table);
+        let curves = TrainingCurves::read(&table);
         assert_eq!(curves.phases, [("a".to_owned(), 2), ("b".to_owned(), 1), ("c".to_owned(), 1)]);
         assert_eq!(curves.points("reconstruction"), [(1.0, 0.9), (2.0, 0.8), (4.0, 0.7)]);
         let lines = curves.series("reconstruction", "training", FIRST);
@@ -190,14 +190,14 @@ mod tests {
         let lines = curves.series("loss", "loss", FIRST);
         assert_eq!(lines.iter().map(|line| line.points.len()).collect::<Vec<_>>(), [2, 1, 1], "one for each phase");
         assert!(curves.points("absent").is_empty() && curves.warnings().is_empty());
-        assert_eq!(Curves::read(""), Curves::default());
+        assert_eq!(TrainingCurves::read(""), TrainingCurves::default());
     }
 
     #[test]
     fn overfitting_is_told_by_a_rise_or_a_distance() {
         let table = |rows: &[(f64, f64)]| {
             let rows = rows.iter().enumerate().map(|(i, (a, b))| format!("a,{},{a},{a},{b}\n", i + 1));
-            Curves::read(&format!("{HEADER}\n{}", rows.collect::<String>())).warnings()
+            TrainingCurves::read(&format!("{HEADER}\n{}", rows.collect::<String>())).warnings()
         };
         assert!(table(&[(0.9, 0.9), (0.6, 0.62), (0.5, 0.7)])[0].contains("was 0.620 in epoch 2 and ended at 0.700"));
         assert!(table(&[(0.9, 0.9), (0.3, 0.5)])[0].contains("0.500 on held-out patches, 0.300 on those"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::vectors::points::Neighbours;
+use crate::vectors::points::NearestNeighbours;
 
 /// Rounds of bisection; f64 has no more digits than that.
 const ROUNDS: usize = 64;
@@ -18,7 +18,7 @@ pub(super) struct Edge {
 }
 
 /// The symmetric fuzzy graph (Algorithms 1 and 2, with the union of section 3.1: w + w′ − w·w′), each pair once, ordered.
-pub(super) fn fuzzy_edges(neighbours: &Neighbours) -> Vec<Edge> {
+pub(super) fn fuzzy_edges(neighbours: &NearestNeighbours) -> Vec<Edge> {
     let k = neighbours.k.max(1);
     let mut pairs: BTreeMap<(u32, u32), f64> = BTreeMap::new();
     let rows = neighbours.index.chunks_exact(k).zip(neighbours.distance.chunks_exact(k));

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::vectors::umap::graph::Edge;
 
-/// The curve 1 / (1 + a·d^(2b)) that is nearest to the membership wanted at distance d in the plane: 1 below 0.1
+/// The curve 1 / (1 + a·d^(2b)) that is nearest to the membership wanted at distance d in the layout: 1 below 0.1
 /// (`min_dist`), falling as exp(−(d − 0.1)) above (section 3.2; the fit as umap-learn makes it).
 const A: f64 = 1.576_943;
 /// See [`A`].
@@ -19,11 +19,11 @@ const SOFTENING: f64 = 0.001;
 /// Points up to which the longer schedule is affordable; both schedules are umap-learn's.
 const FEW_POINTS: usize = 10_000;
 
-/// Stochastic gradient descent (Algorithm 5) from `plane`. An edge pulls in as many of the epochs as its share of the
+/// Stochastic gradient descent (Algorithm 5) from `layout`. An edge pulls in as many of the epochs as its share of the
 /// largest weight, evenly spaced; the learning rate falls from 1 to 0.
-pub(super) fn optimise(edges: &[Edge], mut plane: Vec<[f64; 2]>, seed: u64) -> Vec<[f64; 2]> {
+pub(super) fn optimise(edges: &[Edge], mut layout: Vec<[f64; 2]>, seed: u64) -> Vec<[f64; 2]> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    let epochs = if plane.len() <= FEW_POINTS { 500 } else { 200 };
+    let epochs = if layout.len() <= FEW_POINTS { 500 } else { 200 };
     let largest = edges.iter().map(|edge| edge.weight).fold(0.0, f64::max);
     let mut due: Vec<f64> = edges.iter().map(|edge| largest / edge.weight).collect();
     for epoch in 0..epochs {
@@ -35,22 +35,22 @@ pub(super) fn optimise(edges: &[Edge], mut plane: Vec<[f64; 2]>, seed: u64) -> V
             *due += largest / edge.weight;
             // A pair stands for both of its directions.
             for (from, to) in [(edge.a as usize, edge.b as usize), (edge.b as usize, edge.a as usize)] {
-                let pull = step(plane[from], plane[to], attraction);
+                let pull = step(layout[from], layout[to], attraction);
                 for axis in 0..2 {
-                    plane[from][axis] += rate * pull[axis];
-                    plane[to][axis] -= rate * pull[axis];
+                    layout[from][axis] += rate * pull[axis];
+                    layout[to][axis] -= rate * pull[axis];
                 }
                 for _ in 0..PUSHES {
-                    let other = generator.random_range(0..plane.len());
-                    let push = step(plane[from], plane[other], repulsion);
+                    let other = generator.random_range(0..layout.len());
+                    let push = step(layout[from], layout[other], repulsion);
                     for axis in 0..2 {
-                        plane[from][axis] += rate * push[axis];
+                        layout[from][axis] += rate * push[axis];
                     }
                 }
             }
         }
     }
-    plane
+    layout
 }
 
 /// What `force` (of the squared distance) does to `at` in view of `other`, per axis.
@@ -104,8 +104,8 @@ mod tests {
     fn an_edge_draws_its_ends_together() {
         let start = vec![[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [8.0, 8.0]];
         let edge = |a, b| Edge { a, b, weight: 1.0 };
-        let plane = optimise(&[edge(0, 1), edge(2, 3)], start, 1);
-        let distance = |i: usize, j: usize| (plane[i][0] - plane[j][0]).hypot(plane[i][1] - plane[j][1]);
-        assert!(distance(0, 1) < 3.0 && distance(0, 2) > 2.0 * distance(0, 1), "{plane:?}");
+        let layout = optimise(&[edge(0, 1), edge(2, 3)], start, 1);
+        let distance = |i: usize, j: usize| (layout[i][0] - layout[j][0]).hypot(layout[i][1] - layout[j][1]);
+        assert!(distance(0, 1) < 3.0 && distance(0, 2) > 2.0 * distance(0, 1), "{layout:?}");
     }
 }

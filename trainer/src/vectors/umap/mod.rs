@@ -1,7 +1,7 @@
 //! A map of the latent space in two dimensions: UMAP ("Uniform Manifold Approximation and Projection for Dimension
 //! Reduction", 2018, arXiv 1802.03426), for pictures and as a second space in which cluster indices are computed.
 //!
-//! Neighbours are exact ([`crate::vectors::points`]), the start is the plane of the first two principal components, and the
+//! NearestNeighbours are exact ([`crate::vectors::points`]), the start is the layout of the first two principal components, and the
 //! optimisation walks the edges in a fixed order on one thread, so that the same points and seed give the same map on any
 //! machine. Equation and algorithm numbers are those of the paper; where it leaves a choice, umap-learn's is taken.
 
@@ -20,7 +20,7 @@ const NEIGHBOURS: usize = 15;
 /// Largest absolute coordinate of the start, as in umap-learn: far enough apart for forces to act, near enough to meet.
 const START_EXTENT: f64 = 10.0;
 
-/// Coordinates in the plane, `[n, 2]`, for each of `points`.
+/// Coordinates in the layout, `[n, 2]`, for each of `points`.
 ///
 /// # Errors
 /// What libtorch says.
@@ -30,8 +30,8 @@ pub fn umap(points: &Points, seed: u64) -> Result<Points, TchError> {
     }
     let start = start(points, seed)?;
     let edges = graph::fuzzy_edges(&points.nearest(NEIGHBOURS - 1));
-    let plane = layout::optimise(&edges, start, seed);
-    let values = plane.into_iter().flatten().map(|x| x as f32).collect();
+    let layout = layout::optimise(&edges, start, seed);
+    let values = layout.into_iter().flatten().map(|x| x as f32).collect();
     Ok(Points::new(values, 2).unwrap_or_else(|_| unreachable!("clipped forces keep coordinates finite")))
 }
 
@@ -59,11 +59,11 @@ mod tests {
     #[test]
     fn separated_components_become_separate_islands() {
         let (points, truth) = planted_points(1, 6, 600, 20, 3.0);
-        let plane = umap(&points, 1).expect("maps");
-        assert_eq!((plane.count(), plane.dims()), (600, 2));
-        let islands = Labels::new(&kmeans(&plane, 6, 1).cluster);
+        let layout = umap(&points, 1).expect("maps");
+        assert_eq!((layout.count(), layout.dims()), (600, 2));
+        let islands = Labels::new(&kmeans(&layout, 6, 1).cluster);
         assert!(Agreement::new(&truth, &islands).ari > 0.99);
-        assert!(trustworthiness(&points, &plane, 15) > 0.85);
+        assert!(trustworthiness(&points, &layout, 15) > 0.85);
     }
 
     #[test]
@@ -75,9 +75,9 @@ mod tests {
             [angle * angle.cos(), row[0] * 3.0, angle * angle.sin()]
         });
         let roll = Points::new(values.collect(), 3).expect("points");
-        let plane = umap(&roll, 1).expect("maps");
+        let layout = umap(&roll, 1).expect("maps");
         let start = Points::new(start(&roll, 1).expect("start").concat().iter().map(|&x| x as f32).collect(), 2);
-        let [mapped, projected] = [&plane, &start.expect("points")].map(|plane| trustworthiness(&roll, plane, 15));
+        let [mapped, projected] = [&layout, &start.expect("points")].map(|layout| trustworthiness(&roll, layout, 15));
         assert!(mapped > 0.99 && mapped > projected + 0.04, "{mapped} {projected}");
     }
 

@@ -3,9 +3,9 @@
 use maud::{PreEscaped, html};
 
 use crate::report::chart::{cloud, figure, legend};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::{absent, cite};
-use crate::report::view::View;
 use crate::system::error::TrainError;
 use crate::vectors::points::Points;
 use crate::vectors::umap::{trustworthiness, umap};
@@ -16,17 +16,17 @@ const NEIGHBOURS: usize = 15;
 const TRUSTED: f64 = 0.85;
 
 /// A map of the sampled patches.
-pub(in crate::report) struct Plane {
+pub(in crate::report) struct LatentSpace {
     points: Points,
     /// None for too few patches.
     trust: Option<f64>,
 }
 
-impl Plane {
-    pub(in crate::report) fn new(view: &View<'_>) -> Result<Self, TrainError> {
-        let points = umap(&view.sampled_latent, view.inputs.config.seed)?;
+impl LatentSpace {
+    pub(in crate::report) fn new(data: &ReportData<'_>) -> Result<Self, TrainError> {
+        let points = umap(&data.sampled_latent, data.inputs.config.seed)?;
         let enough = points.count() > 2 * NEIGHBOURS;
-        let trust = enough.then(|| trustworthiness(&view.sampled_latent, &points, NEIGHBOURS));
+        let trust = enough.then(|| trustworthiness(&data.sampled_latent, &points, NEIGHBOURS));
         Ok(Self { points, trust })
     }
 
@@ -41,15 +41,15 @@ impl Plane {
         .collect()
     }
 
-    pub(in crate::report) fn section(&self, view: &View<'_>) -> Section {
+    pub(in crate::report) fn section(&self, data: &ReportData<'_>) -> ReportSection {
         let points: Vec<(f64, f64)> = self.points.rows().map(|xy| (f64::from(xy[0]), f64::from(xy[1]))).collect();
-        let clusters: Vec<usize> = view.sample.iter().map(|&i| view.cluster(i)).collect();
-        let origins = view.inputs.patches.train.origins();
-        let sets: Vec<usize> = view.sample.iter().map(|&i| origins[i].set as usize).collect();
-        let cluster_colors: Vec<[u8; 3]> = view.clusters().iter().map(|cluster| cluster.color).collect();
-        let cluster_names = view.clusters().iter().map(|cluster| cluster.name.as_str());
-        let set_colors = view.set_colors();
-        let set_names = view.inputs.patches.sets.iter().map(String::as_str);
+        let clusters: Vec<usize> = data.sample.iter().map(|&i| data.cluster(i)).collect();
+        let origins = data.inputs.patches.train.origins();
+        let sets: Vec<usize> = data.sample.iter().map(|&i| origins[i].set as usize).collect();
+        let cluster_colors: Vec<[u8; 3]> = data.clusters().iter().map(|cluster| cluster.color).collect();
+        let cluster_names = data.clusters().iter().map(|cluster| cluster.name.as_str());
+        let set_colors = data.set_colors();
+        let set_names = data.inputs.patches.sets.iter().map(String::as_str);
         let groups = cluster_colors.len().max(set_colors.len());
         let body = html! {
             @if points.is_empty() { (absent("There are no training patches.")) }
@@ -67,7 +67,7 @@ impl Plane {
                 }
             }
             p {
-                (points.len()) " of " (view.count()) " training patches, " (view.inputs.contract.latent_dim)
+                (points.len()) " of " (data.count()) " training patches, " (data.inputs.contract.latent_dim)
                 " latent values each, laid out by UMAP ("
                 (cite("McInnes et al. 2018", "10.48550/arXiv.1802.03426")) ", 15 neighbours). "
                 @match self.trust {
@@ -80,7 +80,7 @@ impl Plane {
                 "Distances between islands, their sizes and their shapes mean nothing."
             }
         };
-        Section { id: "umap", title: "Latent space", body }
+        ReportSection { id: "umap", title: "Latent space", body }
     }
 }
 

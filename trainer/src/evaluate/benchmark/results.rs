@@ -1,10 +1,10 @@
-//! What every single fit reached, as a file from which an interrupted benchmark goes on.
+//! The result of every fit, in a file from which an interrupted benchmark continues.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::benchmark::table::Method;
+use crate::evaluate::benchmark::table::ComparedMethod;
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
 use crate::vectors::agreement::Agreement;
@@ -12,11 +12,11 @@ use crate::vectors::agreement::Agreement;
 const COLUMNS: [&str; 10] =
     ["seed", "fold", "method", "features", "context", "accuracy", "nmi", "ari", "purity", "settings"];
 
-/// What one method reached on one parting, a row of the file.
+/// The result of one method on one fold: a row of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(super) struct FitResult {
     pub(super) seed: u64,
-    /// Which fold was judged, from 0.
+    /// The evaluated fold, from 0.
     pub(super) fold: usize,
     pub(super) method: String,
     pub(super) features: String,
@@ -25,32 +25,32 @@ pub(super) struct Row {
     pub(super) nmi: f64,
     pub(super) ari: f64,
     pub(super) purity: f64,
-    /// Stands for the images and for everything that a row depends on.
+    /// Digest of the images and of everything that a row depends on.
     pub(super) settings: String,
 }
 
-impl Row {
-    pub(super) fn method(&self) -> Method {
-        Method::new(&self.method, &self.features, self.context)
+impl FitResult {
+    pub(super) fn method(&self) -> ComparedMethod {
+        ComparedMethod::new(&self.method, &self.features, self.context)
     }
 
-    pub(super) fn reached(&self) -> Agreement {
+    pub(super) fn agreement(&self) -> Agreement {
         Agreement { accuracy: self.accuracy, nmi: self.nmi, ari: self.ari, purity: self.purity }
     }
 }
 
-/// The rows so far, kept in a CSV file if one is wanted.
-pub(super) struct EachFit {
+/// The rows so far, stored in a CSV file if one is given.
+pub(super) struct FitResults {
     path: Option<PathBuf>,
     settings: String,
-    rows: Vec<Row>,
+    rows: Vec<FitResult>,
 }
 
-impl EachFit {
-    /// Goes on with the rows that the file at `path` has, if there is one. `settings` stands for what they depend on.
+impl FitResults {
+    /// Continues with the rows of the file at `path`, if it exists. `settings` is the digest of everything they depend on.
     ///
     /// # Errors
-    /// [`TrainError`] when the file is no such table, or has rows of other settings.
+    /// [`TrainError`] if the file is not such a table, or has rows of other settings.
     pub(super) fn open(path: Option<&Path>, settings: String) -> Result<Self, TrainError> {
         let mut rows = Vec::new();
         if let Some(path) = path.filter(|path| path.exists()) {
@@ -61,20 +61,23 @@ impl EachFit {
             if columns != COLUMNS {
                 return Err(refuse(format!("its columns are not {}", COLUMNS.join(","))));
             }
-            rows = reader.deserialize().collect::<Result<Vec<Row>, _>>().map_err(|error| refuse(error.to_string()))?;
+            rows = reader
+                .deserialize()
+                .collect::<Result<Vec<FitResult>, _>>()
+                .map_err(|error| refuse(error.to_string()))?;
             if rows.iter().any(|row| row.settings != settings) {
-                return Err(refuse("it has figures of other images or other settings".to_owned()));
+                return Err(refuse("it has results of other images or other settings".to_owned()));
             }
         }
         Ok(Self { path: path.map(Path::to_owned), settings, rows })
     }
 
-    /// The rows of a parting that was done with; none where it was not.
-    pub(super) fn of(&self, seed: u64, fold: usize) -> Vec<Row> {
+    /// The rows of a finished fold; none if it is not finished.
+    pub(super) fn of(&self, seed: u64, fold: usize) -> Vec<FitResult> {
         self.rows.iter().filter(|row| (row.seed, row.fold) == (seed, fold)).cloned().collect()
     }
 
-    /// Adds all that one parting gave; the file is replaced in one step.
+    /// Adds the results of one fold. The file is replaced in one step.
     ///
     /// # Errors
     /// [`TrainError`] when it cannot be written.
@@ -82,13 +85,13 @@ impl EachFit {
         &mut self,
         seed: u64,
         fold: usize,
-        found: Vec<(Method, Agreement)>,
-    ) -> Result<Vec<Row>, TrainError> {
-        let row = |(Method { name, features, context, .. }, Agreement { accuracy, nmi, ari, purity })| {
+        found: Vec<(ComparedMethod, Agreement)>,
+    ) -> Result<Vec<FitResult>, TrainError> {
+        let row = |(ComparedMethod { name, features, context, .. }, Agreement { accuracy, nmi, ari, purity })| {
             let settings = self.settings.clone();
-            Row { seed, fold, method: name, features, context, accuracy, nmi, ari, purity, settings }
+            FitResult { seed, fold, method: name, features, context, accuracy, nmi, ari, purity, settings }
         };
-        let new: Vec<Row> = found.into_iter().map(row).collect();
+        let new: Vec<FitResult> = found.into_iter().map(row).collect();
         self.rows.extend_from_slice(&new);
         if let Some(path) = &self.path {
             let wrong = |source| TrainError::File { path: path.clone(), source };

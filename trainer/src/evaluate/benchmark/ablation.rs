@@ -1,13 +1,13 @@
-//! What each of the tissue additions contributes: the method with one of them the other way round.
+//! Ablation: the method with one augmentation switched on or off.
 
 use crate::config::AugmentConfig;
 
-/// Probability of `neighbours` where it is put in.
+/// Probability of `neighbours` if it is switched on.
 const NEIGHBOURS: f64 = 0.3;
 
-/// What makes two views of one tissue differ, as `[augment]` switches it.
+/// An augmentation that `[augment]` can switch on or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Addition {
+pub enum Augmentation {
     /// Quarter turns.
     Rotations,
     /// Mirror images.
@@ -18,16 +18,16 @@ pub enum Addition {
     StainJitter,
     /// A factor on each stain's colours.
     HueJitter,
-    /// Views from right beside.
+    /// Views of neighbouring patches.
     Neighbours,
-    /// Every one of them: views that do not differ at all.
+    /// All of them: views do not differ.
     All,
 }
 
-impl Addition {
-    /// `augment` with this addition off where it is on, and on, as much as the defaults' (neighbours: 0.3), where it is off;
-    /// `All` goes off. Then the name of that.
-    pub(super) fn switched(self, augment: &AugmentConfig) -> (AugmentConfig, &'static str) {
+impl Augmentation {
+    /// `augment` with this augmentation switched: off if it is on, otherwise on with its default amount (neighbours: 0.3). `All` is always
+    /// off. The second value is the name of the variant.
+    pub(super) fn toggled(self, augment: &AugmentConfig) -> (AugmentConfig, &'static str) {
         let usual = AugmentConfig::default();
         let mut other = augment.clone();
         let amount = |now: f64, usual: f64| if now > 0.0 { 0.0 } else { usual };
@@ -62,6 +62,6 @@ impl Addition {
     }
 }
 
-/// Each patch by itself.
+/// No augmentation.
 pub(super) const NONE: AugmentConfig =
     AugmentConfig { rotations: false, flips: false, shift_px: 0, stain_jitter: 0.0, hue_jitter: 0.0, neighbours: 0.0 };

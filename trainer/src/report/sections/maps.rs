@@ -8,12 +8,12 @@ use tissuemap::overlay::{blend, scale_bar_um};
 use tissuemap::units::UmPoint;
 
 use crate::report::chart::{legend, percent, rgb, swatch};
-use crate::report::maps::{SlideMap, SlideMaps};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::absent;
 use crate::report::picture::address;
 use crate::report::sections::density::densities;
-use crate::report::view::View;
+use crate::report::slide_maps::{SlideMap, SlideMaps};
 use crate::system::error::TrainError;
 
 /// Long side of a density map.
@@ -27,38 +27,38 @@ const COVER: f32 = 0.92;
 const SCALE: [[u8; 3]; 6] =
     [[233, 236, 236], [161, 212, 190], [77, 162, 168], [49, 104, 145], [58, 52, 110], [32, 12, 44]];
 
-pub(in crate::report) fn section(view: &View<'_>) -> Result<Section, TrainError> {
-    let SlideMaps(maps) = view.inputs.maps;
-    let total = view.inputs.patches.sets.len();
-    let clusters = view.clusters();
-    let shown: Vec<Markup> = maps.iter().flatten().map(|map| one(view, map)).collect::<Result<_, _>>()?;
+pub(in crate::report) fn section(data: &ReportData<'_>) -> Result<ReportSection, TrainError> {
+    let SlideMaps(maps) = data.inputs.maps;
+    let total = data.inputs.patches.sets.len();
+    let clusters = data.clusters();
+    let shown: Vec<Markup> = maps.iter().flatten().map(|map| one(data, map)).collect::<Result<_, _>>()?;
     let entries: Vec<(&str, [u8; 3])> = clusters.iter().map(|cluster| (cluster.name.as_str(), cluster.color)).collect();
     let body = html! {
         p {
             "What the scanner's computer would leave beside these slides, on the sections of the reference stain ("
-            (view.inputs.contract.reference) "). "
+            (data.inputs.contract.reference) "). "
             @if total > maps.len() { "Shown are the first " (maps.len()) " of " (total) " section sets. " }
             "Most of this tissue was trained on: how the model does on other slides is a question for other slides."
         }
-        @for unmapped in maps.iter().filter_map(|map| map.as_ref().err()) {
-            (absent(format!("{} has no map: {}.", unmapped.set, unmapped.reason)))
+        @for failure in maps.iter().filter_map(|map| map.as_ref().err()) {
+            (absent(format!("{} has no map: {}.", failure.set, failure.reason)))
         }
         @if !shown.is_empty() { (legend(&entries)) }
         @for map in &shown { (map) }
     };
-    Ok(Section { id: "maps", title: "Maps", body })
+    Ok(ReportSection { id: "maps", title: "Maps", body })
 }
 
-fn one(view: &View<'_>, map: &SlideMap) -> Result<Markup, TrainError> {
+fn one(data: &ReportData<'_>, map: &SlideMap) -> Result<Markup, TrainError> {
     let SlideMap { set, thumbnail, mpp, origin, labels, notes } = map;
-    let clusters = view.clusters();
+    let clusters = data.clusters();
     let blended = blend(thumbnail, *mpp, *origin, labels, clusters);
     let width_um = f64::from(thumbnail.width()) * mpp.get();
     let (um, length) = scale_bar_um(width_um);
     let bar = html! {
         span class="scale" style=(format!("width:{:.2}%", 100.0 * um / width_um)) { (length) }
     };
-    let sigma = SIGMA_PATCHES * f64::from(view.inputs.contract.patch_px) / f64::from(view.inputs.contract.stride_px);
+    let sigma = SIGMA_PATCHES * f64::from(data.inputs.contract.patch_px) / f64::from(data.inputs.contract.stride_px);
     let shares = densities(labels, clusters.len() as u8, sigma);
     let small = imageops::thumbnail(thumbnail, fitting(thumbnail).0, fitting(thumbnail).1);
     let counts = labels.counts();
@@ -83,7 +83,7 @@ fn one(view: &View<'_>, map: &SlideMap) -> Result<Markup, TrainError> {
                         img src=(address(thumbnail)?) alt=(format!("{set}: section of the reference stain"));
                         (bar)
                     }
-                    figcaption { "Section, " (view.inputs.contract.reference) }
+                    figcaption { "Section, " (data.inputs.contract.reference) }
                 }
                 figure {
                     div class="framed" {

@@ -17,14 +17,14 @@ use crate::system::files::file_error;
 
 /// A section set of the configuration.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct ConfiguredSet {
     /// All its slides, also of stains that are not wanted.
     pub set: SectionSet,
     /// The folder it comes from.
     pub from: SetFolder,
 }
 
-impl Candidate {
+impl ConfiguredSet {
     /// What the pipeline is told beside the model's layout.
     pub fn params(&self) -> RoadParams {
         RoadParams { mpp: self.from.mpp, ..RoadParams::default() }
@@ -34,7 +34,7 @@ impl Candidate {
     ///
     /// # Errors
     /// Which stain it lacks.
-    pub fn wanted(&self, config: &Config) -> Result<SectionSet, String> {
+    pub fn with_configured_stains(&self, config: &Config) -> Result<SectionSet, String> {
         let slides = config.stains.iter().map(|stain| match self.set.slides.get(&stain.name) {
             Some(path) => Ok((stain.name.clone(), path.clone())),
             None => Err(format!("it has no slide of stain {}", stain.name)),
@@ -45,14 +45,14 @@ impl Candidate {
 
 /// All section sets of a configuration, in its order.
 #[derive(Debug, Clone, Default)]
-pub struct Candidates {
+pub struct ConfiguredSets {
     /// In the order of the folders, those of one folder by case and block.
-    pub sets: Vec<Candidate>,
+    pub sets: Vec<ConfiguredSet>,
     /// Slides that are in no set, and why.
-    pub unplaced: Vec<String>,
+    pub ungrouped: Vec<String>,
 }
 
-impl Candidates {
+impl ConfiguredSets {
     /// Looks into the folders. `base` is where relative ones start.
     ///
     /// # Errors
@@ -67,8 +67,8 @@ impl Candidates {
             let slides = files(&base.join(&from.folder))?;
             let manifest = from.manifest.as_ref().map(|file| Manifest::read(&base.join(file))).transpose()?;
             let grouped = group(&slides, &namer, manifest.as_ref());
-            found.unplaced.extend(grouped.errors.iter().map(ToString::to_string));
-            found.sets.extend(grouped.sets.into_iter().map(|set| Candidate { set, from: from.clone() }));
+            found.ungrouped.extend(grouped.errors.iter().map(ToString::to_string));
+            found.sets.extend(grouped.sets.into_iter().map(|set| ConfiguredSet { set, from: from.clone() }));
         }
         found.refuse_shared_slides()?;
         Ok(found)
@@ -77,9 +77,9 @@ impl Candidates {
     /// Held-out slides prove nothing once they are trained on.
     fn refuse_shared_slides(&self) -> Result<(), TrainError> {
         let mut held_out: BTreeMap<&Path, bool> = BTreeMap::new();
-        for candidate in &self.sets {
-            for slide in candidate.set.slides.values() {
-                if *held_out.entry(slide).or_insert(candidate.from.held_out) != candidate.from.held_out {
+        for configured_set in &self.sets {
+            for slide in configured_set.set.slides.values() {
+                if *held_out.entry(slide).or_insert(configured_set.from.held_out) != configured_set.from.held_out {
                     let slide = slide.display();
                     return Err(TrainError::NoData(format!("{slide} is in a held-out folder and in one to train on")));
                 }
@@ -96,7 +96,7 @@ impl Candidates {
     pub fn fingerprint(&self, config: &Config) -> Result<String, TrainError> {
         let Config { seed, reference, stains, patches, .. } = config;
         let mut slides = Vec::new();
-        for Candidate { set, from } in &self.sets {
+        for ConfiguredSet { set, from } in &self.sets {
             for (stain, path) in &set.slides {
                 let metadata = fs::metadata(path).map_err(|e| file_error(path, e))?;
                 let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());

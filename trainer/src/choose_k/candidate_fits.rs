@@ -1,8 +1,7 @@
-//! The sweep's fits: every number of clusters with every seed, side by side, each kept in a file of its own.
+//! The fits of the sweep: every number of clusters with every seed, in parallel, each stored in its own file.
 //!
-//! A fit draws its order and its noise from a generator of its own and runs on one thread, so that neither the number of
-//! threads nor what was fitted before changes it. Files appear under their names only when they are whole: after an end at
-//! any moment, whatever is there counts.
+//! Every fit has its own random number generator and runs on one thread, so it depends neither on the number of threads nor on earlier
+//! fits. Files appear under their names only when they are complete. They can be used even if the program was killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +15,11 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Config, ImsatConfig};
-use crate::data::neighbours::Neighbours;
+use crate::data::patch_neighbours::PatchNeighbours;
 use crate::fit::Latents;
 use crate::fit::assignment::Assignment;
 use crate::model::adam::Adam;
-use crate::model::imsat::{Clusterer, terms};
+use crate::model::imsat::{Clusterer, loss_terms};
 use crate::model::layers::Mode;
 use crate::model::random::normals;
 use crate::system::error::TrainError;
@@ -28,16 +27,16 @@ use crate::system::files::file_error;
 use crate::system::files::write_whole;
 use crate::system::progress;
 
-/// What a fit found.
+/// The result of one fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Clustering {
-    /// What decided it, as hexadecimal digits.
+    /// Digest of everything that determines it, hexadecimal.
     pub fingerprint: String,
     /// K, empty clusters included.
     pub clusters: u32,
     /// From 1.
     pub seed: u32,
-    /// Why it is useless, if it is.
+    /// The reason, if the clustering collapsed.
     pub collapse: Option<String>,
     /// H(Y|X) and H(Y), nats.
     pub entropies: [f64; 2],
@@ -45,12 +44,12 @@ pub struct Clustering {
     pub labels: Vec<i64>,
 }
 
-/// What is clustered. Handed to each fit as another view of the same memory, because threads cannot share a tensor itself.
+/// The latent vectors to cluster. Every fit gets its own handle of the same memory, because threads cannot share a tensor.
 struct Samples {
     latent: Tensor,
-    /// Of the perturbation, per vector.
+    /// Radius of the perturbation for each vector.
     radius: Tensor,
-    /// Latents of other views of the patches; may be none.
+    /// Latent vectors of other views of the patches; may be empty.
     views: Vec<Tensor>,
 }
 
@@ -61,17 +60,17 @@ impl Samples {
     }
 }
 
-/// What all fits of a sweep share.
+/// What all fits of a sweep have in common.
 pub(super) struct Fits<'a> {
     pub(super) config: &'a Config,
-    pub(super) neighbours: &'a Neighbours,
+    pub(super) neighbours: &'a PatchNeighbours,
     pub(super) fingerprint: &'a str,
     pub(super) folder: &'a Path,
     pub(super) interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Fits<'_> {
-    /// All fits on these latents, by number of clusters and then by seed; those whose files are there are read.
+    /// All fits on these latent vectors, by number of clusters and then by seed. Fits with a stored result are read.
     pub(super) fn all(&self, latents: &Latents) -> Result<Vec<Clustering>, TrainError> {
         fs::create_dir_all(self.folder).map_err(|source| file_error(self.folder, source))?;
         let range = self.config.sweep.clusters;
@@ -94,13 +93,12 @@ impl Fits<'_> {
         let Latents { values, radius, views } = latents;
         let views = views.iter().map(Tensor::shallow_clone).collect();
         let samples = Samples { latent: values.shallow_clone(), radius: radius.shallow_clone(), views };
-        // One fit a thread on the CPU, one after the other elsewhere.
+        // On the CPU one fit per thread; on a GPU one after the other.
         let threads = if values.device() == Device::Cpu { self.config.cpu_threads } else { 1 };
         let threads = crate::system::device::single_threaded(threads)?;
         let bar = progress::bar(missing.len() as u64);
         bar.set_prefix("sweep");
-        // libtorch's first weights come from the process's one generator: they are drawn in turn, as the fits are handed
-        // out.
+        // Initial weights come from the one generator of the process, so they are drawn in order, when the fits are handed out.
         let fresh = missing
             .iter()
             .map(move |&(clusters, seed)| Fit::new(samples.view(), self.config.seed, settings, clusters, seed));
@@ -119,7 +117,7 @@ impl Fits<'_> {
         self.folder.join(format!("{clusters:02}-{seed}.json"))
     }
 
-    /// The fit whose file is there and belongs here.
+    /// The stored result of a fit, if its fingerprint is equal.
     fn stored(&self, fit: (u32, u32)) -> Option<Clustering> {
         let found: Clustering = serde_json::from_slice(&fs::read(self.path(fit)).ok()?).ok()?;
         let belongs = found.fingerprint == self.fingerprint && (found.clusters, found.seed) == fit;
@@ -133,9 +131,14 @@ impl Fits<'_> {
     }
 }
 
-/// [imsat] with what [sweep] makes smaller.
+/// [imsat] with the smaller settings of [sweep].
 pub(super) fn settings(config: &Config) -> ImsatConfig {
-    ImsatConfig { hidden: config.sweep.hidden.clone(), starts: 1, epochs: config.sweep.epochs, ..config.imsat.clone() }
+    ImsatConfig {
+        hidden: config.sweep.hidden.clone(),
+        restarts: 1,
+        epochs: config.sweep.epochs,
+        ..config.imsat.clone()
+    }
 }
 
 /// A clusterer before its fit.
@@ -175,7 +178,7 @@ impl Fit {
                 let Samples { latent, radius, .. } = &self.samples;
                 let (latent, radius) = (latent.index_select(0, &chosen), radius.index_select(0, &chosen));
                 let noise = self.noise(&latent);
-                let terms = terms(&self.clusterer, &latent, view.as_ref(), &radius, &weights, &noise);
+                let terms = loss_terms(&self.clusterer, &latent, view.as_ref(), &radius, &weights, &noise);
                 adam.minimise(&terms.loss(&weights));
             }
         }
@@ -192,7 +195,7 @@ impl Fit {
         })
     }
 
-    /// A view of each patch of `batch` or of one beside it; none where views do not differ.
+    /// The latent vectors of another view of each patch of `batch` or of a neighbour; none if views are not used.
     fn view(&mut self, of: &Fits<'_>, batch: &[i64]) -> Option<Tensor> {
         let view = self.samples.views.choose(&mut self.generator)?;
         let probability = of.config.augment.neighbours;

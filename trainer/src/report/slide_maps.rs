@@ -11,12 +11,12 @@ use tissuemap::slide;
 use tissuemap::units::{Mpp, UmPoint};
 
 use crate::config::Config;
-use crate::data::sampling::{Candidate, Candidates};
+use crate::data::sampling::{ConfiguredSet, ConfiguredSets};
 use crate::system::error::TrainError;
 use crate::system::progress;
 
 /// Sets that are drawn, the first of the training's: each takes about half a megabyte and as long as in the daemon.
-pub const MOST_SETS: usize = 12;
+pub const MAX_SETS: usize = 12;
 /// Long side of a section's picture in pixels.
 const LONG_SIDE_PX: u32 = 900;
 
@@ -31,16 +31,16 @@ pub(super) struct SlideMap {
 }
 
 /// A set without a map, and why.
-pub(super) struct Unmapped {
+pub(super) struct MapFailure {
     pub(super) set: String,
     pub(super) reason: String,
 }
 
 /// The maps of the sets that a model was trained with, as far as they can still be made.
-pub struct SlideMaps(pub(super) Vec<Result<SlideMap, Unmapped>>);
+pub struct SlideMaps(pub(super) Vec<Result<SlideMap, MapFailure>>);
 
 impl SlideMaps {
-    /// Makes the maps of the first [`MOST_SETS`] of `sets` through the same code as the daemon. `base` is where relative
+    /// Makes the maps of the first [`MAX_SETS`] of `sets` through the same code as the daemon. `base` is where relative
     /// folders of the configuration start. Slides that are not there any more, or cannot be read, are no error: the
     /// report says so.
     ///
@@ -53,23 +53,23 @@ impl SlideMaps {
         sets: &[String],
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Self, TrainError> {
-        let (found, mut reason) = match Candidates::find(config, base) {
-            Ok(candidates) => (candidates.sets, None),
+        let (found, mut reason) = match ConfiguredSets::find(config, base) {
+            Ok(configured_sets) => (configured_sets.sets, None),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 (Vec::new(), Some(format!("{error}{cause}")))
             }
         };
-        let bar = progress::bar(sets.len().min(MOST_SETS) as u64);
+        let bar = progress::bar(sets.len().min(MAX_SETS) as u64);
         bar.set_prefix("maps");
         let mut maps = Vec::new();
-        for set in sets.iter().take(MOST_SETS) {
+        for set in sets.iter().take(MAX_SETS) {
             if interrupted() {
                 return Err(TrainError::Interrupted { checkpoint: None });
             }
             bar.set_message(set.clone());
-            let map = match found.iter().find(|candidate| candidate.set.key.to_string() == *set) {
-                Some(candidate) => match map(config, candidate, model, &Stop(interrupted)) {
+            let map = match found.iter().find(|configured_set| configured_set.set.key.to_string() == *set) {
+                Some(configured_set) => match map(config, configured_set, model, &Stop(interrupted)) {
                     Err(RoadError::Cancelled) => return Err(TrainError::Interrupted { checkpoint: None }),
                     other => other.map_err(|error| error.to_string()),
                 },
@@ -77,7 +77,7 @@ impl SlideMaps {
                     .get_or_insert("its slides are not in the configured folders any more".to_owned())
                     .clone()),
             };
-            maps.push(map.map_err(|reason| Unmapped { set: set.clone(), reason }));
+            maps.push(map.map_err(|reason| MapFailure { set: set.clone(), reason }));
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -86,8 +86,8 @@ impl SlideMaps {
 
     /// No maps, all for one reason.
     pub fn none(sets: &[String], reason: &str) -> Self {
-        let unmapped = |set: &String| Err(Unmapped { set: set.clone(), reason: reason.to_owned() });
-        Self(sets.iter().take(MOST_SETS).map(unmapped).collect())
+        let failure = |set: &String| Err(MapFailure { set: set.clone(), reason: reason.to_owned() });
+        Self(sets.iter().take(MAX_SETS).map(failure).collect())
     }
 }
 
@@ -102,8 +102,13 @@ impl Progress for Stop<'_> {
     }
 }
 
-fn map(config: &Config, candidate: &Candidate, model: &mut Model, stop: &Stop<'_>) -> Result<SlideMap, RoadError> {
-    let (set, params) = (&candidate.set, candidate.params());
+fn map(
+    config: &Config,
+    configured_set: &ConfiguredSet,
+    model: &mut Model,
+    stop: &Stop<'_>,
+) -> Result<SlideMap, RoadError> {
+    let (set, params) = (&configured_set.set, configured_set.params());
     let layout = Layout::from(model.contract());
     let slides = set.slides.iter().filter(|(stain, _)| config.stains.iter().any(|s| s.name == **stain));
     let wanted = SectionSet { key: set.key.clone(), slides: slides.map(|(s, p)| (s.clone(), p.clone())).collect() };
@@ -140,7 +145,7 @@ mod tests {
 
     use super::*;
     use crate::config::SetFolder;
-    use crate::fit::Surroundings;
+    use crate::fit::FitContext;
     use crate::testing::{seeded, texture_config, texture_patches};
 
     #[test]
@@ -151,9 +156,8 @@ mod tests {
             return;
         }
         let (config, patches) = (texture_config(1), texture_patches(1));
-        let surroundings =
-            Surroundings { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
-        let fitted = crate::fit::fit(&config, &patches, &surroundings).expect("fits");
+        let context = FitContext { device: tch::Device::Cpu, checkpoint: None, metrics: None, interrupted: &|| false };
+        let fitted = crate::fit::fit(&config, &patches, &context).expect("fits");
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("model.onnx");
         match crate::export::export(&fitted, &patches, &config, Precision::Fp32, &path) {
@@ -177,7 +181,7 @@ mod tests {
         };
         let mut model = Model::load(&path).expect("loads");
         let SlideMaps(maps) = SlideMaps::make(&config, folder.path(), &mut model, &sets, &|| false).expect("maps");
-        let map = maps[0].as_ref().map_err(|unmapped| unmapped.reason.clone()).expect("there");
+        let map = maps[0].as_ref().map_err(|failure| failure.reason.clone()).expect("there");
         assert_eq!((map.set.as_str(), map.thumbnail.dimensions(), map.labels.cols), ("a", (640, 400), 40));
         let label = |x, y| map.labels.label_at(UmPoint { x, y });
         let labels = [label(200.0, 200.0), label(440.0, 200.0), label(20.0, 20.0)];
@@ -188,7 +192,7 @@ mod tests {
 
         let elsewhere = folder.path().join("nowhere");
         let SlideMaps(maps) = SlideMaps::make(&config, &elsewhere, &mut model, &sets, &|| false).expect("no maps");
-        assert!(maps.iter().all(|map| map.as_ref().err().is_some_and(|unmapped| unmapped.reason.contains("nowhere"))));
+        assert!(maps.iter().all(|map| map.as_ref().err().is_some_and(|failure| failure.reason.contains("nowhere"))));
         let stopped = SlideMaps::make(&config, folder.path(), &mut model, &sets, &|| true).err().expect("stopped");
         assert_eq!(stopped.exit_code(), 130);
     }

@@ -26,14 +26,14 @@ const SMALLEST_STEP: f64 = 1e-12;
 
 /// The 256 numbers that a uint8 stands for: `(code − zero)·step`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Grid {
+pub(super) struct Quantisation {
     /// Distance of two numbers.
     pub(super) step: f32,
     /// The code of the number 0, which every grid has: padding and ReLU are exact.
     pub(super) zero: u8,
 }
 
-impl Grid {
+impl Quantisation {
     /// The finest one that spans `least..=most` and 0.
     pub(super) fn spanning(least: f32, most: f32) -> Self {
         let (least, most) = (f64::from(least.min(0.0)), f64::from(most.max(0.0)));
@@ -63,7 +63,7 @@ pub(super) fn half_bits(x: &Tensor) -> Result<Vec<u16>, tch::TchError> {
 }
 
 /// The step of each output's weights, `[out]`: as small as the largest weight and a bias in steps of the product allow.
-pub(super) fn weight_steps(operator: Operator, weight: &Tensor, bias: &Tensor, input: Option<Grid>) -> Tensor {
+pub(super) fn weight_steps(operator: Operator, weight: &Tensor, bias: &Tensor, input: Option<Quantisation>) -> Tensor {
     let others: &[i64] = match operator {
         Operator::Conv => &[1, 2, 3],
         Operator::ConvTranspose => &[0, 2, 3],
@@ -83,7 +83,7 @@ pub(super) fn weight_steps(operator: Operator, weight: &Tensor, bias: &Tensor, i
 pub(super) fn ranges(
     patches: &Patches,
     run: impl Fn(&Tensor, &mut dyn FnMut(usize, &Tensor)),
-) -> Result<Vec<Grid>, TrainError> {
+) -> Result<Vec<Quantisation>, TrainError> {
     let _frozen = tch::no_grad_guard();
     let every = (patches.count() / CALIBRATION_PATCHES).max(1);
     let chosen: Vec<i64> = (0..patches.count()).step_by(every as usize).take(CALIBRATION_PATCHES as usize).collect();
@@ -103,7 +103,7 @@ pub(super) fn ranges(
             return Err(error.into());
         }
     }
-    Ok(ranges.into_iter().map(|(least, most)| Grid::spanning(least, most)).collect())
+    Ok(ranges.into_iter().map(|(least, most)| Quantisation::spanning(least, most)).collect())
 }
 
 /// The range that holds all values but a share of [`CUT_OFF`] at either end.
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_grid_has_zero_and_is_nowhere_off_by_more_than_half_a_step() {
         for (least, most) in [(-1.0f32, 3.0f32), (0.0, 2.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)] {
-            let grid = Grid::spanning(least, most);
+            let grid = Quantisation::spanning(least, most);
             let x =
                 Tensor::linspace(f64::from(least.min(0.0)), f64::from(most.max(0.0)), 1001, (Kind::Float, Device::Cpu));
             let off = f64::try_from((grid.round(&x) - &x).abs().max()).expect("number");
@@ -137,7 +137,7 @@ mod tests {
                 0.0
             );
         }
-        let beyond = Grid::spanning(-1.0, 1.0).round(&Tensor::from_slice(&[-9.0f32, 9.0]));
+        let beyond = Quantisation::spanning(-1.0, 1.0).round(&Tensor::from_slice(&[-9.0f32, 9.0]));
         assert!(beyond.abs().less(1.02).all() == Tensor::from(true), "values beyond the range are cut off");
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn weight_steps_are_per_output_and_leave_room_for_the_bias() {
         let weight = Tensor::from_slice2(&[[1.0f32, -63.0], [0.5, 0.0], [0.0, 0.0]]);
         let bias = Tensor::from_slice(&[0.0f32, 0.0, 5.0]);
-        let grid = Grid { step: 0.01, zero: 0 };
+        let grid = Quantisation { step: 0.01, zero: 0 };
         let steps = to_vec(&weight_steps(Operator::Linear, &weight, &bias, Some(grid))).expect("floats");
         assert_eq!(steps[0], 1.0);
         assert!((steps[1] - 0.5 / 63.0).abs() < 1e-9);

@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use crate::choose_k::choice::{Choice, Evidence, Rule};
+use crate::choose_k::choice::{Choice, ChoiceRule, Evidence};
 use crate::report::chart::{LineChart, Series, figure};
-use crate::report::page::Section;
+use crate::report::data::ReportData;
+use crate::report::page::ReportSection;
 use crate::report::page::{absent, cite};
-use crate::report::view::View;
 use crate::vectors::indices::Indices;
 
 /// With a smaller margin of rank between the best two numbers of clusters, a few other patches could turn the choice. By
@@ -28,21 +28,21 @@ pub(in crate::report) const INDICES: [IndexFigure; 6] = [
 ];
 
 /// How K came about, for the summary.
-pub(in crate::report) fn in_words(view: &View<'_>) -> String {
-    let fitted = view.inputs.config.clusters;
-    match view.inputs.sweep {
+pub(in crate::report) fn in_words(data: &ReportData<'_>) -> String {
+    let fitted = data.inputs.config.clusters;
+    match data.inputs.sweep {
         None => "set in the configuration".to_owned(),
         Some((_, choice)) if choice.clusters == fitted => format!("by the sweep, margin {}", figure(choice.margin)),
         Some((_, choice)) => format!("set by hand; the sweep says {}", choice.clusters),
     }
 }
 
-pub(in crate::report) fn warnings(view: &View<'_>) -> Vec<String> {
-    let Some((evidence, choice)) = view.inputs.sweep else { return Vec::new() };
+pub(in crate::report) fn warnings(data: &ReportData<'_>) -> Vec<String> {
+    let Some((evidence, choice)) = data.inputs.sweep else { return Vec::new() };
     let mut warnings = Vec::new();
     let unclear = match choice.rule {
-        Rule::Rank => choice.margin < CLEAR_MARGIN,
-        Rule::Likelihood => choice.margin == 0.0,
+        ChoiceRule::Rank => choice.margin < CLEAR_MARGIN,
+        ChoiceRule::Likelihood => choice.margin == 0.0,
     };
     if let (true, Some(next)) = (unclear, next_best(evidence, choice)) {
         warnings.push(format!(
@@ -51,10 +51,10 @@ pub(in crate::report) fn warnings(view: &View<'_>) -> Vec<String> {
             figure(choice.margin)
         ));
     }
-    if choice.clusters != view.inputs.config.clusters {
+    if choice.clusters != data.inputs.config.clusters {
         warnings.push(format!(
             "The model has {} clusters, the sweep over their number says {}.",
-            view.inputs.config.clusters, choice.clusters
+            data.inputs.config.clusters, choice.clusters
         ));
     }
     warnings
@@ -66,8 +66,8 @@ fn next_best(evidence: &[Evidence], choice: &Choice) -> Option<u32> {
     others.min_by(|a, b| a.1.total_cmp(b.1)).map(|(e, _)| e.clusters)
 }
 
-pub(in crate::report) fn section(view: &View<'_>) -> Section {
-    let body = match view.inputs.sweep {
+pub(in crate::report) fn section(data: &ReportData<'_>) -> ReportSection {
+    let body = match data.inputs.sweep {
         Some((evidence, choice)) if !evidence.is_empty() => found(evidence, choice),
         _ => absent(html! {
             "No sweep over the number of clusters was run; the number is that of the configuration. "
@@ -75,7 +75,7 @@ pub(in crate::report) fn section(view: &View<'_>) -> Section {
             " fits several numbers with several seeds each and keeps what it found beside the model."
         }),
     };
-    Section { id: "number", title: "Number of clusters", body }
+    ReportSection { id: "number", title: "Number of clusters", body }
 }
 
 fn better(higher: bool) -> &'static str {
@@ -118,11 +118,11 @@ fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
         div class="multiples" {
             @for (name, higher, value) in INDICES { (chart(name, better(higher), &|_, e| Some(value(&e.latent)))) }
         }
-        @if evidence.iter().any(|e| e.plane.is_some()) {
+        @if evidence.iter().any(|e| e.umap.is_some()) {
             h3 { "In the UMAP plane" }
             div class="multiples" {
                 @for (name, higher, value) in INDICES {
-                    (chart(name, better(higher), &|_, e| e.plane.as_ref().map(value)))
+                    (chart(name, better(higher), &|_, e| e.umap.as_ref().map(value)))
                 }
             }
         }

@@ -1,5 +1,4 @@
-//! Which patches lie beside each other: tissue rarely changes within a patch's width, so that a neighbour is most often of
-//! the same kind.
+//! Neighbouring patches. Tissue rarely changes within the width of a patch, so most neighbours show the same kind of tissue.
 
 use std::collections::HashMap;
 
@@ -11,13 +10,13 @@ use crate::data::origin::Origin;
 
 /// The neighbours of every patch: those of the same section set that were cut at most a radius away.
 #[derive(Debug)]
-pub struct Neighbours {
+pub struct PatchNeighbours {
     /// Neighbours of patch `i` are `all[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
     all: Vec<u32>,
 }
 
-impl Neighbours {
+impl PatchNeighbours {
     /// Of patches cut at `origins`; `radius` in model pixels, at least 1, between top-left corners.
     pub fn new(origins: &[Origin], radius: i64) -> Self {
         let square = |o: &Origin| (o.set, o.x.div_euclid(radius), o.y.div_euclid(radius));
@@ -41,13 +40,13 @@ impl Neighbours {
         Self { starts, all }
     }
 
-    /// Those of patch `index`.
+    /// The neighbours of patch `index`.
     pub fn of(&self, index: usize) -> &[u32] {
         &self.all[self.starts[index]..self.starts[index + 1]]
     }
 
-    /// A patch that should belong to the same cluster as patch `index`: with this probability one of its neighbours, where it
-    /// has any, else the patch itself.
+    /// A patch that should be in the same cluster as patch `index`: with the given probability a random neighbour, if it has one, otherwise
+    /// the patch itself.
     pub fn partner(&self, index: i64, probability: f64, generator: &mut ChaCha8Rng) -> i64 {
         if generator.random::<f64>() >= probability {
             return index;
@@ -68,7 +67,7 @@ mod tests {
             places in prop::collection::vec((0u32..3, -300i64..300, -300i64..300), 1..60), radius in 1i64..120,
         ) {
             let origins: Vec<Origin> = places.iter().map(|&(set, x, y)| Origin { set, x, y }).collect();
-            let neighbours = Neighbours::new(&origins, radius);
+            let neighbours = PatchNeighbours::new(&origins, radius);
             for (i, a) in origins.iter().enumerate() {
                 let mut found = neighbours.of(i).to_vec();
                 found.sort_unstable();
@@ -82,7 +81,7 @@ mod tests {
     #[test]
     fn partners_are_neighbours_with_the_given_probability_and_lonely_patches_are_their_own() {
         let at = |set, x| Origin { set, x, y: 0 };
-        let neighbours = Neighbours::new(&[at(0, 0), at(0, 50), at(0, 90), at(1, 0)], 60);
+        let neighbours = PatchNeighbours::new(&[at(0, 0), at(0, 50), at(0, 90), at(1, 0)], 60);
         let mut generator = ChaCha8Rng::seed_from_u64(1);
         let mut draw = |index, probability| neighbours.partner(index, probability, &mut generator);
         assert!((0..50).all(|_| draw(0, 0.0) == 0 && draw(0, 1.0) == 1 && draw(3, 1.0) == 3));

@@ -6,22 +6,22 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 use tissuemap::contract::{Cluster, MAX_CLUSTERS, ModelContract, clusters_default};
 
-use super::baselines::Method;
-use super::maps::SlideMaps;
+use super::baselines::BaselineResult;
+use super::slide_maps::SlideMaps;
 use crate::choose_k::choice::{Choice, Evidence};
 use crate::config::Config;
 use crate::data::patches::PatchSet;
-use crate::fit::{Fitted, evaluate};
+use crate::fit::{FittedModel, evaluate};
 use crate::system::error::TrainError;
 use crate::system::tensors::to_vec;
 use crate::vectors::labels::Labels;
 use crate::vectors::points::Points;
 
 /// Patches in the plane: more hide each other.
-const MOST_POINTS: usize = 5000;
+const MAX_POINTS: usize = 5000;
 
 /// Everything that a report is made from.
-pub struct Inputs<'a> {
+pub struct ReportInputs<'a> {
     /// What the model is called.
     pub name: &'a str,
     /// When the report is made.
@@ -33,7 +33,7 @@ pub struct Inputs<'a> {
     /// Of the exported model's file, hexadecimal.
     pub sha256: &'a str,
     /// The model before its export.
-    pub fitted: &'a Fitted,
+    pub fitted: &'a FittedModel,
     /// What it was fitted to.
     pub patches: &'a PatchSet,
     /// The table of metrics as the fit wrote it; empty where it is gone.
@@ -43,14 +43,14 @@ pub struct Inputs<'a> {
     /// What a sweep over the number of clusters found, in rising order, and what follows from it.
     pub sweep: Option<(&'a [Evidence], &'a Choice)>,
     /// Other methods on the same patches.
-    pub comparison: &'a [Method],
+    pub comparison: &'a [BaselineResult],
     /// Known class of each training patch.
     pub classes: Option<&'a Labels>,
 }
 
 /// What the sections look at.
-pub(super) struct View<'a> {
-    pub(super) inputs: &'a Inputs<'a>,
+pub(super) struct ReportData<'a> {
+    pub(super) inputs: &'a ReportInputs<'a>,
     /// `[N, K]` of the training patches.
     pub(super) probabilities: Vec<f32>,
     /// Of each training patch, and of each held-out one.
@@ -64,16 +64,16 @@ pub(super) struct View<'a> {
     pub(super) sampled_latent: Points,
 }
 
-impl<'a> View<'a> {
-    pub(super) fn new(inputs: &'a Inputs<'a>) -> Result<Self, TrainError> {
-        let Inputs { config, fitted, patches, .. } = inputs;
+impl<'a> ReportData<'a> {
+    pub(super) fn new(inputs: &'a ReportInputs<'a>) -> Result<Self, TrainError> {
+        let ReportInputs { config, fitted, patches, .. } = inputs;
         let of = |patches| evaluate(&fitted.autoencoder, &fitted.clusterer, patches);
         let (train, held_out) = (of(&patches.train)?, of(&patches.held_out)?);
         let mut counts = vec![vec![0; fitted.assignment.sizes.len()]; patches.sets.len()];
         for (origin, &cluster) in patches.train.origins().iter().zip(&fitted.assignment.cluster) {
             counts[origin.set as usize][cluster as usize] += 1;
         }
-        let sample = sample(patches.train.count() as usize, MOST_POINTS, config.seed);
+        let sample = sample(patches.train.count() as usize, MAX_POINTS, config.seed);
         let rows: Vec<i64> = sample.iter().map(|&i| i as i64).collect();
         let sampled_latent = Points::from_tensor(&train.latent.index_select(0, &Tensor::from_slice(&rows)))
             .map_err(|error| TrainError::Torch(format!("latent vectors: {error}")))?;

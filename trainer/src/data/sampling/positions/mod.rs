@@ -16,7 +16,7 @@ const BLOCK_PATCHES: u32 = 4;
 
 /// So many patches over one spot, and the next patch lies an eighth of a patch away on average (half the side over the
 /// square root): they show the same tissue, and more of them teach nothing.
-const CROWDED: f64 = 16.0;
+const MAX_PATCHES_PER_SPOT: f64 = 16.0;
 
 /// Side in model pixels of the squares in which a slide's pixels are made; patches of one square are cut one after the
 /// other.
@@ -24,7 +24,7 @@ const TILE_PX: i64 = 512;
 
 /// Top-left corners of patches, in model pixels of the reference canvas.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct PatchPositions {
     /// Of patches to train on.
     pub train: Vec<(i64, i64)>,
     /// Of patches that are kept apart.
@@ -33,7 +33,7 @@ pub struct Places {
     pub warning: Option<String>,
 }
 
-impl Places {
+impl PatchPositions {
     /// Draws them for the set of this name over its tissue cells. `held_out`: all are kept apart.
     ///
     /// # Errors
@@ -45,13 +45,13 @@ impl Places {
         held_out: bool,
         config: &config::Config,
     ) -> Result<Self, String> {
-        let config::Patches { per_set, held_out_fraction, .. } = config.patches;
+        let config::PatchConfig { per_set, held_out_fraction, .. } = config.patches;
         let mut generator = generator(config.seed, name);
         let (train_cells, held_out_cells) = if held_out {
             (Vec::new(), tissue.to_vec())
         } else {
             let block_cells = BLOCK_PATCHES * grid.spec.patch_px / grid.spec.stride_px;
-            part(tissue, block_cells, held_out_fraction, &mut generator)
+            split_cells(tissue, block_cells, held_out_fraction, &mut generator)
         };
         let kept = if held_out { per_set } else { ((f64::from(per_set) * held_out_fraction).round() as u32).max(1) };
         let trained_on = if held_out { 0 } else { per_set.saturating_sub(kept).max(1) };
@@ -60,17 +60,21 @@ impl Places {
             let purpose = if held_out { "to evaluate on" } else { "to hold some out" };
             return Err(format!("it has {count} tissue cells, too few {purpose}"));
         }
-        let crowding = crowding(&train_cells, trained_on, grid.spec).max(crowding(&held_out_cells, kept, grid.spec));
-        let warning = (crowding > CROWDED).then(|| {
+        let patches_per_spot = patches_per_spot(&train_cells, trained_on, grid.spec).max(patches_per_spot(
+            &held_out_cells,
+            kept,
+            grid.spec,
+        ));
+        let warning = (patches_per_spot > MAX_PATCHES_PER_SPOT).then(|| {
             format!(
-                "{per_set} patches from {} tissue cells: every spot is in {crowding:.0} of them, many are nearly equal; \
+                "{per_set} patches from {} tissue cells: every spot is in {patches_per_spot:.0} of them, many are nearly equal; \
                  fewer patches.per_set would do",
                 tissue.len()
             )
         });
         Ok(Self {
-            train: places(grid, train_cells, trained_on, &mut generator),
-            held_out: places(grid, held_out_cells, kept, &mut generator),
+            train: positions(grid, train_cells, trained_on, &mut generator),
+            held_out: positions(grid, held_out_cells, kept, &mut generator),
             warning,
         })
     }
@@ -85,17 +89,17 @@ pub(super) fn generator(seed: u64, set: &str) -> ChaCha8Rng {
 }
 
 /// In how many of `count` patches a spot of these cells is, on average.
-fn crowding(cells: &[Cell], count: u32, PatchSpec { patch_px, stride_px, .. }: PatchSpec) -> f64 {
+fn patches_per_spot(cells: &[Cell], count: u32, PatchSpec { patch_px, stride_px, .. }: PatchSpec) -> f64 {
     let area = |side: u32| f64::from(side).powi(2);
     f64::from(count) * area(patch_px) / (cells.len().max(1) as f64 * area(stride_px))
 }
 
-/// `count` places at random, each patch within half a stride of the middle of a cell. No cell is used twice before all
+/// `count` positions at random, each patch within half a stride of the middle of a cell. No cell is used twice before all
 /// others are used once.
-fn places(grid: &Grid, mut cells: Vec<Cell>, count: u32, generator: &mut ChaCha8Rng) -> Vec<(i64, i64)> {
+fn positions(grid: &Grid, mut cells: Vec<Cell>, count: u32, generator: &mut ChaCha8Rng) -> Vec<(i64, i64)> {
     let stride = i64::from(grid.spec.stride_px);
     cells.shuffle(generator);
-    let mut places: Vec<(i64, i64)> = cells
+    let mut positions: Vec<(i64, i64)> = cells
         .iter()
         .cycle()
         .take(count as usize)
@@ -105,13 +109,13 @@ fn places(grid: &Grid, mut cells: Vec<Cell>, count: u32, generator: &mut ChaCha8
             (x + shift(), y + shift())
         })
         .collect();
-    places.sort_by_key(|&(x, y)| (y.div_euclid(TILE_PX), x.div_euclid(TILE_PX), y, x));
-    places
+    positions.sort_by_key(|&(x, y)| (y.div_euclid(TILE_PX), x.div_euclid(TILE_PX), y, x));
+    positions
 }
 
 /// Parts the tissue cells of one set into training and held-out ones, by square blocks: neighbouring and overlapping
 /// patches look alike, so patches parted one by one would be no test. Both parts are non-empty where there are two cells.
-pub(super) fn part(
+pub(super) fn split_cells(
     cells: &[Cell],
     block_cells: u32,
     fraction: f64,

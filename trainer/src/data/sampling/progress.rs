@@ -15,14 +15,14 @@ const REGISTERED: u64 = 58;
 const PREPARED: u64 = 60;
 
 /// Watches a walk over section sets.
-pub struct Watch<'a> {
+pub struct SamplingProgress<'a> {
     interrupted: &'a (dyn Fn() -> bool + Sync),
     bar: ProgressBar,
     /// Where the running set begins on the bar.
     start: AtomicU64,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> SamplingProgress<'a> {
     /// Of `count` sets, `done` of which need no work; `what` is being done.
     pub fn over(what: &'static str, count: usize, done: usize, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
         let bar = progress::bar(STEPS * count as u64);
@@ -45,7 +45,7 @@ impl<'a> Watch<'a> {
 
     /// `done` of `total` patches of the running set are drawn.
     pub fn drawn(&self, done: usize, total: usize) {
-        self.part(PREPARED, STEPS, done as u64, total as u64);
+        self.advance(PREPARED, STEPS, done as u64, total as u64);
     }
 
     /// Says something while the bar is away.
@@ -53,19 +53,19 @@ impl<'a> Watch<'a> {
         self.bar.suspend(words);
     }
 
-    fn part(&self, from: u64, to: u64, done: u64, total: u64) {
+    fn advance(&self, from: u64, to: u64, done: u64, total: u64) {
         let start = self.start.load(Ordering::Relaxed);
         self.bar.set_position(start + from + (to - from) * done / total.max(1));
     }
 }
 
-impl Progress for Watch<'_> {
+impl Progress for SamplingProgress<'_> {
     fn stage(&self, stage: Stage, done: u64, total: u64) {
         match stage {
-            Stage::Open => self.part(0, OPENED, done, total),
-            Stage::Register => self.part(OPENED, REGISTERED, done, total),
+            Stage::Open => self.advance(0, OPENED, done, total),
+            Stage::Register => self.advance(OPENED, REGISTERED, done, total),
             Stage::Tissue | Stage::Refine | Stage::Infer | Stage::Overlay => {
-                self.part(REGISTERED, PREPARED, done, total);
+                self.advance(REGISTERED, PREPARED, done, total);
             }
         }
     }
@@ -75,7 +75,7 @@ impl Progress for Watch<'_> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for SamplingProgress<'_> {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
@@ -87,20 +87,20 @@ mod tests {
 
     #[test]
     fn the_bar_goes_forward_only_and_each_set_has_its_share() {
-        let watch = Watch::over("patches", 3, 1, &|| false);
-        let mut positions = vec![watch.bar.position()];
+        let progress = SamplingProgress::over("patches", 3, 1, &|| false);
+        let mut positions = vec![progress.bar.position()];
         for index in 1..3 {
-            watch.begin(index, "set");
+            progress.begin(index, "set");
             for (stage, total) in [(Stage::Open, 5), (Stage::Register, 8), (Stage::Tissue, 1)] {
                 (0..=total).for_each(|done| {
-                    watch.stage(stage, done, total);
-                    positions.push(watch.bar.position());
+                    progress.stage(stage, done, total);
+                    positions.push(progress.bar.position());
                 });
             }
-            watch.drawn(1, 2);
-            positions.push(watch.bar.position());
-            watch.drawn(2, 2);
-            positions.push(watch.bar.position());
+            progress.drawn(1, 2);
+            positions.push(progress.bar.position());
+            progress.drawn(2, 2);
+            positions.push(progress.bar.position());
         }
         assert!(positions.is_sorted(), "{positions:?}");
         assert_eq!((positions[0], positions.last()), (STEPS, Some(&(3 * STEPS))));
