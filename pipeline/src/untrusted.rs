@@ -297,7 +297,7 @@ mod tests {
         fs::write(&path, "short").expect("writable");
         let opened = open(&path, 10).expect("small enough");
         let mut writer = fs::File::options().append(true).open(&path).expect("writable");
-        writer.write_all(&[b'x'; 100_000]).expect("written");
+        writer.write_all(&vec![b'x'; 100_000]).expect("written");
         assert!(matches!(opened.bytes(), Err(UntrustedError::TooLarge { limit: 10, .. })));
     }
 

@@ -1,4 +1,4 @@
-//! Which DICOM series a file belongs to: a DICOM slide is all files of one SeriesInstanceUID, and a folder may hold several.
+//! Which DICOM series a file belongs to: a DICOM slide is all files of one `SeriesInstanceUID`, and a folder may hold several.
 //!
 //! Only the elements up to that one are read, by their lengths, and no more of them than a slide has: the file is whatever
 //! somebody left in the watch folder. Format: DICOM PS3.5, chapter 7, and PS3.10, chapter 7.
@@ -33,13 +33,16 @@ const MOST_UID: u32 = 64;
 /// What a file looked like when its series was read.
 type Stamp = (u64, u64, i64, i64, i64, i64);
 
+/// The series of files, each as the file was then.
+type Known = HashMap<PathBuf, (Stamp, Option<String>)>;
+
 /// Headers are read once: a share with thousands of files is looked at every minute.
-static KNOWN: LazyLock<Mutex<HashMap<PathBuf, (Stamp, Option<String>)>>> = LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 /// More files than this are forgotten, and read again.
 const MOST_KNOWN: usize = 200_000;
 
-/// The SeriesInstanceUID of a file; none where it is no DICOM file, cannot be read, or is not copied so far.
+/// The `SeriesInstanceUID` of a file; none where it is no DICOM file, cannot be read, or is not copied so far.
 pub(super) fn series(path: &Path) -> Option<String> {
     let stamp = stamp(&path.metadata().ok()?);
     {
@@ -143,8 +146,8 @@ pub(super) mod tests {
     use super::*;
 
     /// An element with a value representation of two bytes of length.
-    fn short(group: u16, number: u16, kind: &[u8; 2], value: &[u8]) -> Vec<u8> {
-        let head = [group.to_le_bytes(), number.to_le_bytes(), *kind, (value.len() as u16).to_le_bytes()];
+    fn short(group: u16, number: u16, kind: [u8; 2], value: &[u8]) -> Vec<u8> {
+        let head = [group.to_le_bytes(), number.to_le_bytes(), kind, (value.len() as u16).to_le_bytes()];
         [head.as_flattened(), value].concat()
     }
 
@@ -153,19 +156,19 @@ pub(super) mod tests {
         let nested = [
             &[0x08, 0x00, 0x15, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff][..],
             &[0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff],
-            &short(0x0020, 0x000e, b"UI", b"9.9.9\0"),
+            &short(0x0020, 0x000e, *b"UI", b"9.9.9\0"),
             &[0xfe, 0xff, 0x0d, 0xe0, 0, 0, 0, 0],
             &[0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0],
         ];
         [
             &[0; 128][..],
             b"DICM",
-            &short(0x0002, 0x0010, b"UI", b"1.2.840.10008.1.2.1\0"),
-            &short(0x0008, 0x0060, b"CS", b"SM"),
+            &short(0x0002, 0x0010, *b"UI", b"1.2.840.10008.1.2.1\0"),
+            &short(0x0008, 0x0060, *b"CS", b"SM"),
             &nested.concat(),
-            &short(0x0020, 0x000d, b"UI", b"1.2"),
-            &short(0x0020, 0x000e, b"UI", uid.as_bytes()),
-            &short(0x0028, 0x0002, b"US", &[3, 0]),
+            &short(0x0020, 0x000d, *b"UI", b"1.2"),
+            &short(0x0020, 0x000e, *b"UI", uid.as_bytes()),
+            &short(0x0028, 0x0002, *b"US", &[3, 0]),
         ]
         .concat()
     }
@@ -185,7 +188,7 @@ pub(super) mod tests {
         let implicit = [
             &[0; 128][..],
             b"DICM",
-            &short(0x0002, 0x0010, b"UI", b"1.2.840.10008.1.2\0"),
+            &short(0x0002, 0x0010, *b"UI", b"1.2.840.10008.1.2\0"),
             &[0x08, 0, 0x15, 0x11, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0],
             &[0x20, 0, 0x0e, 0, 4, 0, 0, 0, b'7', b'.', b'1', 0],
         ];

@@ -54,10 +54,9 @@ pub(crate) fn look(folder: &Path) -> Result<Look, Fault> {
         }
         match fit(&path).and_then(|()| see_model(&path).map_err(|error| unreadable(&path, &error))) {
             Ok(seen) if !seen.fingerprint.members().is_empty() => drop(snapshot.slides.insert(path, seen)),
-            // It went between the listing and the look.
-            Ok(_) => {}
             Err(fault) if misfits.len() < MISFITS => drop(misfits.insert(path, fault)),
-            Err(_) => {}
+            // It went between the listing and the look, or there are too many to tell.
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(Look { snapshot, misfits, reasons: reasons(&folder.join(REJECTED)) })

@@ -273,7 +273,7 @@ impl Daemon {
                 }
             }
             Ok(Finding::Fit(_)) if running.cancelled.is_some() => {
-                self.finish_job(Err(Fault::plain("cancelled").with_kind(FaultKind::Cancelled)))
+                self.finish_job(Err(Fault::plain("cancelled").with_kind(FaultKind::Cancelled)));
             }
             Ok(Finding::Fit(_)) if self.phase != Phase::Serving => self.put_back_running(),
             Ok(Finding::Fit(contents)) => {

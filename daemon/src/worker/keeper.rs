@@ -1,6 +1,7 @@
 //! Who starts the worker of a seat, gives it work, watches it, and replaces it.
 
-use std::cell::Cell;
+mod load;
+
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use tissuemap::road::Stage;
 
+pub(super) use self::load::Load;
 use super::back_off::back_off;
-use super::batches::Batches;
 use super::faults::{
-    Bounds, MEMORY_HINT, MODEL_HINT, away, during, not_cancelled, stands_still, too_much_memory, too_slow, unexpected,
+    Bounds, MEMORY_HINT, away, during, not_cancelled, stands_still, too_much_memory, too_slow, unexpected,
 };
 use super::granted::{Paths, Places};
 use super::log::{one_line, repeat};
@@ -49,18 +50,6 @@ pub(super) struct Duty {
     pub(super) restarts: Arc<AtomicU32>,
     /// The model to load before anything else.
     pub(super) load: Option<Load>,
-}
-
-/// How the model is loaded.
-pub(super) struct Load {
-    pub(super) model: PathBuf,
-    pub(super) providers: Vec<tissuemap::infer::Provider>,
-    pub(super) engines: PathBuf,
-    pub(super) batches: Batches,
-    /// What this machine is called there.
-    pub(super) machine: String,
-    /// `load_seconds`.
-    pub(super) limit: Duration,
 }
 
 /// See the module.
@@ -206,32 +195,8 @@ impl Keeper {
             Event::Hello { .. } => {}
             answer => return Err(Lost(unexpected(answer))),
         }
-        if let Some(load) = &self.duty.load {
-            let request = Request::Load {
-                model: load.model.clone(),
-                providers: load.providers.clone(),
-                engines: load.engines.clone(),
-                batches: load.batches.read(),
-                machine: load.machine.clone(),
-            };
-            let subject = load.model.display().to_string();
-            let bounds = Bounds { subject: &subject, limit: load.limit, key: Some("load_seconds"), tells: false };
-            let reached = Cell::new(None);
-            let tell = |event| {
-                if let Event::Step(step) = event {
-                    reached.set(Some(step));
-                    // Of a replacement, nobody hears any more.
-                    let _ = ready.send(Ready::Step(step));
-                }
-            };
-            let asked = self.ask(serving, &request, &bounds, &tell);
-            let (loaded, answer) = asked.map_err(|Lost(fault)| {
-                let step = reached.get().map(|step| format!(", in step {}", step.as_str())).unwrap_or_default();
-                Lost(Fault::new(format!("{}{step}", fault.reason()), MODEL_HINT).with_id("model.worker-lost"))
-            })?;
-            serving = loaded;
-            let Event::Loaded { info, batch } = answer else { return Err(Lost(unexpected(answer))) };
-            self.take_model(info, batch)?;
+        if self.duty.load.is_some() {
+            serving = self.load(serving, ready)?;
         }
         self.vitals(|vitals| vitals.starts += 1);
         Ok(serving)
@@ -243,21 +208,6 @@ impl Keeper {
         setup.read.retain(|path| places.answers(path));
         setup.write.retain(|path| places.answers(path));
         setup
-    }
-
-    fn take_model(&mut self, info: ModelInfo, batch: usize) -> Result<(), Lost> {
-        let load = self.duty.load.as_ref();
-        if let Some(first) = self.model.as_ref().filter(|first| first.sha256 != info.sha256) {
-            let reason = format!("{}: the file is not the model that serves any more", first.path.display());
-            return Err(Lost(Fault::new(
-                reason,
-                "the disk may be damaged, or somebody has written there; restart tissuemapd",
-            )));
-        }
-        load.inspect(|load| load.batches.store(&info, &load.machine, batch));
-        tracing::info!(provider = %info.provider, batch, "Model loaded");
-        self.model = Some(info);
-        Ok(())
     }
 
     /// Gives the worker what there is to do until it is lost; tells whether it did anything.

@@ -111,6 +111,7 @@ mod tests {
     #[test]
     fn h29_an_answer_that_does_not_fit_is_answered_by_a_fault_that_names_it() {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("a socket");
         let line = Line::new(ours);
         let stain =
             |i: usize| tissuemap::contract::StainSpec { name: format!("s{i}"), aliases: vec!["x".repeat(60); 400] };

@@ -365,11 +365,12 @@ fn hostile_text_is_quoted_in_errors() {
 
 #[test]
 fn h29_whatever_a_file_says_its_refusal_is_a_line_of_bounded_length() {
-    let names: [&dyn Fn(&mut GraphProto, String); 4] = [
-        &|g, name| g.node[0].name = Some(name),
-        &|g, name| g.node[0].op_type = Some(name),
-        &|g, name| g.node[0].input[0] = name,
-        &|g, name| g.initializer[0].name = Some(name),
+    type Change = fn(&mut GraphProto, String);
+    let names: [Change; 4] = [
+        |g, name| g.node[0].name = Some(name),
+        |g, name| g.node[0].op_type = Some(name),
+        |g, name| g.node[0].input[0] = name,
+        |g, name| g.initializer[0].name = Some(name),
     ];
     for (change, bytes) in names.into_iter().flat_map(|change| [1000, 3_000_000].map(|bytes| (change, bytes))) {
         let file = changed_graph(|g| change(g, "\u{1}".repeat(bytes)));
