@@ -150,6 +150,36 @@ fn every_link_between_documents_leads_somewhere() {
     assert!(broken.is_empty(), "links to nowhere: {broken:?}");
 }
 
+/// Where files are written in other ways than by the durable functions, and why that is right.
+const OTHER_WRITES: [(&str, &str); 3] = [
+    ("pipeline/src/durable", "here they are"),
+    ("daemon/src/status/leds/lamp.rs", "the files of sysfs are switches"),
+    ("trainer/src/testing.rs", "fixtures"),
+];
+
+#[test]
+fn only_durable_replaces_and_renames_files() {
+    let ways = ["fs::rename(", "renameat", ".persist(", "fs::write(", "File::create(", "Writer::from_path("];
+    let programs = ["daemon/src", "pipeline/src", "trainer/src"];
+    let is_test = |path: &Path| {
+        path.components().any(|part| part.as_os_str() == "tests")
+            || ["tests.rs", "testing.rs"].iter().any(|name| path.ends_with(name))
+    };
+    let by_hand: Vec<_> = rust_files()
+        .iter()
+        .filter(|(path, _)| programs.iter().any(|program| path.starts_with(program)) && !is_test(path))
+        .filter(|(path, _)| !OTHER_WRITES.iter().any(|(place, _)| path.to_string_lossy().starts_with(place)))
+        .flat_map(|(path, text)| {
+            let program = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let found = ways.iter().filter(|way| program.contains(**way));
+            found.map(|way| format!("{}: {way}", path.display())).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(by_hand.is_empty(), "use tissuemap::durable instead: {by_hand:?}");
+    let gone: Vec<_> = OTHER_WRITES.iter().filter(|(place, _)| !support::root().join(place).exists()).collect();
+    assert!(gone.is_empty(), "exceptions for files that are not there: {gone:?}");
+}
+
 #[test]
 fn readme_says_research_use_only() {
     let readme = std::fs::read_to_string(support::root().join("README.md")).expect("README.md");

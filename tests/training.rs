@@ -179,9 +179,15 @@ fn a_trained_model_is_exported_again_and_named() {
 
     let read = |name: &str| std::fs::read(at(name)).expect("written");
     for (precision, first) in [("fp32", "model.onnx"), ("fp16", "model.fp16.onnx")] {
-        done(&["export", "--run", "@model.run", "--out", "@again.onnx", "--precision", precision]);
+        done(&["export", "--run", "@model.run", "--out", "@again.onnx", "--precision", precision, "--force"]);
         assert!(read("again.onnx") == read(first), "{precision}: the same weights and patches give the same file");
     }
+
+    let (run, again) = (at("model.run"), at("again.onnx"));
+    let (run, again) = (run.to_string_lossy(), again.to_string_lossy());
+    let (code, _, stderr) = tissuemap_train(&["export", "--run", &run, "--out", &again]);
+    assert_eq!(code, Some(2), "nothing is replaced unasked: {stderr}");
+    assert!(stderr.contains("again.onnx: is there already") && stderr.contains("--force"), "{stderr}");
 
     std::fs::write(at("names.toml"), "[clusters.2]\nname = \"stroma\"\n").expect("written");
     done(&["name", "@model.fp16.onnx", "@names.toml", "--out", "@named.onnx"]);

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use self::chain::{Broken, Verified, verify};
 use self::chain::{Link, Tail};
-use crate::aside::aside;
+use crate::aside::move_aside;
 use crate::journal::JobId;
 
 /// Who asks.
@@ -129,8 +129,7 @@ impl Audit {
         let (tail, aside) = match chain::tail(path).map_err(failed)? {
             Ok(tail) => (tail, None),
             Err(broken) => {
-                let aside = aside(path);
-                fs::rename(path, &aside).map_err(failed)?;
+                let aside = move_aside(path).map_err(failed)?;
                 let reason = broken.to_string();
                 tracing::error!(file = %path.display(), moved_to = %aside.display(), reason, "Audit log begun anew");
                 (Tail::default(), Some(Event::MovedAside { file: aside, reason }))

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
-use tissuemap::durable::{DurableError, Staging};
-use tissuemap::overlay::result_folder;
+use tissuemap::durable::{Published, Staging, publish_all, write_record};
+use tissuemap::overlay::{RECORD, result_folder};
 
 use crate::arrive::members::fingerprint;
 
@@ -42,21 +42,15 @@ pub(crate) fn publish(
     run: &str,
     model: &str,
     bytes: usize,
-) -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
-    let stage = |(stain, slide): (&String, &PathBuf)| -> Result<(Staging, PathBuf), Box<dyn std::error::Error>> {
-        let target = result_folder(slide);
-        let staging = Staging::beside(&target)?;
+) -> Result<Vec<Published>, Box<dyn std::error::Error>> {
+    let stage = |(stain, slide): (&String, &PathBuf)| -> Result<Staging, Box<dyn std::error::Error>> {
+        let staging = Staging::beside(&result_folder(slide))?;
         fs::write(staging.path().join("overlay.png"), vec![7; bytes])?;
-        let record = record(slides, stain, "registered", run, model).to_string();
-        fs::write(staging.path().join("result.json"), record)?;
-        Ok((staging, target))
+        write_record(staging.path(), "result.json", &record(slides, stain, "registered", run, model))?;
+        Ok(staging)
     };
-    let staged: Vec<(Staging, PathBuf)> = slides.iter().map(stage).collect::<Result<_, _>>()?;
-    let publish = |(staging, target): (Staging, PathBuf)| -> Result<PathBuf, DurableError> {
-        staging.publish()?;
-        Ok(target)
-    };
-    Ok(staged.into_iter().map(publish).collect::<Result<_, _>>()?)
+    let staged = slides.iter().map(stage).collect::<Result<_, _>>()?;
+    Ok(publish_all(staged, RECORD)?)
 }
 
 /// Sets when a file was written, as copying programs and `touch` do.

@@ -1,11 +1,21 @@
-//! The one durable write: a folder of results appears whole or not at all.
+//! Durable writes: a file, or a folder of results, appears whole or not at all.
 
-use std::fs::{self, File};
+mod file;
+mod publish;
+mod seal;
+
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
+pub use file::{
+    clear_unfinished, is_unfinished, move_aside, rename_new, sync_folder, write_figures, write_file, write_file_at,
+    write_file_with, write_new,
+};
+pub use publish::{Published, is_kept};
+use rustix::fs::{Mode, OFlags, openat};
+pub use seal::{RecordKind, seal, write_record};
 
 /// Why results could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -30,26 +40,28 @@ impl DurableError {
 /// A file of a result is far smaller; more is nothing that a model drew.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 
-/// Publishes folders of one set, each in one step, and gives their names. All are whole before the first appears, so a
-/// failure until then leaves no new result beside an old one.
+/// Publishes folders of one set, each in one step. All are whole before the first appears, so a failure until then leaves
+/// no new result beside an old one.
 ///
 /// # Errors
 /// As [`Staging::publish`].
-pub fn publish_all(staged: Vec<Staging>) -> Result<Vec<PathBuf>, DurableError> {
-    staged
-        .into_iter()
-        .map(|staging| {
-            let target = staging.target.clone();
-            staging.publish().map(|()| target)
-        })
-        .collect()
+pub fn publish_all(staged: Vec<Staging>, kind: RecordKind) -> Result<Vec<Published>, DurableError> {
+    staged.into_iter().map(|staging| staging.publish(kind)).collect()
 }
 
 /// A folder that is being filled; it is removed again unless it is published.
 #[derive(Debug)]
 pub struct Staging {
-    dir: tempfile::TempDir,
+    folder: PathBuf,
     target: PathBuf,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.folder.as_os_str().is_empty() {
+            publish::remove_files(&self.folder);
+        }
+    }
 }
 
 impl Staging {
@@ -59,18 +71,18 @@ impl Staging {
     /// # Errors
     /// The parent folder is not writable.
     pub fn beside(target: &Path) -> Result<Self, DurableError> {
-        let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = file::folder_of(target);
         let dir = tempfile::Builder::new()
-            .prefix(".tissuemap-")
+            .prefix(file::UNFINISHED)
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .tempdir_in(parent)
             .map_err(|e| DurableError::new("create a staging folder in", parent, e))?;
-        Ok(Self { dir, target: target.into() })
+        Ok(Self { folder: dir.keep(), target: target.into() })
     }
 
     /// Where files are written until then.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.folder
     }
 
     /// Copies these files from a folder that somebody less trusted has filled: a link, a device or anything else that is
@@ -100,46 +112,15 @@ impl Staging {
         Ok(())
     }
 
-    /// Makes the folder visible under its name, replacing an older result.
-    ///
-    /// 1. Every file is fsynced, then the staging folder. A crash before or here leaves only the staging folder.
-    /// 2. The folder is renamed to its name; where an older result stands, the two are exchanged in one step
-    ///    (`RENAME_EXCHANGE`). A crash around here leaves the old or the new result, both whole.
-    /// 3. The parent folder is fsynced: from here on the new result survives a power cut.
-    /// 4. The older result, now under the staging name, is removed. A crash before leaves it there, ignored.
-    ///
-    /// File systems without exchange (some network shares): the older result is renamed away first, so that a reader
-    /// may for a moment see none.
+    /// Makes the folder visible under its name, replacing an older result; see [`publish`](mod@publish) for the steps and
+    /// for what becomes of files that are not ours.
     ///
     /// # Errors
-    /// Any of the system calls; the target is then as it was.
-    pub fn publish(self) -> Result<(), DurableError> {
-        let staged = self.dir.path();
-        let entries = fs::read_dir(staged).map_err(|e| DurableError::new("list", staged, e))?;
-        for entry in entries {
-            let path = entry.map_err(|e| DurableError::new("list", staged, e))?.path();
-            sync(&path)?;
-        }
-        sync(staged)?;
-        let rename =
-            |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| DurableError::new("rename a result to", to, e));
-        let mut replaced = None;
-        if self.target.exists() {
-            if renameat_with(CWD, staged, CWD, &self.target, RenameFlags::EXCHANGE).is_err() {
-                let aside = staged.with_extension("old");
-                rename(&self.target, &aside)?;
-                rename(staged, &self.target)?;
-                replaced = Some(aside);
-            }
-        } else {
-            rename(staged, &self.target)?;
-        }
-        sync(self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        if let Some(aside) = replaced {
-            fs::remove_dir_all(&aside).map_err(|e| DurableError::new("remove the replaced result", &aside, e))?;
-        }
-        // After an exchange the staging name holds the older result; dropping `dir` removes it.
-        Ok(())
+    /// Any of the system calls; what has the name is then as it was, or visible beside it.
+    pub fn publish(mut self, kind: RecordKind) -> Result<Published, DurableError> {
+        // What has this name afterwards may be an older result.
+        let folder = std::mem::take(&mut self.folder);
+        publish::publish(&folder, &self.target, kind, &mut |_| {})
     }
 }
 
@@ -149,14 +130,22 @@ fn sync(path: &Path) -> Result<(), DurableError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::fs::CWD;
+
     use super::*;
+
+    const KIND: RecordKind =
+        RecordKind { name: "result.json", is_of_older_version: |_| false, with_warnings: |_, _| None };
 
     fn publish(target: &Path, text: &str) {
         let staging = Staging::beside(target).expect("writable");
         for name in ["a.txt", "b.txt"] {
             fs::write(staging.path().join(name), text).expect("writable");
         }
-        staging.publish().expect("published");
+        write_record(staging.path(), KIND.name, &serde_json::json!({})).expect("writable");
+        staging.publish(KIND).expect("published");
     }
 
     #[test]

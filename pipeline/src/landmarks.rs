@@ -1,5 +1,6 @@
 //! Landmarks: points that a person has set on a slide, as CSV files hold them.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ pub fn read(path: &Path) -> Result<Vec<Landmark>, LandmarkError> {
 /// The file cannot be written.
 pub fn write(path: &Path, points: &[Landmark]) -> Result<(), LandmarkError> {
     let write = || {
-        let mut writer = csv::Writer::from_path(path)?;
+        let mut writer = csv::Writer::from_writer(File::create_new(path)?);
         writer.write_record(["id", "x", "y"])?;
         for Landmark { id, x, y } in points {
             writer.write_record([id, &format!("{x:.4}"), &format!("{y:.4}")])?;

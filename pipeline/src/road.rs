@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context;
 use crate::contract::{ModelContract, StainSpec};
-use crate::durable::DurableError;
+use crate::durable::{DurableError, Published};
 use crate::infer::{Model, ModelError};
 use crate::map::{BACKGROUND, LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::overlay::{self, OverlayError};
@@ -148,8 +148,27 @@ pub struct SetResult {
     pub tissue_cells: usize,
     /// How each registered stain was judged, in the contract's order.
     pub registration: Vec<StainVerdict>,
-    /// What a person should know: missing or left-out stains, no tissue, unfamiliar tissue.
+    /// What a person should know: missing or left-out stains, no tissue, unfamiliar tissue, and what `moved` tells.
     pub warnings: Vec<String>,
+    /// What became of files in the results' places that are not ours.
+    #[serde(default)]
+    pub moved: Vec<String>,
+}
+
+impl SetResult {
+    /// What was published as the results of a set.
+    fn new(
+        key: &SetKey,
+        published: Vec<Published>,
+        tissue_cells: usize,
+        registration: Vec<StainVerdict>,
+        mut warnings: Vec<String>,
+    ) -> Self {
+        let moved: Vec<String> = published.iter().flat_map(|result| result.warnings.clone()).collect();
+        warnings.extend(moved.iter().cloned());
+        let outputs = published.into_iter().map(|result| result.folder).collect();
+        Self { key: key.clone(), outputs, tissue_cells, registration, warnings, moved }
+    }
 }
 
 /// How one stain's registration was judged.
@@ -247,13 +266,9 @@ pub fn process_opened(
     progress: &dyn Progress,
 ) -> Result<SetResult, RoadError> {
     walk(key, slides, model, params, progress, |run| {
-        Ok(SetResult {
-            key: key.clone(),
-            outputs: overlay::write_all(run, progress)?,
-            tissue_cells: run.prepared.cells.len(),
-            registration: verdicts(run.prepared),
-            warnings: overlay::warnings(run),
-        })
+        let published = overlay::write_all(run, progress)?;
+        let cells = run.prepared.cells.len();
+        Ok(SetResult::new(key, published, cells, verdicts(run.prepared), overlay::warnings(run)))
     })
 }
 

@@ -13,6 +13,7 @@ use tiff::encoder::{TiffEncoder, colortype::RGB32Float};
 use tiff::tags::Tag;
 
 use crate::deformation::{Deformation, DisplacementField, SectionMap};
+use crate::durable::write_new;
 use crate::overlay::RESEARCH_USE_ONLY;
 use crate::placement::Registered;
 use crate::register::RegistrationQuality;
@@ -154,7 +155,7 @@ pub fn write(
     };
     let path = folder.join(&files[0]);
     let text = serde_json::to_string_pretty(&document).map_err(|reason| unwritten(&path, &reason))?;
-    fs::write(&path, text + "\n").map_err(|reason| unwritten(&path, &reason))?;
+    write_new(&path, text + "\n").map_err(|reason| unwritten(&path, &reason))?;
     Ok(files)
 }
 
@@ -165,7 +166,7 @@ fn unwritten(path: &Path, reason: &dyn std::fmt::Display) -> TransformError {
 /// One pixel a node: displacement and estimated error, float32.
 fn write_nodes(path: &Path, field: &DisplacementField, errors: &[f32]) -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(errors.len(), field.nodes.len(), "one estimated error a node");
-    let mut file = BufWriter::new(File::create(path)?);
+    let mut file = BufWriter::new(File::create_new(path)?);
     let samples: Vec<f32> = field.nodes.iter().zip(errors).flat_map(|([x, y], error)| [*x, *y, *error]).collect();
     let mut encoder = TiffEncoder::new(&mut file)?;
     let mut image = encoder.new_image::<RGB32Float>(field.cols as u32, field.rows as u32)?;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tissuemap::durable::is_kept;
 use tissuemap::overlay::RESULT_EXTENSION;
 
 /// Endings of files that name a slide. `.czi` is listed although OpenSlide reads it only in versions to come: the
@@ -91,7 +92,7 @@ impl Default for Ignore {
 pub enum Passed<'a> {
     /// It begins with a dot.
     Hidden,
-    /// It is one of our results.
+    /// It is one of our results, or what was kept beside one.
     Output,
     /// It fits this pattern of the list.
     Listed(&'a str),
@@ -101,7 +102,7 @@ impl Ignore {
     /// Why this name is passed over, if it is. Only the last part of the path counts.
     pub fn reason(&self, path: &Path) -> Option<Passed<'_>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if ending_in(path, &[RESULT_EXTENSION]) {
+        if ending_in(path, &[RESULT_EXTENSION]) || is_kept(path, RESULT_EXTENSION) {
             return Some(Passed::Output);
         }
         if name.starts_with('.') {

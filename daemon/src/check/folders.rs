@@ -1,8 +1,8 @@
 //! Folders: there, readable, writable, with room, and with events that arrive.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ fn seen_after(folder: &Path) -> notify::Result<Option<Duration>> {
     let probe = Probe::in_folder(folder)?;
     while let Some(left) = EVENT_LIMIT.checked_sub(begun.elapsed()) {
         match events.recv_timeout(left) {
-            Ok(Ok(event)) if event.paths.contains(&probe.0) => return Ok(Some(begun.elapsed())),
+            Ok(Ok(event)) if event.paths.iter().any(|path| **path == *probe.0) => return Ok(Some(begun.elapsed())),
             Ok(_) => {}
             Err(_) => break,
         }
@@ -93,19 +93,12 @@ fn seen_after(folder: &Path) -> notify::Result<Option<Duration>> {
 }
 
 /// A file that is there for a moment. Its name is hidden, so that no daemon and no viewer takes notice.
-struct Probe(PathBuf);
+struct Probe(tempfile::TempPath);
 
 impl Probe {
     fn in_folder(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(format!(".tissuemap-check-{}", std::process::id()));
-        fs::write(&path, "tissuemapctl check\n")?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        // It was there a moment ago; a share that has gone since takes it with it.
-        let _ = fs::remove_file(&self.0);
+        let mut file = tempfile::Builder::new().prefix(".tissuemap-check-").tempfile_in(folder)?;
+        file.write_all(b"tissuemapctl check\n")?;
+        Ok(Self(file.into_temp_path()))
     }
 }

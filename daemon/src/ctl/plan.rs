@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Serialize, Serializer};
 use tissuemap::contract::Cluster;
+use tissuemap::durable::Staging;
 use tissuemap::infer::Model;
 use tissuemap::look::captioned;
 use tissuemap::map::LabelMap;
@@ -121,12 +122,11 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     }
 }
 
-fn publish(plan: &mut Plan, staging: Option<tissuemap::durable::Staging>) -> Result<(), Failure> {
+fn publish(plan: &mut Plan, staging: Option<Staging>) -> Result<(), Failure> {
     let Some(staging) = staging else { return Ok(()) };
     plan.files.push(RECORD.into());
-    let path = staging.path().join(RECORD);
-    std::fs::write(&path, json(plan)?).map_err(|error| unwritable(&path, &error))?;
-    staging.publish().map_err(|error| Exit::JobsFailed.because(&error))
+    output::write_record(staging.path(), RECORD, plan)?;
+    output::publish(staging, RECORD)
 }
 
 fn json(plan: &Plan) -> Result<String, Failure> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use tissuemap::durable::is_kept;
 use tissuemap::overlay::{Checked, FileState, RESULT_EXTENSION, Verified, sha256_of, verify};
 
 use super::VerifyArgs;
@@ -48,7 +49,8 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let reason = format!("{unsound} of {} results are not as recorded", results.len());
-    Err(Exit::JobsFailed.with(Fault::new(reason, "use nothing of them; delete the folder and submit the slide again")))
+    Err(Exit::JobsFailed
+        .with(Fault::new(reason, "use nothing of them; move the folder away and submit the slide again")))
 }
 
 fn style() -> ProgressStyle {
@@ -64,7 +66,7 @@ fn find(place: &Path, results: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
     }
     for entry in fs::read_dir(place)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_type()?.is_dir() && !is_kept(&entry.path(), RESULT_EXTENSION) {
             find(&entry.path(), results)?;
         }
     }

@@ -1,11 +1,12 @@
 //! Opening a journal that may be damaged (hazard h08).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use tissuemap::durable::{rename_new, sync_folder};
 
 use super::JournalError;
 use super::schema;
@@ -147,13 +148,11 @@ fn prepare(db: &mut Connection, was_there: bool) -> rusqlite::Result<Option<Stri
 fn move_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = aside(path);
     for suffix in COMPANIONS.iter().copied().chain([""]) {
-        match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
+        match rename_new(&with_suffix(path, suffix), &with_suffix(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
+    path.parent().map_or(Ok(()), sync_folder)?;
     Ok(aside)
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tissuemap::durable::rename_new;
 use tissuemap::escape::for_people;
 
 use super::NOT_LOADED;
@@ -16,6 +17,7 @@ use super::store::signature_of;
 use crate::arrive::members::{Fingerprint, Member, Seen, see};
 use crate::arrive::scan::Snapshot;
 use crate::arrive::settle::{Event, Settle};
+use crate::aside::with_suffix;
 use crate::job::Fault;
 
 /// Where refused models go, beside those that arrive.
@@ -156,19 +158,30 @@ impl Dropped {
         if !fs::symlink_metadata(&folder).is_ok_and(|what| what.is_dir()) {
             fs::create_dir(&folder)?;
         }
-        let target = folder.join(name);
-        let mut reason = target.clone().into_os_string();
-        reason.push(REASON);
-        // A link that somebody left there must not lead elsewhere.
-        let _ = fs::remove_file(&reason);
-        let mut reason = File::create_new(reason)?;
+        let (target, mut reason) = free_name(&folder, Path::new(name))?;
         write!(reason, "{fault}\nid: {}\n", fault.id().unwrap_or(NOT_LOADED))?;
         let signature = signature_of(&self.path);
         if signature.exists() {
-            fs::rename(&signature, signature_of(&target))?;
+            rename_new(&signature, &signature_of(&target))?;
         }
-        fs::rename(&self.path, target)
+        rename_new(&self.path, &target)
     }
+}
+
+/// A name for a refused model that replaces neither an older one nor anything else there, and its new, empty reason file:
+/// `NAME.onnx`, `NAME.1.onnx` and so on.
+fn free_name(folder: &Path, name: &Path) -> io::Result<(PathBuf, File)> {
+    for number in 0_u32.. {
+        let ending = name.extension().unwrap_or_default().to_string_lossy();
+        let name = if number == 0 { name.into() } else { name.with_extension(format!("{number}.{ending}")) };
+        let target = folder.join(name);
+        let reason = with_suffix(&target, REASON);
+        if [&target, &signature_of(&target), &reason].iter().any(|path| path.symlink_metadata().is_ok()) {
+            continue;
+        }
+        return Ok((target, File::create_new(reason)?));
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// See the module. Does no input or output itself.
@@ -258,5 +271,33 @@ impl Inbox {
         let misfits =
             self.misfits.values().map(|fault| format!("no model ({}): {fault}", fault.id().unwrap_or(NOT_LOADED)));
         self.fault.iter().map(ToString::to_string).chain(misfits).chain(reasons)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h21_a_refused_model_replaces_nothing_among_the_rejected() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let rejected = folder.path().join(REJECTED);
+        fs::create_dir(&rejected).expect("writable");
+        let theirs = [("a.onnx", "an older one"), ("a.1.onnx.reason.txt", "a note"), ("b.onnx.minisig", "a signature")];
+        theirs.iter().for_each(|(name, text)| fs::write(rejected.join(name), text).expect("writable"));
+        for name in ["a.onnx", "b.onnx", "c.onnx"] {
+            let path = folder.path().join(name);
+            fs::write(&path, "refused").expect("writable");
+            let fingerprint = see_model(&path).expect("there").fingerprint;
+            let dropped = Dropped { path, fingerprint };
+            dropped.move_aside(&Fault::new("bad", "export it again")).expect("moved");
+        }
+        let read = |name: &str| fs::read_to_string(rejected.join(name)).expect("there");
+        theirs.iter().for_each(|(name, text)| assert_eq!(read(name), *text));
+        for name in ["a.2.onnx", "b.1.onnx", "c.onnx"] {
+            assert_eq!(read(name), "refused");
+            assert!(read(&format!("{name}{REASON}")).starts_with("bad"), "{name}");
+        }
+        assert_eq!(fs::read_dir(&rejected).expect("readable").count(), 9);
     }
 }

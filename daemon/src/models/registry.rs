@@ -5,17 +5,17 @@
 //! replaced in one step and flushed before a model serves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tissuemap::durable::write_file;
 use tissuemap::infer::Provider;
 use tissuemap::untrusted::{self, UntrustedError};
 
 use super::proof::Kept;
-use crate::aside::aside;
+use crate::aside::move_aside;
 use crate::job::{Fault, ModelInfo};
 use crate::journal::JobId;
 use crate::sets::same_stains;
@@ -174,8 +174,7 @@ impl Registry {
             if error.kind() != ErrorKind::InvalidData {
                 return Err(error);
             }
-            let aside = aside(path);
-            fs::rename(path, &aside)?;
+            let aside = move_aside(path)?;
             tracing::error!(
                 file = %path.display(), reason = %error, moved_to = %aside.display(),
                 "MODEL MEMORY DAMAGED and moved aside; models in the model folder are taken for new; hint: check the disk"
@@ -185,12 +184,7 @@ impl Registry {
     }
 
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let unfinished = path.with_extension("new");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        write_file(path, &serde_json::to_vec_pretty(self)?)
     }
 
     /// All models, in the order they came.

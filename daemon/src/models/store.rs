@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use minisign_verify::{PublicKey, Signature};
 use sha2::{Digest, Sha256};
 use tissuemap::contract::MAX_MODEL_BYTES;
+use tissuemap::durable::{rename_new, sync_folder, write_file};
 use tissuemap::hex::hex;
 
 use crate::job::Fault;
@@ -87,13 +88,12 @@ impl Store {
             let home = if path.exists() { &target } else { &incoming };
             if let Some(signature) = signature {
                 let place = signature_of(&home.join(path.file_name().unwrap_or_default()));
-                fs::write(place.with_extension("new"), signature)?;
-                fs::rename(place.with_extension("new"), place)?;
+                write_file(&place, signature.as_bytes())?;
             }
             if home == &incoming {
                 let _ = fs::remove_dir_all(&target);
-                fs::rename(&incoming, &target)?;
-                File::open(&self.folder)?.sync_all()?;
+                rename_new(&incoming, &target)?;
+                sync_folder(&self.folder)?;
             }
             Ok(())
         };

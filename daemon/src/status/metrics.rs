@@ -1,12 +1,11 @@
 //! The status as figures for Prometheus, in a file that `node_exporter`'s textfile collector reads. No port is opened.
 
 use std::fmt::{Display, Write as _};
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tissuemap::durable::write_figures;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -29,7 +28,7 @@ pub async fn keep(file: PathBuf, state_folder: PathBuf, mut status: watch::Recei
         let next = Instant::now() + EVERY;
         if pulse.is_felt() {
             let text = text(&status.borrow_and_update(), disk::free(&state_folder).ok(), started);
-            let written = replace(&file, &text);
+            let written = write_figures(&file, text.as_bytes());
             // Once, not every quarter of a minute for a month.
             if let Some(error) = written.as_ref().err().filter(|_| !trouble) {
                 tracing::warn!(file = %file.display(), reason = %error, "Metrics not written");
@@ -54,20 +53,7 @@ pub async fn keep(file: PathBuf, state_folder: PathBuf, mut status: watch::Recei
 pub fn down(file: &Path) -> io::Result<()> {
     let mut text = Text(String::new());
     text.up(false);
-    replace(file, &text.0)
-}
-
-/// In one step: a reader sees the old figures or the new ones.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The collector reads what ends in `.prom`, and this does not.
-    let mut staged = tempfile::Builder::new()
-        .prefix(".tissuemap-")
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)?;
-    staged.write_all(text.as_bytes())?;
-    staged.persist(file)?;
-    Ok(())
+    write_figures(file, text.0.as_bytes())
 }
 
 /// The figures of a daemon that runs. `free` are the bytes left for its state.

@@ -2,10 +2,10 @@
 //! size is compared with patches alone all the same.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use tissuemap::durable::write_file;
 use tissuemap::infer::batch_key;
 use tissuemap::untrusted;
 
@@ -46,12 +46,9 @@ impl Batches {
         if known.len() > MOST {
             known = BTreeMap::from([(key, batch)]);
         }
-        let write = || -> io::Result<()> {
-            let unfinished = self.0.with_extension("new");
-            fs::write(&unfinished, serde_json::to_vec_pretty(&known)?)?;
-            fs::rename(unfinished, &self.0)
-        };
-        if let Err(error) = write() {
+        let written =
+            serde_json::to_vec_pretty(&known).map_err(io::Error::from).and_then(|text| write_file(&self.0, &text));
+        if let Err(error) = written {
             tracing::warn!(file = %self.0.display(), reason = %error, "Batch size not kept");
         }
     }
@@ -59,6 +56,8 @@ impl Batches {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tissuemap::infer::Provider;
 
     use super::*;

@@ -15,7 +15,7 @@ use image::{GrayImage, ImageError};
 use jiff::Timestamp;
 
 use crate::contract::Cluster;
-use crate::durable::{self, DurableError, Staging};
+use crate::durable::{self, DurableError, Published, Staging, seal};
 use crate::infer::Model;
 use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
 use crate::placement::Placement;
@@ -27,7 +27,8 @@ use crate::tissue::TissueOutcome;
 use crate::units::Mpp;
 
 pub use png::{blend, scale_bar_um};
-pub use record::{Input, OutputFile, Record, sha256_of};
+pub(crate) use record::sha256_of_read;
+pub use record::{Input, OutputFile, RECORD, Record, sha256_of};
 pub use verify::{Checked, FileState, Verified, VerifyError, verify};
 
 /// In every output: maps are not to be taken for a diagnosis.
@@ -132,7 +133,7 @@ const FEWEST_CELLS: u64 = 40;
 ///
 /// # Errors
 /// Reading thumbnails, encoding, writing, publishing.
-pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, RoadError> {
+pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<Published>, RoadError> {
     let mut staged = Vec::new();
     draw_all(run, progress, |_, slide| {
         let staging = Staging::beside(&result_folder(slide))?;
@@ -140,7 +141,7 @@ pub fn write_all(run: &Run, progress: &dyn Progress) -> Result<Vec<PathBuf>, Roa
         staged.push(staging);
         Ok(folder)
     })?;
-    Ok(durable::publish_all(staged)?)
+    Ok(durable::publish_all(staged, RECORD)?)
 }
 
 /// Draws one result for every slide that has a place, into the folder that `place` names for it.
@@ -208,7 +209,7 @@ fn write_section(
     });
     record.outputs = written.into_iter().collect::<Result<_, _>>()?;
     let path = folder.join(RESULT_JSON);
-    write_file(&path, |out| Ok(serde_json::to_writer_pretty(out, &record)?))?;
+    write_file(&path, |out| Ok(out.write_all(seal(&serde_json::to_string_pretty(&record)?).as_bytes())?))?;
     Ok(())
 }
 
@@ -231,7 +232,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<(), AnyError>) -> Result<(), RoadError> {
     let create = |e| DurableError::new("create", path, e);
-    let mut out = BufWriter::new(File::create(path).map_err(create)?);
+    let mut out = BufWriter::new(File::create_new(path).map_err(create)?);
     write(&mut out).map_err(|source| OverlayError::Write { path: path.into(), source })?;
     out.flush().map_err(|e| DurableError::new("write", path, e))?;
     Ok(())

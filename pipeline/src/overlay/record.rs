@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{OverlayError, RESEARCH_USE_ONLY, Run};
+use super::{OverlayError, RESEARCH_USE_ONLY, RESULT_JSON, Run};
+use crate::durable::RecordKind;
 use crate::hex::hex;
 use crate::infer::Provider;
 use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
@@ -52,6 +53,9 @@ pub struct Record {
     pub clusters: Vec<ClusterRecord>,
     pub parameters: Value,
     pub times: Times,
+    /// The seal: SHA-256 of this file with this value left empty. None in records from before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_sha256: Option<String>,
 }
 
 /// What wrote the record.
@@ -111,7 +115,7 @@ pub struct OutputFile {
 
 impl OutputFile {
     /// The file of this name in the result folder.
-    pub(super) fn read(folder: &Path, name: &str) -> io::Result<Self> {
+    pub(crate) fn read(folder: &Path, name: &str) -> io::Result<Self> {
         let (bytes, sha256) = sha256_of(&folder.join(name), &mut |_| {})?;
         Ok(Self { file: name.into(), bytes, sha256 })
     }
@@ -240,8 +244,27 @@ impl Record {
             clusters: clusters.collect(),
             parameters,
             times: Times { started: run.started, finished: Timestamp::now() },
+            record_sha256: Some(String::new()),
         }
     }
+}
+
+/// What [`durable`](crate::durable) has to know of `result.json`.
+pub const RECORD: RecordKind = RecordKind {
+    name: RESULT_JSON,
+    is_of_older_version: is_as_written,
+    with_warnings: |text, warnings| {
+        let mut record: Record = serde_json::from_slice(text).ok()?;
+        record.warnings.extend_from_slice(warnings);
+        record.record_sha256 = Some(String::new());
+        serde_json::to_string_pretty(&record).ok()
+    },
+};
+
+/// Whether these bytes are a whole record, and what would be written of it again.
+fn is_as_written(text: &[u8]) -> bool {
+    let record = serde_json::from_slice::<Record>(text);
+    record.and_then(|record| serde_json::to_vec_pretty(&record)).is_ok_and(|again| again == text)
 }
 
 fn section_record(section: &Section) -> Value {
@@ -303,11 +326,15 @@ fn fingerprint(stain: &str, path: &Path) -> io::Result<Input> {
 /// # Errors
 /// The file cannot be read.
 pub fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, String)> {
+    sha256_of_read(File::open(path)?, read)
+}
+
+/// As [`sha256_of`], of an open file.
+pub(crate) fn sha256_of_read(mut from: impl Read, read: &mut dyn FnMut(u64)) -> io::Result<(u64, String)> {
     let mut hash = Sha256::new();
-    let mut file = File::open(path)?;
     let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
     loop {
-        match file.read(&mut buffer)? {
+        match from.read(&mut buffer)? {
             0 => return Ok((bytes, hex(hash.finalize()))),
             n => {
                 hash.update(&buffer[..n]);

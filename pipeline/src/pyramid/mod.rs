@@ -15,16 +15,15 @@ mod tree;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::fs::{File, Permissions};
 use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, RgbImage};
 use tiff::TiffError;
 use tiff::encoder::{TiffKindBig, TiffKindStandard};
 
+use crate::durable::write_file_with;
 use crate::units::Mpp;
 pub use ome::{Stack, write_stack};
 use raster::Raster;
@@ -152,23 +151,16 @@ fn write_durably<const CHANNELS: usize, E: Error + Send>(
     if spec.width == 0 || spec.height == 0 || spec.pictures == 0 {
         return Err(PyramidProblem::Empty);
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The leading dot keeps folder watchers (ours too) away until the rename; 0o666 lets the umask decide.
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".pyramid-").suffix(".tmp").permissions(Permissions::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder)?;
     // All halvings together add a third to level 0.
     let samples = u64::from(spec.width) * u64::from(spec.height) * (spec.pictures * CHANNELS) as u64;
-    let out = BufWriter::new(temporary.as_file_mut());
-    if samples / 3 * 4 < CLASSIC_TIFF_BYTES {
-        file::encode::<_, TiffKindStandard, CHANNELS, E>(out, spec, source, progress)?;
-    } else {
-        file::encode::<_, TiffKindBig, CHANNELS, E>(out, spec, source, progress)?;
-    }
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|e| e.error)?;
-    // The rename itself is only durable once the folder is.
-    Ok(File::open(folder).and_then(|folder| folder.sync_all())?)
+    write_file_with(path, |out| {
+        let out = BufWriter::new(out);
+        if samples / 3 * 4 < CLASSIC_TIFF_BYTES {
+            file::encode::<_, TiffKindStandard, CHANNELS, E>(out, spec, source, progress)
+        } else {
+            file::encode::<_, TiffKindBig, CHANNELS, E>(out, spec, source, progress)
+        }
+    })
 }
 
 #[cfg(test)]

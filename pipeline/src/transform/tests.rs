@@ -113,6 +113,7 @@ fn a_damaged_displacement_is_named_with_reason_and_hint() {
     let infinite = |path: &Path| {
         let field =
             DisplacementField { origin: [0.0; 2], spacing: 9.0, cols: 2, rows: 3, nodes: vec![[f32::NAN; 2]; 6] };
+        fs::remove_file(path).expect("there");
         write_nodes(path, &field, &[0.0; 6]).expect("writable");
     };
     let cut = |path: &Path| {

@@ -118,6 +118,7 @@ impl JobRunner for Recording {
             tissue_cells: 0,
             registration: Vec::new(),
             warnings: Vec::new(),
+            moved: Vec::new(),
         })
     }
 }

@@ -8,10 +8,11 @@ use tch::Device;
 use tissuemap::contract::Precision;
 
 use crate::data::sampling;
-use crate::export::export;
+use crate::export::{card, export};
 use crate::fit::FittedModel;
 use crate::fit::run_folder::RunFolder;
 use crate::system::error::TrainError;
+use crate::system::files::refuse_to_replace;
 use crate::system::interrupt;
 
 /// Arguments of `tissuemap-train export`.
@@ -32,6 +33,9 @@ pub struct ExportCommand {
     /// Folder at which relative paths of the configuration start [default: the folder that contains the run folder].
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// Replace an older file --out and its card.
+    #[arg(long)]
+    pub force: bool,
 }
 
 impl ExportCommand {
@@ -40,6 +44,7 @@ impl ExportCommand {
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        refuse_to_replace([self.out.as_path(), &card::path_beside(&self.out)], self.force)?;
         let interrupt = interrupt::listen()
             .map_err(|source| TrainError::File { path: PathBuf::from("signal handlers"), source })?;
         let run = RunFolder::at(&self.run);

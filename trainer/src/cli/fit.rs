@@ -1,6 +1,5 @@
 //! The `fit` command from configuration to model file.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -11,13 +10,14 @@ use crate::choose_k::sweep::sweep;
 use crate::config::{AUTO, Config};
 use crate::data::patches::PatchSet;
 use crate::data::sampling;
-use crate::export::{Exported, export};
+use crate::export::{Exported, card, export};
+use crate::fit::checkpoint::Checkpoint;
 use crate::fit::run_folder::RunFolder;
 use crate::fit::{FitContext, FittedModel, fit};
 use crate::report::ReportSource;
 use crate::system::device;
 use crate::system::error::TrainError;
-use crate::system::files::file_error;
+use crate::system::files::{file_error, refuse_to_replace};
 use crate::system::interrupt;
 
 /// Arguments that `fit` and `sweep` share.
@@ -54,6 +54,9 @@ pub struct FitCommand {
     /// Number of clusters; overrides the configuration. There is no sweep.
     #[arg(long)]
     pub clusters: Option<u32>,
+    /// Replace older files of the names of the model, its card and its lower precisions.
+    #[arg(long)]
+    pub force: bool,
 }
 
 impl FitCommand {
@@ -63,6 +66,10 @@ impl FitCommand {
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
         let out = &self.args.out;
+        let lower = self.precision.iter().filter(|&&precision| precision != Precision::Fp32);
+        let models = lower.map(|precision| out.with_extension(format!("{precision}.onnx"))).chain([out.clone()]);
+        let files: Vec<PathBuf> = models.flat_map(|model| [card::path_beside(&model), model]).collect();
+        refuse_to_replace(files.iter().map(PathBuf::as_path), self.force)?;
         self.args.with_patches(self.clusters, |mut config, patches, context, run| {
             if config.clusters == AUTO {
                 let found = sweep(&config, patches, context, run)?;
@@ -75,7 +82,7 @@ impl FitCommand {
             let exported = export(&fitted, patches, &config, Precision::Fp32, out)?;
             // The model is complete, so the checkpoint is not needed any more.
             let checkpoint = run.checkpoint();
-            if let Err(error) = fs::remove_dir_all(&checkpoint) {
+            if let Err(error) = Checkpoint::remove(&checkpoint) {
                 tracing::warn!("{}: cannot be removed: {error}", checkpoint.display());
             }
             let said = |e| file_error(Path::new("standard output"), e);
@@ -129,6 +136,7 @@ impl TrainingArgs {
         let interrupt = interrupt::listen().map_err(|e| file_error(Path::new("signal handlers"), e))?;
         let interrupted = || interrupt.load(Ordering::Relaxed);
         let run = RunFolder::beside(&self.out);
+        run.refuse_foreign()?;
         let store = self.patches.clone().unwrap_or_else(|| run.patches());
         let patches = sampling::patches(&config, self.base(), &store, &interrupted)?;
         run.create()?;

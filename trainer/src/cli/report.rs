@@ -12,7 +12,7 @@ use crate::fit::FittedModel;
 use crate::fit::run_folder::RunFolder;
 use crate::report::ReportSource;
 use crate::system::error::TrainError;
-use crate::system::files::file_error;
+use crate::system::files::{file_error, refuse_to_replace};
 use crate::system::interrupt;
 use crate::vectors::labels::Labels;
 
@@ -37,6 +37,9 @@ pub struct ReportCommand {
     /// The HTML file to write [default: report.html in the run folder].
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Replace an older file --out.
+    #[arg(long)]
+    pub force: bool,
 }
 
 impl ReportCommand {
@@ -45,6 +48,7 @@ impl ReportCommand {
     /// # Errors
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write) -> Result<(), TrainError> {
+        refuse_to_replace(self.out.as_deref(), self.force)?;
         let run = RunFolder::at(&self.run);
         let config = match &self.config {
             Some(path) => Config::read(path)?,

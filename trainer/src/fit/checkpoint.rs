@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
+use tissuemap::durable::clear_unfinished;
 
 use crate::config::{Config, ImsatConfig, SweepConfig};
 use crate::data::patches::PatchSet;
 use crate::fit::metrics::MetricsTable;
 use crate::model::adam::Adam;
 use crate::system::error::TrainError;
+use crate::system::files::write_tensors;
 
 const FILE: &str = "state.safetensors";
 /// Names that no variable has: variables lie below `autoencoder.` and `clusterer.`.
@@ -66,12 +68,22 @@ impl Checkpoint {
             move |source| TrainError::File { path, source }
         };
         fs::create_dir_all(folder).map_err(fail(folder))?;
-        let (path, partial) = (folder.join(FILE), folder.join("state.partial"));
-        let tensors: Vec<(&String, &Tensor)> = self.0.iter().collect();
-        Tensor::write_safetensors(&tensors, &partial)?;
-        fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(fail(&partial))?;
-        fs::rename(&partial, &path).map_err(fail(&path))?;
+        // What a killed fit was writing is as large as this.
+        clear_unfinished(folder).map_err(fail(folder))?;
+        let path = folder.join(FILE);
+        write_tensors(&self.0.iter().collect::<Vec<_>>(), &path)?;
         Ok(path)
+    }
+
+    /// Removes the checkpoint in `folder`, and the folder where nothing else is in it.
+    ///
+    /// # Errors
+    /// [`TrainError::File`].
+    pub fn remove(folder: &Path) -> Result<(), TrainError> {
+        let removed = clear_unfinished(folder)
+            .and_then(|()| fs::remove_file(folder.join(FILE)))
+            .and_then(|()| fs::remove_dir(folder));
+        removed.map_err(|source| TrainError::File { path: folder.to_owned(), source })
     }
 
     /// The checkpoint in `folder`, when there is one and it belongs to `fingerprint`.

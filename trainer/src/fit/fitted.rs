@@ -1,6 +1,5 @@
 //! A finished fit, and the file that keeps its weights.
 
-use std::fs;
 use std::path::Path;
 
 use tch::nn::VarStore;
@@ -13,6 +12,7 @@ use crate::data::patches::{PatchSet, Patches};
 use crate::model::autoencoder::Autoencoder;
 use crate::model::imsat::Clusterer;
 use crate::system::error::TrainError;
+use crate::system::files::write_tensors;
 
 /// What a file of weights calls the digest of the patches.
 const PATCHES: &str = "patches.sha256";
@@ -37,11 +37,9 @@ impl FittedModel {
     /// # Errors
     /// [`TrainError`] when it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
-        let partial = path.with_extension("partial");
         let mut variables = self.store.variables();
         variables.insert(PATCHES.to_owned(), Tensor::from_slice(&self.patches));
-        Tensor::write_safetensors(&variables.iter().collect::<Vec<_>>(), &partial)?;
-        fs::rename(&partial, path).map_err(|source| TrainError::File { path: path.to_owned(), source })
+        write_tensors(&variables.iter().collect::<Vec<_>>(), path)
     }
 
     /// The model whose weights [`FittedModel::write`] kept, on `device`; `config` and `patches` as it was fitted with.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::system::error::TrainError;
+use crate::system::files::write_whole;
 
 /// The folder of one fit.
 #[derive(Debug, Clone)]
@@ -28,6 +29,23 @@ impl RunFolder {
     /// [`TrainError::File`].
     pub fn create(&self) -> Result<(), TrainError> {
         fs::create_dir_all(&self.0).map_err(|source| TrainError::File { path: self.0.clone(), source })
+    }
+
+    /// Refuses a folder of this name that no fit has made: its files might be replaced.
+    ///
+    /// # Errors
+    /// [`TrainError::Unusable`] where it holds something, but neither patches nor a configuration as a fit begins with.
+    pub fn refuse_foreign(&self) -> Result<(), TrainError> {
+        let holds_something = fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_some());
+        let of_a_fit = [self.patches(), self.configuration()].iter().any(|path| path.exists());
+        if holds_something && !of_a_fit {
+            return Err(TrainError::Unusable {
+                path: self.0.clone(),
+                reason: "the folder holds something that no fit has left".into(),
+                remedy: "name another model with --out, or move the folder away",
+            });
+        }
+        Ok(())
     }
 
     /// The folder itself.
@@ -92,7 +110,7 @@ impl RunFolder {
         let path = self.configuration();
         let text =
             toml::to_string(config).map_err(|e| TrainError::Config { path: path.clone(), reason: e.to_string() })?;
-        fs::write(&path, text).map_err(|source| TrainError::File { path, source })
+        write_whole(&path, text.as_bytes())
     }
 
     /// The configuration that the fit used.
@@ -101,5 +119,23 @@ impl RunFolder {
     /// [`TrainError::Config`].
     pub fn read_configuration(&self) -> Result<Config, TrainError> {
         Config::read(&self.configuration())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h21_a_folder_that_no_fit_has_made_is_no_run_folder() {
+        let folder = tempfile::tempdir().expect("folder");
+        let run = RunFolder::beside(&folder.path().join("model.onnx"));
+        run.refuse_foreign().expect("not there");
+        run.create().and_then(|()| run.refuse_foreign()).expect("empty");
+        fs::write(run.metrics(), "mine").expect("written");
+        let error = run.refuse_foreign().expect_err("a person's").to_string();
+        assert!(error.contains("model.run: the folder holds something"), "{error}");
+        fs::create_dir(run.patches()).expect("written");
+        run.refuse_foreign().expect("a fit that was ended early");
     }
 }

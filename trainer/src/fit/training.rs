@@ -1,10 +1,9 @@
 //! A running fit: the phases in order, from a checkpoint if there is one.
 
-use std::fs;
-
 use indicatif::ProgressBar;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tissuemap::durable::write_figures;
 
 use super::assignment::Assignment;
 use super::checkpoint::{Checkpoint, FitPosition, autoencoder_fingerprint, fingerprint};
@@ -19,6 +18,7 @@ use crate::data::patch_neighbours::PatchNeighbours;
 use crate::data::patches::PatchSet;
 use crate::model::adam::Adam;
 use crate::system::error::TrainError;
+use crate::system::files::file_error;
 use crate::system::progress;
 
 pub(super) struct TrainingRun<'a> {
@@ -138,7 +138,8 @@ impl<'a> TrainingRun<'a> {
 
     fn write_metrics(&self) -> Result<(), TrainError> {
         let Some(path) = self.context.metrics else { return Ok(()) };
-        fs::write(path, self.metrics.as_str()).map_err(|source| TrainError::File { path: path.to_owned(), source })
+        // The checkpoint holds them too: after a power cut they are written again.
+        write_figures(path, self.metrics.as_str().as_bytes()).map_err(|error| file_error(path, error))
     }
 
     /// Says how a phase ended, and refuses a collapsed clustering.

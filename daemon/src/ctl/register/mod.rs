@@ -43,9 +43,9 @@ pub fn run(args: &RegisterArgs) -> Result<(), Failure> {
     let result = (|| {
         let sections = open(args, &bar)?;
         let summary = register(args, &sections, points.as_deref(), staging.path(), &Work { bar: &bar, stop: &stop })?;
-        output::write_summary(staging.path(), &summary)?;
+        output::write_record(staging.path(), summary::FILE, &summary)?;
         ended(&stop)?;
-        staging.publish().map_err(|error| Exit::JobsFailed.because(&error))?;
+        output::publish(staging, summary::FILE)?;
         Ok(summary)
     })();
     bar.end(result.as_ref().map_or("failed", |_| "registered"));

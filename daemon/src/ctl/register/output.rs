@@ -5,10 +5,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use tissuemap::durable::Staging;
+use serde::Serialize;
+use tissuemap::durable::{self, RecordKind, Staging};
 
-use super::summary::{self, Summary};
-use crate::exit::{Exit, Failure};
+use crate::exit::{self, Exit, Failure};
 use crate::job::Fault;
 
 /// A place to fill, whose content gets the name `out` at last. What stands there is replaced only by `force`, and only if
@@ -50,17 +50,26 @@ fn files_in(folder: &Path, record: &str) -> BTreeSet<String> {
     files.filter_map(|file| file.as_str().map(str::to_owned)).collect()
 }
 
-/// `registration.json`
-pub(super) fn write_summary(folder: &Path, summary: &Summary) -> Result<(), Failure> {
-    let path = folder.join(summary::FILE);
-    fs::write(&path, summary.json()?).map_err(|error| {
+/// Writes the record of a folder that is being filled: `content`, and the sizes and hashes of all files.
+pub(in crate::ctl) fn write_record(folder: &Path, name: &str, content: &impl Serialize) -> Result<(), Failure> {
+    durable::write_record(folder, name, content).map_err(|error| {
+        let path = folder.join(name);
         Exit::JobsFailed.with(Fault::new(format!("{}: {error}", path.display()), "check free space beside --out"))
     })
+}
+
+/// Gives the folder its name, and says what became of files that a person has changed.
+pub(in crate::ctl) fn publish(staging: Staging, record: &'static str) -> Result<(), Failure> {
+    let kind = RecordKind { name: record, is_of_older_version: |_| false, with_warnings: |_, _| None };
+    let published = staging.publish(kind).map_err(|error| Exit::JobsFailed.because(&error))?;
+    published.warnings.iter().for_each(|warning| exit::say(&format!("warning: {warning}")));
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::register::summary;
 
     #[test]
     fn only_a_registration_is_replaced_and_only_by_force() {

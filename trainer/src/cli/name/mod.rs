@@ -19,8 +19,9 @@ use tissuemap::infer::ModelError;
 use crate::export::names::annotations::Annotations;
 use crate::export::names::overlap::{AnnotatedMap, Overlap};
 use crate::export::names::{file, proposal};
-use crate::export::publish;
+use crate::export::{card, publish};
 use crate::system::error::TrainError;
+use crate::system::files::refuse_to_replace;
 
 /// Arguments of `tissuemap-train name`: write a copy with names, print the present names, or propose names.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,6 +35,9 @@ pub struct NameCommand {
     /// The copy to write. If it is the model file itself, the file is replaced in one step.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Replace another older file --out and its card.
+    #[arg(long, requires = "out")]
+    pub force: bool,
     /// Print the names and colours of the model as a file of names.
     #[arg(long)]
     pub print: bool,
@@ -55,7 +59,12 @@ impl NameCommand {
         let bytes = fs::read(&self.model).map_err(|source| TrainError::File { path: self.model.clone(), source })?;
         let (model, contract) = read(&bytes, &self.model)?;
         match (&self.names, &self.out) {
-            (Some(names), Some(out)) => write_named(model, contract, names, out, say),
+            (Some(names), Some(out)) => {
+                let itself =
+                    fs::canonicalize(out).is_ok_and(|out| fs::canonicalize(&self.model).is_ok_and(|m| m == out));
+                refuse_to_replace([out.as_path(), &card::path_beside(out)], self.force || itself)?;
+                write_named(model, contract, names, out, say)
+            }
             _ if self.print => say.write_all(file::template(&contract.clusters).as_bytes()).map_err(unsaid),
             _ => {
                 let overlap = self.overlap(&contract, &sha256(&bytes), note)?;

@@ -83,6 +83,7 @@ fn feature(class: &str, kind: &str, coordinates: &serde_json::Value) -> serde_js
 
 fn command(model: &Path) -> NameCommand {
     NameCommand {
+        force: false,
         model: model.to_owned(),
         names: None,
         out: None,

@@ -1,11 +1,12 @@
 //! One array of a store, as Zarr version 3 keeps it: `zarr.json`, and chunks of whole rows as raw little-endian bytes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tissuemap::durable::write_file;
 
 /// An array that grows along its first axis.
 #[derive(Debug)]
@@ -142,6 +143,17 @@ impl Array {
         Ok(())
     }
 
+    /// Removes its chunks and what it says about itself. Files that no array has stay.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        let gone = |outcome: io::Result<()>| match outcome {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
+            outcome => outcome,
+        };
+        gone(fs::remove_file(self.folder.join("zarr.json")))?;
+        gone(remove_chunks(&self.folder.join("c"), self.row.len()))?;
+        gone(fs::remove_dir(&self.folder))
+    }
+
     /// The file that holds a row: `c/<chunk>/0/…`, a level per axis.
     fn chunk(&self, row: u64) -> PathBuf {
         let index = (row / self.chunk_rows).to_string();
@@ -149,11 +161,24 @@ impl Array {
     }
 }
 
+/// Removes files and folders whose names are numbers, so many levels of folders down.
+fn remove_chunks(folder: &Path, levels: usize) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_number = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        match (is_number, entry.file_type()?.is_dir(), levels) {
+            (true, false, 0) => fs::remove_file(entry.path())?,
+            (true, true, 1..) => match remove_chunks(&entry.path(), levels - 1) {
+                Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => return Err(error),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    fs::remove_dir(folder)
+}
+
 /// Replaces a node's `zarr.json` in one step; on the disk when this returns.
 pub(super) fn write_metadata(folder: &Path, metadata: &Value) -> io::Result<()> {
-    let partial = folder.join("zarr.json.partial");
-    fs::write(&partial, format!("{metadata:#}\n"))?;
-    File::open(&partial)?.sync_all()?;
-    fs::rename(&partial, folder.join("zarr.json"))?;
-    File::open(folder)?.sync_all()
+    write_file(&folder.join("zarr.json"), format!("{metadata:#}\n").as_bytes())
 }

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tissuemap::durable::is_unfinished;
 use tissuemap::hex::hex;
 
 use self::array::{Array, DataType, write_metadata};
@@ -163,12 +164,7 @@ impl Store {
     /// An empty group, whatever was there.
     fn reset(&self) -> io::Result<()> {
         self.write_attributes()?;
-        for name in ARRAYS {
-            match fs::remove_dir_all(self.folder.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
+        self.arrays().into_iter().try_for_each(Array::clear)?;
         self.set_row_count(0)
     }
 
@@ -177,9 +173,11 @@ impl Store {
     }
 
     fn set_row_count(&self, rows: u64) -> io::Result<()> {
+        self.arrays().into_iter().try_for_each(|array| array.set_row_count(rows))
+    }
+
+    fn arrays(&self) -> [&Array; 4] {
         [&self.pixels, &self.set, &self.origin, &self.held_out]
-            .into_iter()
-            .try_for_each(|array| array.set_row_count(rows))
     }
 
     fn write_attributes(&self) -> io::Result<()> {
@@ -328,7 +326,7 @@ fn read_attributes(folder: &Path) -> io::Result<Option<Attributes>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The group's own first write may have been cut short.
             let mut names = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name());
-            if names.all(|name| name == "zarr.json.partial") { Ok(None) } else { Err(foreign()) }
+            if names.all(|name| is_unfinished(Path::new(&name))) { Ok(None) } else { Err(foreign()) }
         }
         Err(error) => Err(error),
     }
