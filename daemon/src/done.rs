@@ -3,12 +3,12 @@
 //! The records are the truth, because they travel with the slides. The journal adds what they cannot tell: which content
 //! a slide had that has another time or another name since.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use tissuemap::overlay::{Input, Record, read_record, result_folder};
+use tissuemap::durable::rename_new;
+use tissuemap::overlay::{Input, Record, read_record, result_folder, sha256_of};
 
 use crate::arrive::members::{Fingerprint, Member};
 use crate::job::{Job, ModelInfo};
@@ -35,6 +35,31 @@ pub fn is_done(job: &Job, model: &ModelInfo, maker: Maker) -> bool {
     })
 }
 
+/// The stains that results beside the job's slides were made with and that the job lacks; none where it may replace them.
+///
+/// That a slide is not there is no reason to replace a result by a poorer one (hazard h22). That a slide which the result
+/// was made with has other content is one.
+pub fn would_lose(job: &Job, model: &ModelInfo) -> BTreeSet<String> {
+    let mine: BTreeMap<&String, &PathBuf> = slides(job, model).collect();
+    let has = |input: &Input| mine.contains_key(&input.stain) || mine.values().any(|slide| is_named(input, slide));
+    let lost = |slide: &PathBuf| {
+        let record = read_record(&result_folder(slide))?;
+        let lost: Vec<String> = record.inputs.iter().filter(|input| !has(input)).map(|i| i.stain.clone()).collect();
+        (!lost.is_empty() && !has_changed(&record, job)).then_some(lost)
+    };
+    mine.values().filter_map(|slide| lost(slide)).flatten().collect()
+}
+
+/// Whether one of the slides that this result was made with has other content now.
+fn has_changed(record: &Record, job: &Job) -> bool {
+    let there = record.inputs.iter().filter_map(|input| Some((input, job.set.slides.get(&input.stain)?)));
+    there.into_iter().any(|(input, slide)| {
+        let as_recorded = job.inputs.get(slide).is_some_and(|now| is_as_recorded(input, slide, now));
+        // One that was only touched or renamed is read as a whole, which is seldom needed.
+        !as_recorded && !sha256_of(slide, &mut |_| {}).is_ok_and(|(_, sha256)| sha256 == input.sha256)
+    })
+}
+
 /// True when `past` was work on slides with these contents and its results are whole: the slides of the job were only
 /// touched or renamed since. Results of renamed slides are moved beside them; they keep the names that they were made
 /// under. A slide that still lies where it was is a copy, which has a right to results of its own.
@@ -57,7 +82,7 @@ pub fn take_over(job: &Job, contents: &Contents, past: &Past, model: &ModelInfo,
     if whole_run(&records, model, maker).is_none() {
         return false;
     }
-    moves.iter().all(|(old, new)| match fs::rename(old, new) {
+    moves.iter().all(|(old, new)| match rename_new(old, new) {
         Ok(()) => {
             tracing::info!(from = %old.display(), to = %new.display(), "Slide was renamed; its result follows");
             true
@@ -98,12 +123,16 @@ fn was_left_out(run: &Record, stain: &str) -> bool {
     run.sections.iter().any(|section| section["stain"] == stain && section["placement"] == "left-out")
 }
 
+fn is_named(input: &Input, slide: &Path) -> bool {
+    slide.file_name().is_some_and(|name| name.to_string_lossy() == input.file)
+}
+
 /// Records hold the state of the naming file only; its size and time stand for all members.
 fn is_as_recorded(input: &Input, slide: &Path, now: &Fingerprint) -> bool {
     let nanoseconds = |member: &Member| member.modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let naming = now.members().iter().find(|member| member.path == slide);
     naming.is_some_and(|member| {
-        slide.file_name().is_some_and(|name| name.to_string_lossy() == input.file)
+        is_named(input, slide)
             && member.bytes == input.bytes
             && nanoseconds(member) == u128::from(input.modified_unix_ns)
     })

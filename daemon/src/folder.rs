@@ -261,6 +261,12 @@ impl Folder {
         self.stale = self.stale.max(Stale::Sets);
     }
 
+    /// Takes in that the results of a set stay, because they were made with stains that are not there now.
+    pub fn keep(&mut self, key: &SetKey, besides: Vec<String>) {
+        self.sets.keep(key, besides);
+        self.stale = self.stale.max(Stale::Sets);
+    }
+
     /// A job that did not come to an end waits again; false when its slides changed meanwhile.
     pub fn put_back(&mut self, key: &SetKey, last: Option<Fault>) -> bool {
         self.stale = self.stale.max(Stale::Sets);
@@ -318,6 +324,11 @@ impl Folder {
     /// Sets that lack stains.
     pub fn waiting(&self) -> impl Iterator<Item = String> {
         self.sets.waiting()
+    }
+
+    /// What people should know, and need do nothing about.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        self.sets.notes()
     }
 
     /// What needs a person.

@@ -115,6 +115,8 @@ pub enum Processed {
     Now(SetResult),
     /// Results of the same slides and the same model were there already.
     Before,
+    /// Results that were made with these stains besides are there, and stay.
+    Poorer(Vec<String>),
 }
 
 /// How far a job is, in whole hundredths of a stage, so that a status is told at most a hundred times a stage.

@@ -27,6 +27,8 @@ pub struct Waiting {
     pub done: bool,
     /// Results of another model do not count.
     pub renew: bool,
+    /// A person wants it: results that were made with more stains are replaced.
+    pub asked: bool,
     /// What is known of its slides' contents.
     pub contents: Contents,
 }
@@ -100,6 +102,7 @@ mod tests {
             not_before: Duration::from_secs(not_before),
             done: false,
             renew: false,
+            asked: false,
             contents: Contents::new(),
         }
     }

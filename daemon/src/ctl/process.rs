@@ -1,5 +1,6 @@
 //! `tissuemapctl process`: the whole road once, without the daemon.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use tissuemap::infer::InferOptions;
@@ -9,7 +10,7 @@ use tissuemap::section_set::{Grouped, SectionSet};
 use super::ProcessArgs;
 use super::bar::Bar;
 use crate::arrive::members::fingerprint;
-use crate::done::{Maker, is_done};
+use crate::done::{Maker, is_done, would_lose};
 use crate::exit::{self, Exit, Failure};
 use crate::in_process::InProcess;
 use crate::job::{Fault, Job, JobRunner};
@@ -52,6 +53,12 @@ fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<()
     let job = Job { set, inputs, mpp: args.input.mpp };
     if !args.force && is_done(&job, runner.model(), Maker::This) {
         bar.end("has its results already; --force processes it again");
+        return Ok(());
+    }
+    let lost = if args.force { BTreeSet::new() } else { would_lose(&job, runner.model()) };
+    if !lost.is_empty() {
+        let stains = lost.into_iter().collect::<Vec<_>>().join(", ");
+        bar.end(&format!("has results that were made with {stains} besides; --force replaces them"));
         return Ok(());
     }
     // Not after minutes of work.

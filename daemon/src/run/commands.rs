@@ -99,7 +99,7 @@ impl Daemon {
             JobState::Done => {
                 return Err(RefusalKind::WrongState.because(
                     format!("job {id} ({}) is done", row.set),
-                    "delete the result folders beside its slides and submit one of them to have it done again",
+                    "move the result folders beside its slides away and submit one of them to have it done again",
                 ));
             }
             JobState::Requested | JobState::Running | JobState::Gone => {
@@ -139,7 +139,7 @@ impl Daemon {
             row
         };
         let now = self.now();
-        self.admit(folder, &job, &row, (contents, true), now);
+        self.admit(folder, &job, &row, contents, (true, true), now);
         Ok(id)
     }
 

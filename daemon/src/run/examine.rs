@@ -1,5 +1,6 @@
 //! What is found out about a job before it begins, on a blocking thread.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ use crate::outputs;
 pub(super) enum Finding {
     /// Its results are there.
     Before(Contents),
+    /// Its results stay, because they were made with these stains besides, which are not there now.
+    Poorer(Vec<String>, Contents),
     /// It must wait for room.
     Short(Shortage, Contents),
     /// Its results could not be written in this folder.
@@ -47,13 +50,15 @@ pub(super) fn first_look(
     })
 }
 
-/// Looks for results of the same slides, touched or renamed ones included, then for room beside the slides and in the
+/// Looks for results of the same slides, touched or renamed ones included, then (unless a person has `asked` for this job)
+/// for results that were made with more stains, then for room beside the slides and in the
 /// state folder.
 pub(super) fn examine(
     job: &Job,
     known: &Contents,
     past: &[Past],
     (model, maker): (&ModelInfo, Maker),
+    asked: bool,
     state: &Path,
     min_free: u64,
 ) -> Finding {
@@ -61,6 +66,10 @@ pub(super) fn examine(
     let taken_over = |past| done::take_over(job, &contents, past, model, maker);
     if done::is_done(job, model, maker) || past.iter().any(taken_over) {
         return Finding::Before(contents);
+    }
+    let lost = if asked { BTreeSet::new() } else { done::would_lose(job, model) };
+    if !lost.is_empty() {
+        return Finding::Poorer(lost.into_iter().collect(), contents);
     }
     match disk::shortage(disk::outputs(job).chain([state]), min_free) {
         Some(shortage) => Finding::Short(shortage, contents),

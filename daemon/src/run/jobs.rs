@@ -119,7 +119,7 @@ impl Daemon {
             if let Some(job) = self.folders[folder].queued(&key) {
                 let renew = self.keeps_up_to_date(&job.inputs);
                 match self.enter(folder, &job, renew) {
-                    Ok(Some((row, contents))) => self.admit(folder, &job, &row, (contents, renew), now),
+                    Ok(Some((row, contents))) => self.admit(folder, &job, &row, contents, (renew, false), now),
                     Ok(None) => return,
                     Err(shortage) => return self.wait_for_room(shortage, DISK_LOOK, now),
                 }
@@ -148,7 +148,8 @@ impl Daemon {
         folder: usize,
         job: &Job,
         row: &JobRow,
-        (contents, renew): (Contents, bool),
+        contents: Contents,
+        (renew, asked): (bool, bool),
         now: Duration,
     ) {
         self.untold = true;
@@ -171,6 +172,7 @@ impl Daemon {
                     not_before: now + wait.unwrap_or_default().min(longest),
                     done: row.state == JobState::Done,
                     renew,
+                    asked,
                     contents,
                 });
             }
@@ -222,10 +224,10 @@ impl Daemon {
         let (job, known) = (Arc::new(job), waiting.contents.clone());
         let its_runner = Arc::clone(&runner);
         let (state, min_free) = (self.config.state_folder(), self.config.schedule.min_free());
-        let examined = Arc::clone(&job);
+        let (examined, asked) = (Arc::clone(&job), waiting.asked);
         let (first, first_known, first_runner) = (Arc::clone(&examined), known.clone(), Arc::clone(&runner));
         let first = move || Ok(first_look(&first, &first_known, (first_runner.model(), maker), min_free));
-        let work = move || Ok(examine(&examined, &known, &past, (its_runner.model(), maker), &state, min_free));
+        let work = move || Ok(examine(&examined, &known, &past, (its_runner.model(), maker), asked, &state, min_free));
         let what = format!("what lies beside the slides of {}", waiting.key);
         self.waits.begin(Awaited::Examination, what, None);
         let watched = self.folders[waiting.folder].watch().folder.clone();
@@ -260,6 +262,11 @@ impl Daemon {
                 running.waiting.done &= running.waiting.contents == contents;
                 running.waiting.contents = contents;
                 self.finish_job(Ok(Processed::Before));
+            }
+            Ok(Finding::Poorer(besides, contents)) => {
+                running.waiting.done &= running.waiting.contents == contents;
+                running.waiting.contents = contents;
+                self.finish_job(Ok(Processed::Poorer(besides)));
             }
             Ok(Finding::Short(shortage, contents)) => {
                 running.waiting.contents = contents;

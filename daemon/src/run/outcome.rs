@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tissuemap::road::SetResult;
+
 use super::Daemon;
 use super::jobs::{By, Full, Running};
 use super::models::retire;
@@ -35,27 +37,36 @@ impl Daemon {
             (Ok(processed), _) => {
                 match &processed {
                     Processed::Before => tracing::info!(set = %key, "Set has its results already"),
+                    Processed::Poorer(besides) => tracing::warn!(
+                        set = %key, ?besides,
+                        "Set has results that were made with stains which are not there now; they stay"
+                    ),
                     Processed::Now(result) => {
                         tracing::info!(
                             set = %key, slides = result.outputs.len(), tissue_cells = result.tissue_cells,
                             warnings = ?result.warnings, seconds, "Set processed"
                         );
                         self.account(&running, JobState::Done, "", &result.outputs, seconds);
-                        let (outputs, registration) = (result.outputs.clone(), result.registration.clone());
-                        self.view.push_outcome(key.to_string(), Ok(Product { outputs, registration }));
+                        let SetResult { outputs, registration, moved, .. } = result.clone();
+                        moved.iter().for_each(|moved| tracing::warn!(set = %key, "{moved}"));
+                        self.view.push_outcome(key.to_string(), Ok(Product { outputs, registration, moved }));
                         self.full = Full::default();
                         self.models.job_done(&running.runner.model().sha256);
                     }
                 }
                 if !running.waiting.done {
-                    let reason = match processed {
-                        Processed::Before => "results were there already",
-                        Processed::Now(_) => "",
+                    let reason = match &processed {
+                        Processed::Before => "results were there already".into(),
+                        Processed::Poorer(besides) => format!("results made with {} stay", besides.join(", ")),
+                        Processed::Now(_) => String::new(),
                     };
                     let contents = running.waiting.contents;
-                    self.record(id, Change::Done { contents, reason: reason.into() }, now);
+                    self.record(id, Change::Done { contents, reason }, now);
                 }
-                self.folders[folder].finish(&key, Ok(()));
+                match processed {
+                    Processed::Poorer(besides) => self.folders[folder].keep(&key, besides),
+                    Processed::Before | Processed::Now(_) => self.folders[folder].finish(&key, Ok(())),
+                }
             }
             (Err(_), Some(By::Person)) => {
                 tracing::warn!(set = %key, seconds, "Set cancelled");

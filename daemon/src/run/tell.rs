@@ -35,6 +35,9 @@ impl Daemon {
         view.paused = self.paused;
         view.disk = self.full.shortage().cloned();
         view.waiting = self.folders.iter().flat_map(Folder::waiting).collect();
+        let products = view.outcomes.iter().filter_map(|job| Some((&job.set, job.result.as_ref().ok()?)));
+        let moved = products.flat_map(|(set, made)| made.moved.iter().map(move |moved| format!("set {set}: {moved}")));
+        view.notes = self.folders.iter().flat_map(Folder::notes).chain(moved).collect();
         view.arriving = self.folders.iter().flat_map(Folder::arriving).collect();
         if view.models.as_slice() != self.models.rows() {
             view.models = Arc::new(self.models.rows().to_vec());

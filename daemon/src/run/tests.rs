@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tissuemap::contract::StainSpec;
+use tissuemap::durable::Published;
 use tissuemap::hex::hex;
 use tissuemap::infer::{ProofStep, Provider};
 use tissuemap::road::{Progress, SetResult, Stage};
@@ -20,6 +21,7 @@ use crate::job::{FaultKind, Job, JobRunner, ModelInfo};
 use crate::status::State;
 use crate::testing;
 
+mod absence;
 mod bus;
 mod crash;
 mod disk;
@@ -314,6 +316,8 @@ async fn draining_cancels_a_job_that_takes_too_long() {
     assert!(daemon.status.borrow().outcomes.is_empty(), "a cancelled job is no result");
 }
 
-fn set_result(key: &SetKey, outputs: Vec<PathBuf>) -> SetResult {
-    SetResult { key: key.clone(), outputs, tissue_cells: 7, registration: vec![], warnings: vec![] }
+fn set_result(key: &SetKey, published: Vec<Published>) -> SetResult {
+    let moved = published.iter().flat_map(|result| result.warnings.clone()).collect();
+    let outputs = published.into_iter().map(|result| result.folder).collect();
+    SetResult { key: key.clone(), outputs, tissue_cells: 7, registration: vec![], warnings: vec![], moved }
 }

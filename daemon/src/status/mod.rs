@@ -79,6 +79,8 @@ pub struct Product {
     pub outputs: Vec<PathBuf>,
     /// How each stain's registration was judged.
     pub registration: Vec<StainVerdict>,
+    /// What became of files of people in the places of the results.
+    pub moved: Vec<String>,
 }
 
 /// What was counted since the daemon started.
@@ -170,6 +172,9 @@ pub struct Status {
     pub arriving: Vec<String>,
     /// Folders, slides and sets that need a person: `what: reason; hint: remedy`. An entry goes when its cause goes.
     pub problems: Vec<String>,
+    /// What people should know, and need do nothing about: slides that went away while their results stay, and what became
+    /// of files of people in the places of the latest results.
+    pub notes: Vec<String>,
     /// The newest entry that came to `problems`, kept for good.
     pub last_error: String,
     /// The latest jobs, oldest first.

@@ -34,6 +34,7 @@ pub(super) struct Report {
     waiting: Vec<String>,
     arriving: Vec<String>,
     problems: Vec<String>,
+    notes: Vec<String>,
     last_error: String,
     /// JSON of its own on the bus, an object here; null before the first result.
     #[serde(serialize_with = "as_json")]
@@ -92,7 +93,8 @@ impl Report {
             let more = if self.queue.len() > SHOWN { ", ..." } else { "" };
             lines.push(line("queue", &format!("{}: {}{more}", self.queue_length, first.join(", "))));
         }
-        for (name, entries) in [("waiting", &self.waiting), ("arriving", &self.arriving), ("problem", &self.problems)] {
+        let lists = [("waiting", &self.waiting), ("arriving", &self.arriving), ("problem", &self.problems)];
+        for (name, entries) in lists.into_iter().chain([("note", &self.notes)]) {
             lines.extend(entries.iter().take(SHOWN).map(|entry| line(name, entry)));
             if entries.len() > SHOWN {
                 lines.push(line(name, &format!("... and {} more: --json shows all", entries.len() - SHOWN)));

@@ -50,6 +50,7 @@ struct Properties<'a> {
     last_result: Option<&'a Outcome>,
     last_error: &'a str,
     problems: &'a [String],
+    notes: &'a [String],
     waiting: &'a [String],
     arriving: &'a [String],
     model: &'a str,
@@ -74,6 +75,7 @@ impl<'a> From<&'a Status> for Properties<'a> {
             last_result: status.last_result(),
             last_error: &status.last_error,
             problems: &status.problems,
+            notes: &status.notes,
             waiting: &status.waiting,
             arriving: &status.arriving,
             model: &status.model,
@@ -305,6 +307,13 @@ impl Daemon1 {
         self.show(|now| listed(now.problems))
     }
 
+    /// What people should know, and need do nothing about: slides that went away while the results made with them stay, and
+    /// what became of files of people in the places of the latest results.
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    fn notes(&self) -> Vec<String> {
+        self.show(|now| now.notes.to_vec())
+    }
+
     /// Section sets that lack stains, as `case7 (CD31 missing)`.
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn waiting(&self) -> Vec<String> {
@@ -371,7 +380,7 @@ pub(super) async fn tell(interface: &InterfaceRef<Daemon1>, old: &Status, new: &
         queue_length => queue_length_changed, current_job => current_job_changed, current_job_id => current_job_id_changed,
         stage => stage_changed, progress => progress_changed, eta => eta_changed, last_result => last_result_changed,
         last_error => last_error_changed, problems => problems_invalidate, waiting => waiting_invalidate,
-        arriving => arriving_invalidate, model => model_changed, provider => provider_changed,
+        arriving => arriving_invalidate, notes => notes_invalidate, model => model_changed, provider => provider_changed,
     });
     let last = old.outcomes.back().map_or(0, |outcome| outcome.number);
     for outcome in new.outcomes.iter().filter(|outcome| outcome.number > last) {
