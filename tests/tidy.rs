@@ -185,3 +185,55 @@ fn readme_says_research_use_only() {
     let readme = std::fs::read_to_string(support::root().join("README.md")).expect("README.md");
     assert!(readme.contains("Research use only"));
 }
+
+/// Ways to open a file that wait for a pipe's writer, follow any link, or read without end.
+const OPENERS: [&str; 9] = [
+    "File::open(",
+    "fs::read(",
+    "fs::read_to_string(",
+    ".from_path(",
+    "Reader::from_path(",
+    "OpenOptions::new()",
+    "File::options()",
+    "image::open(",
+    "ImageReader::open(",
+];
+
+/// Where they are used all the same: file, what stands in the line, why.
+const OPENED_ELSEWHERE: [(&str, &str, &str); 8] = [
+    ("daemon/src/check/machine.rs", "/proc/", "the kernel's own files"),
+    ("daemon/src/check/machine.rs", "|path: &str|", "the kernel's own files"),
+    ("daemon/src/worker/process.rs", "/proc/", "the kernel's own files"),
+    ("pipeline/src/infer/providers.rs", "/proc/driver/", "the driver's own files"),
+    ("pipeline/src/infer/providers.rs", "\"information\"", "the driver's own files"),
+    ("daemon/src/status/leds/lamp.rs", "brightness\"", "the kernel's own files"),
+    ("daemon/src/journal/damage.rs", "File::options()", "the journal, which was found to be a regular file before"),
+    ("trainer/src/store.rs", "let lock = ", "a folder, to lock it"),
+];
+
+/// The source without its tests: they stand last in a file, or in files of their own.
+fn without_tests(text: &str) -> &str {
+    text.split_once("#[cfg(test)]\nmod tests {").map_or(text, |(code, _)| code)
+}
+
+#[test]
+fn h25_foreign_files_are_opened_in_one_way_only() {
+    let code = |path: &Path| {
+        let inside = ["daemon/src", "pipeline/src", "trainer/src"].iter().any(|folder| path.starts_with(folder));
+        let part_of_a_test = |part: std::path::Component| {
+            ["tests", "tests.rs", "testing.rs"].iter().any(|name| part.as_os_str() == *name)
+        };
+        inside && !path.ends_with("untrusted.rs") && !path.components().any(part_of_a_test)
+    };
+    let files = rust_files();
+    let lines = files.iter().filter(|(path, _)| code(path)).flat_map(|(path, text)| {
+        without_tests(text).lines().map(move |line| (path.to_str().expect("UTF-8"), line.trim()))
+    });
+    // What is flushed was made by us, and is not read.
+    let opens = |line: &str| !line.contains("sync_all()") && OPENERS.iter().any(|opener| line.contains(opener));
+    let allowed = |path: &str, line: &str| {
+        OPENED_ELSEWHERE.iter().any(|&(file, part, why)| file == path && line.contains(part) && !why.is_empty())
+    };
+    let others: Vec<_> = lines.filter(|(path, line)| opens(line) && !allowed(path, line)).collect();
+    assert!(others.is_empty(), "use tissuemap::untrusted, or say in OPENED_ELSEWHERE why not: {others:#?}");
+}

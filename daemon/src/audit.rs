@@ -7,15 +7,16 @@
 mod chain;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 pub use self::chain::{Broken, Verified, verify};
 use self::chain::{Link, Tail};
+use tissuemap::untrusted;
+
 use crate::aside::move_aside;
 use crate::journal::JobId;
 
@@ -135,7 +136,7 @@ impl Audit {
                 (Tail::default(), Some(Event::MovedAside { file: aside, reason }))
             }
         };
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(failed)?;
+        let file = untrusted::append(path).map_err(|error| failed(error.into()))?;
         file.set_len(tail.length).map_err(failed)?;
         let mut audit =
             Self { path: path.into(), file, length: tail.length, last: tail.last, unwritten: VecDeque::new() };

@@ -6,12 +6,13 @@ mod schedule;
 mod watch;
 mod worker;
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::Deserialize;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
+use tissuemap::untrusted::{self, Bounded};
 
 pub use self::models::Models;
 pub use self::report::{Audit, Leds, Light, Metrics, Pin};
@@ -121,7 +122,8 @@ impl Config {
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.into(), source };
-        let text = fs::read_to_string(path).map_err(read)?;
+        let text = untrusted::open_named(path, untrusted::SMALL).and_then(Bounded::text);
+        let text = text.map_err(|error| read(error.into()))?;
         let absolute = std::path::absolute(path).map_err(read)?;
         Self::parse(&text, path)?.resolved(absolute.parent().unwrap_or(Path::new("/"))).checked(path)
     }

@@ -4,6 +4,9 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use serde::Serialize;
+use tissuemap::escape::{self, for_people};
+
 use crate::job::Fault;
 
 /// What an exit code means. 64 and 69 are those of `sysexits.h`, 130 is what shells
@@ -68,10 +71,10 @@ pub fn parse<C: clap::Parser>() -> Result<C, ExitCode> {
     })
 }
 
-/// Tells a person something on standard error.
+/// Tells a person something on standard error, in one line.
 #[allow(clippy::print_stderr)]
 pub fn say(words: &str) {
-    eprintln!("{words}");
+    eprintln!("{}", for_people(words));
 }
 
 /// Tells a person what went wrong: the reason, then the hint on a line of its own.
@@ -82,16 +85,34 @@ pub fn complain(fault: &Fault) {
     }
 }
 
-/// One line each.
+/// One line each, whatever is in it.
 pub fn lines(items: impl Iterator<Item = impl Display>) -> String {
-    items.fold(String::new(), |text, item| text + &item.to_string() + "\n")
+    items.fold(String::new(), |text, item| text + &for_people(&item.to_string()).to_string() + "\n")
 }
 
-/// Writes data to standard output. A reader that has gone away (`| head`) is not an error.
+/// A value as JSON in one line. What would drive a terminal is escaped, which changes no value.
 ///
 /// # Errors
-/// Standard output cannot be written for any other reason.
-pub fn print(data: &str) -> Result<(), Failure> {
+/// A bug: it is none that JSON can hold.
+pub fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(value).map_err(|error| Exit::Internal.because(&error))?;
+    Ok(escape::json(&json) + "\n")
+}
+
+/// Writes lines of text for people to standard output. Names in them must have gone through [`for_people`] already, or
+/// their line ends make lines; all other characters that drive a terminal are escaped here.
+///
+/// # Errors
+/// Standard output cannot be written. A reader that has gone away (`| head`) is not an error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    print_own(&escape::lines_for_people(text))
+}
+
+/// Writes what is the program's own and holds no names.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_own(data: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Exit::Internal.because(&error)),

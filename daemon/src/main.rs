@@ -107,7 +107,7 @@ fn answer(cli: Cli) -> Result<(), Failure> {
                 .file
                 .map_or(Ok(()), |file| metrics::down(&file).map_err(|error| Exit::Unavailable.because(&error)))
         }
-        Cli::Config { check: None } | Cli::Run { .. } | Cli::Worker => exit::print(config::DEFAULT),
+        Cli::Config { check: None } | Cli::Run { .. } | Cli::Worker => exit::print_own(config::DEFAULT),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct ManArgs {
 pub fn completions(mut program: Command, shell: Shell) -> Result<(), Failure> {
     let (name, mut script) = (program.get_name().to_owned(), Vec::new());
     clap_complete::generate(shell, &mut program, name, &mut script);
-    exit::print(&String::from_utf8_lossy(&script))
+    exit::print_own(&String::from_utf8_lossy(&script))
 }
 
 /// Writes a page for the program and for each of its commands.

@@ -44,6 +44,21 @@ impl Display for ForPeople<'_> {
     }
 }
 
+/// Lines of text for people: as [`for_people`], but line ends stay, and nothing is cut.
+pub fn lines_for_people(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '\n' || is_plain(c) {
+            out.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{}", for_people(&*c.encode_utf8(&mut bytes)));
+        }
+    }
+    out
+}
+
 fn write_escaped(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
     match c {
         '\n' => f.write_str("\\n"),
@@ -60,6 +75,23 @@ fn is_plain(c: char) -> bool {
     static HIDDEN: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]").expect("a valid pattern"));
     c.is_ascii_graphic() || c == ' ' || !(c.is_ascii() || HIDDEN.is_match(c.encode_utf8(&mut [0; 4])))
+}
+
+/// JSON in which no string holds a character that [`for_people`] would escape; its values are the same.
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Outside of strings there are line ends and ASCII only.
+        if c == '\n' || is_plain(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
 }
 
 /// Most bytes of what [`file_component`] gives: two of them and a few words fit into a file name of 255.
@@ -226,6 +258,14 @@ mod tests {
             let shown = for_people(&name).to_string();
             prop_assert!(shown.chars().all(is_plain), "{shown:?}");
             prop_assert_eq!(for_people(&shown).to_string(), shown.clone(), "once is enough");
+        }
+
+        #[test]
+        fn h26_escaped_json_says_the_same_in_plain_characters(text in any::<String>()) {
+            let text = text + "\u{202e}\u{e0041}\u{7f}";
+            let escaped = json(&serde_json::to_string_pretty(&[&text]).expect("JSON"));
+            prop_assert!(escaped.chars().all(|c| c == '\n' || is_plain(c)), "{escaped:?}");
+            prop_assert_eq!(serde_json::from_str::<Vec<String>>(&escaped).expect("JSON"), [text]);
         }
 
         #[test]

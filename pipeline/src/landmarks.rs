@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deformation::SectionMap;
 use crate::units::{Level0Point, Mpp};
+use crate::untrusted;
 
 /// A point in level-0 pixels of the full canvas, **pixel centres at integers**, as annotation tools write them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,10 +41,8 @@ impl LandmarkError {
 /// # Errors
 /// The file cannot be read, a column is missing, or a number is none.
 pub fn read(path: &Path) -> Result<Vec<Landmark>, LandmarkError> {
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(|error| LandmarkError::new(path, &error))?;
+    let file = untrusted::open_named(path, untrusted::SMALL).map_err(|error| LandmarkError::new(path, &error))?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
     let points = reader.deserialize().collect::<Result<Vec<Landmark>, _>>();
     let points = points.map_err(|error| LandmarkError::new(path, &error))?;
     match points.iter().find(|point| !point.x.is_finite() || !point.y.is_finite()) {

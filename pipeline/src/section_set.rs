@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::untrusted;
+
 /// How slides are named in one laboratory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -213,8 +215,8 @@ impl Manifest {
             stain: String,
         }
         let error = |reason: String| NamingError::Manifest { path: path.into(), reason };
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(|e| error(e.to_string()))?;
+        let file = untrusted::open_named(path, untrusted::SMALL).map_err(|e| error(e.to_string()))?;
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let mut rows = BTreeMap::new();
         for row in reader.deserialize() {
             let Row { slide, case, block, section, stain } = row.map_err(|e: csv::Error| error(e.to_string()))?;

@@ -3,7 +3,7 @@
 //! What is in them is explained to Python users in `docs/REGISTRATION_FILES.md`. [`write`] and [`read`] are each
 //! other's inverse to the last bit of every displacement.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,13 @@ use tiff::tags::Tag;
 
 use crate::deformation::{Deformation, DisplacementField, SectionMap};
 use crate::durable::write_new;
+use crate::escape::file_component;
 use crate::overlay::RESEARCH_USE_ONLY;
 use crate::placement::Registered;
 use crate::register::RegistrationQuality;
 use crate::slide::SlideInfo;
 use crate::units::{Affine, Level0Rect, Mpp};
+use crate::untrusted::{self, Bounded};
 
 /// What the JSON says it is. A change that older readers would misunderstand gets a new number.
 pub const FORMAT: &str = "tissuemap-transform/1";
@@ -129,6 +131,7 @@ pub fn write(
     found: &Registered,
 ) -> Result<Vec<String>, TransformError> {
     let map = found.map.deformation();
+    let name = file_component(name);
     let mut files = vec![format!("{name}_transform.json")];
     if let Some(field) = &map.field {
         let file = format!("{name}_displacement.tif");
@@ -187,7 +190,8 @@ pub fn read(path: &Path) -> Result<Transform, TransformError> {
         reason,
         hint: "give a *_transform.json that `tissuemapctl register` wrote",
     };
-    let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let text = untrusted::open_named(path, untrusted::SMALL).and_then(Bounded::text);
+    let text = text.map_err(|error| bad(error.to_string()))?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| bad(format!("not JSON: {error}")))?;
     let format = json["format"].as_str().unwrap_or_default();
     if format != FORMAT {
@@ -234,7 +238,7 @@ type Nodes = (Vec<[f32; 2]>, Vec<f32>);
 
 fn read_nodes(path: &Path, cols: usize, rows: usize) -> Result<Nodes, Box<dyn std::error::Error>> {
     // The decoder's own limits refuse pictures beyond 256 MiB before they are read.
-    let mut decoder = Decoder::new(BufReader::new(File::open(path)?))?;
+    let mut decoder = Decoder::new(BufReader::new(untrusted::open_large(path)?))?;
     let (width, height) = decoder.dimensions()?;
     if (width as usize, height as usize) != (cols, rows) {
         return Err(format!("it has {width} x {height} nodes, the JSON says {cols} x {rows}").into());

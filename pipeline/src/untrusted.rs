@@ -5,7 +5,7 @@
 //! the caller allows, even when the file grows meanwhile.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -158,6 +158,52 @@ pub fn open_large(path: &Path) -> Result<File, UntrustedError> {
     regular(CWD, path, Links::Follow).map(|(file, _)| file)
 }
 
+/// Makes sure that there is a regular file for a library that opens it by name itself. Links are followed.
+///
+/// # Errors
+/// It is something else, or cannot be looked at.
+pub fn check(path: &Path) -> Result<(), UntrustedError> {
+    let what = statat(CWD, path, AtFlags::empty());
+    judge(path, &what.map_err(|errno| UntrustedError::Io { path: path.into(), source: errno.into() })?)
+}
+
+/// Decodes a picture, within the decoder's own limits of memory.
+///
+/// # Errors
+/// It is no regular file, or no picture.
+pub fn image(path: &Path) -> image::ImageResult<image::DynamicImage> {
+    let file = open_large(path).map_err(io::Error::from)?;
+    image::ImageReader::new(BufReader::new(file)).with_guessed_format()?.decode()
+}
+
+/// Opens a regular file to write at its end, and makes it, readable for the group, where there is none.
+///
+/// # Errors
+/// It is something else, or cannot be opened.
+pub fn append(path: &Path) -> Result<File, UntrustedError> {
+    writable(path, OFlags::APPEND, Mode::RUSR | Mode::WUSR | Mode::RGRP)
+}
+
+/// Opens a regular file to write anywhere in it, and makes it where there is none; what it holds stays.
+///
+/// # Errors
+/// It is something else, or cannot be opened.
+pub fn update(path: &Path) -> Result<File, UntrustedError> {
+    writable(path, OFlags::empty(), Mode::from_raw_mode(0o666))
+}
+
+fn writable(path: &Path, how: OFlags, mode: Mode) -> Result<File, UntrustedError> {
+    let trouble = |errno: Errno| UntrustedError::Io { path: path.into(), source: errno.into() };
+    match check(path) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    let way = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | how;
+    let file = openat(CWD, path, way, mode).map_err(trouble)?;
+    judge(path, &fstat(&file).map_err(trouble)?)?;
+    Ok(File::from(file))
+}
+
 /// All bytes of a file that [`open`] opens.
 ///
 /// # Errors
@@ -197,24 +243,23 @@ fn regular(folder: BorrowedFd, path: &Path, links: Links) -> Result<(File, u64),
     };
     // Looked at before it is opened, because opening a device may already do something, and once more after it, because
     // it may have been replaced in between.
-    let judge = |what: &Stat| match kind(what) {
-        FileType::RegularFile => Ok(()),
-        FileType::Symlink => Err(UntrustedError::Link { path: path.into() }),
-        other => Err(UntrustedError::NotRegular { path: path.into(), what: in_words(other) }),
-    };
-    judge(&statat(folder, path, at).map_err(trouble)?)?;
+    judge(path, &statat(folder, path, at).map_err(trouble)?)?;
     let way = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | follow;
     let file = match openat(folder, path, way, Mode::empty()) {
         Err(Errno::LOOP) if links == Links::Refuse => return Err(UntrustedError::Link { path: path.into() }),
         opened => opened.map_err(trouble)?,
     };
     let what = fstat(&file).map_err(trouble)?;
-    judge(&what)?;
+    judge(path, &what)?;
     Ok((File::from(file), what.st_size.max(0) as u64))
 }
 
-fn kind(what: &Stat) -> FileType {
-    FileType::from_raw_mode(what.st_mode)
+fn judge(path: &Path, what: &Stat) -> Result<(), UntrustedError> {
+    match FileType::from_raw_mode(what.st_mode) {
+        FileType::RegularFile => Ok(()),
+        FileType::Symlink => Err(UntrustedError::Link { path: path.into() }),
+        other => Err(UntrustedError::NotRegular { path: path.into(), what: in_words(other) }),
+    }
 }
 
 fn in_words(kind: FileType) -> &'static str {
@@ -270,6 +315,12 @@ mod tests {
                 "{followed}"
             );
         }
+        for name in ["pipe", "zero", "folder"] {
+            assert!(matches!(check(&at(name)), Err(UntrustedError::NotRegular { .. })), "{name}");
+            assert!(matches!(append(&at(name)), Err(UntrustedError::NotRegular { .. })), "{name}");
+        }
+        append(&at("new")).expect("made");
+        append(&at("new")).expect("there");
         assert!(matches!(open_named(&at("loop"), 10), Err(UntrustedError::Io { .. })));
         assert!(open(&at("absent"), 10).expect_err("nothing there").is_not_found());
     }

@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use tissuemap::untrusted::{self, Bounded};
 
 use super::names::{ending_in, is_dicom};
 use super::series::series;
@@ -116,6 +118,8 @@ impl Found {
                 self.touched = self.touched.max((metadata.ctime(), metadata.ctime_nsec()));
                 self.members.push(Member::new(path, &metadata));
             }
+            // What OpenSlide would wait for, or read without end.
+            Ok(metadata) if !metadata.is_dir() => untrusted::check(&path)?,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -146,15 +150,14 @@ impl Found {
 
 /// The files that a Hamamatsu VMS or VMU key file names, beside it.
 fn key_file_members(path: &Path) -> io::Result<Vec<PathBuf>> {
-    // Real key files have some 60 lines; what is longer is not one, and OpenSlide will say so.
-    const MAX_BYTES: u64 = 64 << 10;
+    // Real key files have some 60 lines; what is longer is not one.
+    const MAX_BYTES: u64 = 1 << 20;
     const KEYS: &[&str] = &["ImageFile", "MapFile", "MacroImage", "OptimisationFile"];
 
-    let mut text = Vec::new();
-    match fs::File::open(path) {
-        Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+    let text = match untrusted::open_named(path, MAX_BYTES).and_then(Bounded::bytes) {
+        Ok(text) => text,
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
     };
     let directory = path.parent().unwrap_or(Path::new("."));
     Ok(String::from_utf8_lossy(&text)

@@ -44,7 +44,7 @@ pub fn scan(root: &Path, ignore: &Ignore, marker: Option<&Marker>) -> io::Result
         match look.list(&folder, depth) {
             Err(error) if depth == 0 => return Err(error),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                look.unreadable(folder, error, NEEDS_TO_READ);
+                look.unlooked(folder, &error);
             }
             _ => {}
         }
@@ -64,6 +64,11 @@ struct Look<'a> {
 impl Look<'_> {
     fn unreadable(&mut self, path: PathBuf, reason: impl Display, hint: &str) {
         let fault = Fault::new(format!("{}: {reason}", path.display()), hint);
+        self.snapshot.unreadable.insert(path, fault);
+    }
+
+    fn unlooked(&mut self, path: PathBuf, error: &io::Error) {
+        let fault = Fault::of_io(path.display(), error, NEEDS_TO_READ);
         self.snapshot.unreadable.insert(path, fault);
     }
 
@@ -127,7 +132,7 @@ impl Look<'_> {
                 let awaits = marker.filter(|marker| !marker.exists());
                 self.snapshot.slides.insert(slide, Seen { awaits, ..seen });
             }
-            Err(error) => self.unreadable(slide, error, NEEDS_TO_READ),
+            Err(error) => self.unlooked(slide, &error),
         }
     }
 }

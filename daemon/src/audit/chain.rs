@@ -3,7 +3,6 @@
 //! A line is `{"n":7,"at":"…","prev":"…",…,"sha256":"…"}`: its hash is that of all bytes before `,"sha256"`, and `prev` is
 //! the hash of the line before it.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tissuemap::hex::hex;
+use tissuemap::untrusted;
 
 use super::Event;
 
@@ -93,8 +93,8 @@ pub(super) struct Tail {
 
 /// Looks at the end of a log; one that is not there is empty.
 pub(super) fn tail(path: &Path) -> io::Result<Result<Tail, Broken>> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Tail::default())),
+    let mut file = match untrusted::open_large(path) {
+        Err(error) if error.is_not_found() => return Ok(Ok(Tail::default())),
         file => file?,
     };
     let all = file.metadata()?.len();
@@ -136,7 +136,7 @@ pub struct Verified {
 /// # Errors
 /// It cannot be read; or, within, the first line that does not hang on the one before it.
 pub fn verify(path: &Path) -> io::Result<Result<Verified, Broken>> {
-    let mut file = BufReader::new(File::open(path)?);
+    let mut file = BufReader::new(untrusted::open_large(path)?);
     let (mut last, mut entries, mut bytes) = (Link::default(), 0, Vec::new());
     for line in 1.. {
         bytes.clear();

@@ -75,10 +75,10 @@ pub async fn explain(kind: BusKind, args: ExplainArgs) -> Result<(), Failure> {
     let (state, sentence, hint) = connect(kind).await?.explain(&slide).await.map_err(refused)?;
     let hint = Some(hint).filter(|hint| !hint.is_empty());
     exit::print(&if args.json {
-        json!({ "slide": slide, "state": state, "sentence": sentence, "hint": hint }).to_string() + "\n"
+        exit::json(&json!({ "slide": slide, "state": state, "sentence": sentence, "hint": hint }))?
     } else {
-        let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-        format!("{slide} {sentence}\n{hint}")
+        let hint = hint.map(|hint| format!("hint: {hint}"));
+        exit::lines([format!("{slide} {sentence}")].into_iter().chain(hint))
     })
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tissuemap::escape::for_people;
 use tissuemap::road::{Progress, Stage};
 
 use crate::exit;
@@ -19,7 +20,10 @@ impl Bar {
     pub(super) fn new(name: &str) -> Self {
         let style = ProgressStyle::with_template("{prefix} {msg:<9} {wide_bar} {percent:>3} %")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self { bar: ProgressBar::new(1).with_style(style).with_prefix(name.to_owned()), stage: Mutex::new("") }
+        Self {
+            bar: ProgressBar::new(1).with_style(style).with_prefix(for_people(name).to_string()),
+            stage: Mutex::new(""),
+        }
     }
 
     /// `done` of `total` steps of `stage`.
@@ -43,7 +47,7 @@ impl Bar {
             exit::say(&line);
         } else {
             self.bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
-            self.bar.abandon_with_message(line);
+            self.bar.abandon_with_message(for_people(&line).to_string());
         }
     }
 }

@@ -30,9 +30,9 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
 
 fn line(finding: &Finding, json: bool) -> Result<String, Failure> {
     if json {
-        return serde_json::to_string(finding).map(|line| line + "\n").map_err(|error| Exit::Internal.because(&error));
+        return exit::json(finding);
     }
     let Finding { check, grade, detail, hint } = finding;
-    let hint = hint.as_ref().map(|hint| format!("      hint: {hint}\n")).unwrap_or_default();
-    Ok(format!("{:<4}  {check}: {detail}\n{hint}", grade.as_str()))
+    let hint = hint.as_ref().map(|hint| format!("      hint: {hint}"));
+    Ok(exit::lines([format!("{:<4}  {check}: {detail}", grade.as_str())].into_iter().chain(hint)))
 }

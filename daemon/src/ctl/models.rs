@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tissuemap::escape::for_people;
 
 use super::bus::{connect, refused, unavailable};
 use super::status::view::in_words;
 use crate::config::BusKind;
-use crate::exit::{self, Exit, Failure};
+use crate::exit::{self, Failure};
 use crate::status::PROVING;
 use crate::status::dbus::ModelEntry;
 
@@ -73,8 +74,7 @@ pub async fn run(kind: BusKind, command: ModelsCommand) -> Result<(), Failure> {
         ModelsCommand::List(ListArgs { json }) => {
             let models = daemon.list_models().await.map_err(unavailable)?;
             if json {
-                let json = serde_json::to_string(&models).map_err(|error| Exit::Internal.because(&error))?;
-                return exit::print(&(json + "\n"));
+                return exit::print(&exit::json(&models)?);
             }
             let waits = daemon.waits().await.map_err(unavailable)?;
             let proving = waits.iter().filter(|(what, ..)| what.starts_with(PROVING));
@@ -92,19 +92,27 @@ pub async fn run(kind: BusKind, command: ModelsCommand) -> Result<(), Failure> {
         ModelsCommand::Verify(VerifyArgs { model, json }) => {
             let (sha256, name, provider, golden) = daemon.verify_model(&model).await.map_err(refused)?;
             exit::print(&if json {
-                json!({ "sha256": sha256, "name": name, "provider": provider, "golden": golden }).to_string() + "\n"
+                exit::json(&json!({ "sha256": sha256, "name": name, "provider": provider, "golden": golden }))?
             } else {
-                format!("{name} sha256:{sha256} on {provider}: {golden}\n")
+                exit::lines([format!("{name} sha256:{sha256} on {provider}: {golden}")].into_iter())
             })
         }
     }
 }
 
 fn table(models: &[ModelEntry]) -> String {
+    let shown = |text: &str| for_people(text).to_string();
+    let shown = |model: &ModelEntry| ModelEntry {
+        name: shown(&model.name),
+        stains: model.stains.iter().map(|stain| shown(stain)).collect(),
+        reason: shown(&model.reason),
+        ..model.clone()
+    };
+    let models: Vec<ModelEntry> = models.iter().map(shown).collect();
     let name = models.iter().map(|model| model.name.chars().count()).chain([4]).max().unwrap_or_default();
     let mut out =
         format!("{:<8}  {:<name$}  {:<12}  {:>5}  {:>6}  STAINS\n", "STATE", "NAME", "SHA-256", "DONE", "FAILED");
-    for model in models {
+    for model in &models {
         let state = if model.on_trial { "trial" } else { &model.state };
         let sha256 = model.sha256.get(..12).unwrap_or(&model.sha256);
         let stains = model.stains.join(", ");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Serialize, Serializer};
 use tissuemap::contract::Cluster;
 use tissuemap::durable::Staging;
+use tissuemap::escape::{self, file_component, for_people};
 use tissuemap::infer::Model;
 use tissuemap::look::captioned;
 use tissuemap::map::LabelMap;
@@ -115,7 +116,7 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     }
     publish(&mut plan, staging)?;
     plan.problems.iter().for_each(exit::complain);
-    exit::print(&if args.json { json(&plan)? } else { plan.sets.iter().map(SetPlan::text).collect() })?;
+    exit::print(&if args.json { escape::json(&json(&plan)?) } else { plan.sets.iter().map(SetPlan::text).collect() })?;
     match plan.problems.len() {
         0 => Ok(()),
         n => Err(Exit::JobsFailed.with(Fault::new(format!("problems: {n}"), "the remedies are above"))),
@@ -202,7 +203,7 @@ fn patches(
     let lines: Vec<String> = plan.stains.iter().map(StainPlan::text).collect();
     let legend: Vec<_> =
         std::iter::once((Some(PATCH), words)).chain(lines.into_iter().map(|line| (None, line))).collect();
-    let name = format!("{}_patches.png", set.key);
+    let name = format!("{}_patches.png", file_component(&set.key.to_string()));
     let path = folder.join(&name);
     captioned(&picture, &title, plan.is_good(), &legend, &[]).save(&path).map_err(|error| unwritable(&path, &error))?;
     Ok(name)
@@ -247,14 +248,14 @@ impl SetPlan {
     fn text(&self) -> String {
         let mut out = format!(
             "set {}: {} patches of {:.0} µm, {:.0} % tissue\n",
-            self.set,
+            for_people(&self.set),
             self.patches,
             self.patch_um,
             100.0 * self.tissue_fraction
         );
         // Writing to a string cannot fail.
         for stain in &self.stains {
-            let _ = writeln!(out, "  {}", stain.text());
+            let _ = writeln!(out, "  {}", for_people(&stain.text()));
         }
         out
     }

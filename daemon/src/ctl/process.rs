@@ -81,7 +81,7 @@ fn process(set: SectionSet, args: &ProcessArgs, runner: &InProcess) -> Result<()
 
 fn listing(result: &SetResult, json: bool) -> Result<String, Failure> {
     if json {
-        return serde_json::to_string(result).map(|line| line + "\n").map_err(|error| Exit::Internal.because(&error));
+        return exit::json(result);
     }
     Ok(exit::lines(result.outputs.iter().map(|output| output.display())))
 }

@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use tissuemap::escape::for_people;
 
 use super::bus::{connect, unavailable};
 use crate::config::BusKind;
-use crate::exit::{self, Exit, Failure};
+use crate::exit::{self, Failure};
 use crate::explain::span;
 use crate::status::dbus::JobEntry;
 
@@ -34,20 +35,22 @@ pub struct QueueArgs {
 pub async fn queue(kind: BusKind, args: QueueArgs) -> Result<(), Failure> {
     let jobs = connect(kind).await?.list_jobs().await.map_err(unavailable)?;
     if args.json {
-        let json = serde_json::to_string(&jobs).map_err(|error| Exit::Internal.because(&error))?;
-        return exit::print(&(json + "\n"));
+        return exit::print(&exit::json(&jobs)?);
     }
     exit::print(&table(&jobs, SystemTime::now()))
 }
 
 fn table(jobs: &[JobEntry], now: SystemTime) -> String {
+    let shown = |text: &str| for_people(text).to_string();
+    let shown = |job: &JobEntry| JobEntry { set: shown(&job.set), reason: shown(&job.reason), ..job.clone() };
+    let jobs: Vec<JobEntry> = jobs.iter().map(shown).collect();
     let widest = |cell: fn(&JobEntry) -> String, title: &str| {
         jobs.iter().map(|job| cell(job).chars().count()).chain([title.len()]).max().unwrap_or_default()
     };
     let (id, set) = (widest(|job| job.id.to_string(), "JOB"), widest(|job| job.set.clone(), "SET"));
     let state = widest(|job| job.state.clone(), "STATE");
     let mut out = format!("PLACE  {:>id$}  {:<set$}  {:<state$}  TRIES  WHY\n", "JOB", "SET", "STATE");
-    for job in jobs {
+    for job in &jobs {
         let place = if job.place == 0 { "-".to_owned() } else { job.place.to_string() };
         let wait = (UNIX_EPOCH + Duration::from_secs(job.not_before)).duration_since(now);
         let wait = wait.map(|wait| format!("again in {}; ", span(wait))).unwrap_or_default();

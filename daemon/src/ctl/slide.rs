@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use tissuemap::escape::{self, for_people};
 use tissuemap::slide::{OpenOptions, SlideInfo, open};
 
 use super::InfoArgs;
@@ -15,7 +16,7 @@ use crate::job::Fault;
 pub fn info(args: &InfoArgs) -> Result<(), Failure> {
     let options = OpenOptions { mpp: args.mpp, ..OpenOptions::default() };
     let slide = open(&args.slide, &options).map_err(|error| Exit::JobsFailed.with(Fault::from(error)))?;
-    exit::print(&if args.json { json(slide.info()) } else { text(slide.info()) })
+    exit::print(&if args.json { escape::json(&json(slide.info())) } else { text(slide.info()) })
 }
 
 /// Key and value as OpenSlide's own tools print them.
@@ -24,8 +25,8 @@ fn text(info: &SlideInfo) -> String {
     let bounds = info.bounds;
     let mut out = format!(
         "{}\nvendor   {}\nsize     {} x {} px\nmpp      {}\nbounds   {} x {} px at ({}, {})\n",
-        info.path.display(),
-        info.vendor,
+        for_people(&info.path),
+        for_people(&info.vendor),
         base.width,
         base.height,
         info.mpp.get(),
@@ -39,7 +40,7 @@ fn text(info: &SlideInfo) -> String {
         let _ = writeln!(out, "level {index}  {} x {} px, downsample {}", level.width, level.height, level.downsample);
     }
     for (name, value) in &info.properties {
-        let _ = writeln!(out, "{name}: '{value}'");
+        let _ = writeln!(out, "{}: '{}'", for_people(name), for_people(value));
     }
     out
 }
@@ -48,7 +49,7 @@ fn json(info: &SlideInfo) -> String {
     let level = |l: &tissuemap::slide::Level| serde_json::json!({ "width": l.width, "height": l.height, "downsample": l.downsample });
     let levels: Vec<_> = info.levels.iter().map(level).collect();
     let object = serde_json::json!({
-        "path": info.path, "vendor": info.vendor, "mpp": info.mpp, "levels": levels, "bounds": info.bounds,
+        "path": info.path.to_string_lossy(), "vendor": info.vendor, "mpp": info.mpp, "levels": levels, "bounds": info.bounds,
         "properties": info.properties,
     });
     format!("{object:#}\n")

@@ -50,8 +50,7 @@ pub async fn status(kind: BusKind, args: StatusArgs) -> Result<(), Failure> {
     loop {
         let report = Report::ask(bus).await.map_err(unavailable)?;
         if args.json {
-            let json = serde_json::to_string(&report).map_err(|error| Exit::Internal.because(&error))?;
-            exit::print(&(json + "\n"))?;
+            exit::print(&exit::json(&report)?)?;
         } else {
             screen.show(&report)?;
         }

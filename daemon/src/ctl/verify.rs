@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tissuemap::durable::is_kept;
+use tissuemap::escape::for_people;
 use tissuemap::overlay::{Checked, FileState, RESULT_EXTENSION, Verified, sha256_of, verify};
 
 use super::VerifyArgs;
@@ -20,7 +21,7 @@ use crate::job::Fault;
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let mut results = BTreeSet::new();
     for place in &args.places {
-        find(place, &mut results).map_err(|error| {
+        find(place.clone(), &mut results).map_err(|error| {
             Exit::Usage.with(Fault::new(format!("{}: {error}", place.display()), "name a folder with results"))
         })?;
     }
@@ -32,16 +33,16 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let bar = ProgressBar::new_spinner().with_style(style());
     let mut unsound = 0;
     for result in &results {
-        bar.set_message(result.display().to_string());
+        bar.set_message(for_people(result).to_string());
         let (lines, json, sound) = match verify(result, !args.outputs_only, &mut |bytes| bar.inc(bytes)) {
             Ok(verified) => told(result, &verified, model.as_deref()),
             Err(error) => {
-                let json = json!({ "result": result, "sound": false, "error": error.to_string() });
+                let json = json!({ "result": result.to_string_lossy(), "sound": false, "error": error.to_string() });
                 (vec![format!("{}: BAD", result.display()), format!("  {error}")], json, false)
             }
         };
         unsound += usize::from(!sound);
-        let text = if args.json { format!("{json}\n") } else { exit::lines(lines.into_iter()) };
+        let text = if args.json { exit::json(&json)? } else { exit::lines(lines.into_iter()) };
         bar.suspend(|| exit::print(&text))?;
     }
     bar.finish_and_clear();
@@ -59,15 +60,19 @@ fn style() -> ProgressStyle {
 }
 
 /// Result folders at or below `place`, links not followed.
-fn find(place: &Path, results: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    if place.extension().is_some_and(|extension| extension == RESULT_EXTENSION) && place.is_dir() {
-        results.insert(place.to_owned());
-        return Ok(());
-    }
-    for entry in fs::read_dir(place)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() && !is_kept(&entry.path(), RESULT_EXTENSION) {
-            find(&entry.path(), results)?;
+fn find(place: PathBuf, results: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
+    // A list instead of recursion: nobody may end this with a very deep folder.
+    let mut folders = vec![place];
+    while let Some(folder) = folders.pop() {
+        if folder.extension().is_some_and(|extension| extension == RESULT_EXTENSION) && folder.is_dir() {
+            results.insert(folder);
+            continue;
+        }
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() && !is_kept(&entry.path(), RESULT_EXTENSION) {
+                folders.push(entry.path());
+            }
         }
     }
     Ok(())
@@ -91,9 +96,14 @@ fn told(result: &Path, verified: &Verified, model: Option<&str>) -> (Vec<String>
         lines.push(format!("  made with the model {}, not with the one given", record.model.sha256));
     }
     lines.extend(verified.foreign.iter().map(|path| format!("  {}: not of the result", path.display())));
+    // JSON holds Unicode only, names of files any bytes.
+    let states = |all: &[Checked]| -> Vec<_> {
+        all.iter().map(|one| json!({ "path": one.path.to_string_lossy(), "state": one.state })).collect()
+    };
+    let foreign: Vec<_> = verified.foreign.iter().map(|path| path.to_string_lossy()).collect();
     let json = json!({
-        "result": result, "sound": sound, "outputs": verified.outputs, "slides": verified.slides,
-        "foreign": verified.foreign, "model": record.model.sha256, "other_model": other_model,
+        "result": result.to_string_lossy(), "sound": sound, "outputs": states(&verified.outputs),
+        "slides": states(&verified.slides), "foreign": foreign, "model": record.model.sha256, "other_model": other_model,
         "software": record.software.version, "finished": record.times.finished,
     });
     (lines, json, sound)

@@ -8,6 +8,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tissuemap::durable::{rename_new, sync_folder};
 
+use tissuemap::untrusted::{self, UntrustedError};
+
 use super::JournalError;
 use super::schema;
 use crate::aside::{aside, with_suffix};
@@ -78,6 +80,10 @@ fn connect(path: &Path, was_there: bool) -> Result<Connection, JournalError> {
         }
         _ => damaged(source.to_string()),
     };
+    match untrusted::check(path) {
+        Err(error @ UntrustedError::NotRegular { .. }) => return Err(damaged(error.to_string())),
+        _ => {}
+    }
     let mut db = Connection::open(path).map_err(judge)?;
     let problem = prepare(&mut db, was_there).map_err(judge)?;
     if db.is_readonly("main").map_err(judge)? {

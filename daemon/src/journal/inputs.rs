@@ -5,7 +5,6 @@
 //! scanned again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{JobId, Past, set_key};
 use tissuemap::hex::hex;
+use tissuemap::untrusted;
 
 use crate::arrive::members::Fingerprint;
 use crate::job::Job;
@@ -102,7 +102,7 @@ fn content(fingerprint: &Fingerprint) -> io::Result<String> {
 }
 
 fn sample(path: &Path, bytes: u64, hash: &mut Sha256) -> io::Result<()> {
-    let file = File::open(path)?;
+    let file = untrusted::open_large(path)?;
     let mut buffer = vec![0; SAMPLE as usize];
     for index in 0..SAMPLES {
         let (at, length) = if bytes <= WHOLE {

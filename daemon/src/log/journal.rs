@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
+use tissuemap::escape::for_people;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
@@ -66,16 +67,11 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// `NAME=value`, or the name, a length and the value where that has several lines.
+/// `NAME=value`: no value has several lines.
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
     let value = &value[..value.floor_char_boundary(LONGEST)];
     entry.extend_from_slice(name.as_bytes());
-    if value.contains('\n') {
-        entry.push(b'\n');
-        entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    } else {
-        entry.push(b'=');
-    }
+    entry.push(b'=');
     entry.extend_from_slice(value.as_bytes());
     entry.push(b'\n');
 }
@@ -96,7 +92,9 @@ impl Fields {
         })
     }
 
-    fn put(&mut self, field: &Field, value: String) {
+    /// Every value is escaped here, so that no caller can forget it.
+    fn put(&mut self, field: &Field, value: &str) {
+        let value = for_people(value).to_string();
         match field.name() {
             "message" => self.message = value,
             name => self.others.push((name, value)),
@@ -106,11 +104,11 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.put(field, format!("{value:?}"));
+        self.put(field, &format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value.to_owned());
+        self.put(field, value);
     }
 }
 
@@ -131,14 +129,8 @@ mod tests {
         });
         let mut entry = [0; 1000];
         let length = journal.recv(&mut entry).expect("an entry");
-        let mut wanted = Vec::new();
-        let message = "Slide done case=c7 slide=a\nPRIORITY=0 job=5";
-        wanted.extend_from_slice(b"MESSAGE\n");
-        wanted.extend_from_slice(&(message.len() as u64).to_le_bytes());
-        wanted.extend_from_slice(message.as_bytes());
-        wanted.extend_from_slice(b"\nPRIORITY=4\nSYSLOG_IDENTIFIER=tissuemapd\nCASE=c7\nSLIDE\n");
-        wanted.extend_from_slice(&12_u64.to_le_bytes());
-        wanted.extend_from_slice(b"a\nPRIORITY=0\nJOB=5\n");
-        assert_eq!(String::from_utf8_lossy(&entry[..length]), String::from_utf8_lossy(&wanted));
+        let wanted = "MESSAGE=Slide done case=c7 slide=a\\nPRIORITY=0 job=5\nPRIORITY=4\nSYSLOG_IDENTIFIER=tissuemapd\n\
+                      CASE=c7\nSLIDE=a\\nPRIORITY=0\nJOB=5\n";
+        assert_eq!(String::from_utf8_lossy(&entry[..length]), wanted);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tissuemap::durable::rename_new;
 use tissuemap::escape::for_people;
+use tissuemap::untrusted;
 
 use super::NOT_LOADED;
 use super::store::signature_of;
@@ -24,6 +25,9 @@ use crate::job::Fault;
 const REJECTED: &str = "rejected";
 /// What lies there beside a model.
 const REASON: &str = ".reason.txt";
+
+/// Most bytes of such a file.
+const REASON_BYTES: u64 = 64 << 10;
 /// More reasons than this are not told.
 const REASONS: usize = 16;
 /// Nor more names of what is no model.
@@ -114,10 +118,11 @@ fn reasons(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> = entries.filter(|path| path.to_string_lossy().ends_with(REASON)).collect();
     files.sort();
-    let first_line = |path: &PathBuf| {
-        let mut text = String::new();
-        File::open(path).and_then(|file| file.take(4096).read_to_string(&mut text)).ok()?;
-        text.lines().next().map(str::to_owned)
+    let first_line = |path: &PathBuf| match untrusted::read_to_string(path, REASON_BYTES) {
+        Ok(text) => text.lines().next().map(str::to_owned),
+        // It went meanwhile.
+        Err(error) if error.is_not_found() => None,
+        Err(error) => Some(Fault::from_error(&error).to_string()),
     };
     files.iter().take(REASONS).filter_map(first_line).collect()
 }

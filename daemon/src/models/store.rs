@@ -6,9 +6,8 @@
 //!                                        NAME.onnx.minisig
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use minisign_verify::{PublicKey, Signature};
@@ -16,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tissuemap::contract::MAX_MODEL_BYTES;
 use tissuemap::durable::{rename_new, sync_folder, write_file};
 use tissuemap::hex::hex;
+use tissuemap::untrusted;
 
 use crate::job::Fault;
 use crate::worker::private_folder;
@@ -65,9 +65,8 @@ impl Store {
     /// `model.unreadable`, `onnx.too-large`, `model.unsigned`, `model.bad-signature`; without an id, the store cannot be
     /// written.
     pub(super) fn take_in(&self, model: &Path) -> Result<Stored, Fault> {
-        let trouble = |error: &io::Error| {
-            Fault::new(format!("{}: {error}", self.folder.display()), "check the disk of the state folder")
-        };
+        let trouble =
+            |error: &io::Error| Fault::of_io(self.folder.display(), error, "check the disk of the state folder");
         let name = model.file_name().and_then(|name| name.to_str()).filter(|name| !name.contains(char::is_control));
         let name = name.ok_or_else(|| {
             let reason = format!("{}: the file name is no plain text", model.to_string_lossy().escape_debug());
@@ -141,13 +140,8 @@ impl Store {
             Fault::new(format!("{}: {error}", model.display()), "let the daemon read the file")
                 .with_id("model.unreadable")
         };
-        // Opening a pipe must not wait for its writer.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(model);
-        let mut file = file.map_err(|error| unreadable(&error))?;
-        let what = file.metadata().map_err(|error| unreadable(&error))?;
-        if !what.is_file() {
-            return Err(unreadable(&io::Error::other("not an ordinary file")));
-        }
+        let file = untrusted::open_large(model);
+        let mut file = file.map_err(|error| Fault::from_error(&error).with_id("model.unreadable"))?;
         let signed = if self.keys.is_empty() { None } else { Some(self.signature(model)?) };
         let mut proof = match &signed {
             Some((key, signature, _)) => Some(key.verify_stream(signature).map_err(|error| forged(model, &error))?),
@@ -182,13 +176,14 @@ impl Store {
     /// The signature beside a model, with the trusted key that it names.
     fn signature(&self, model: &Path) -> Result<(&PublicKey, Signature, String), Fault> {
         let path = signature_of(model);
-        let mut text = String::new();
-        let read = File::open(&path).and_then(|file| file.take(MAX_SIGNATURE_BYTES).read_to_string(&mut text));
-        if let Err(error) = read {
+        let text = untrusted::read_to_string(&path, MAX_SIGNATURE_BYTES).map_err(|error| {
             let reason = format!("{}: no signature, and `trusted_keys` are configured: {error}", model.display());
-            let hint = format!("sign it with minisign and bring {} first", path.display());
-            return Err(Fault::new(reason, hint).with_id("model.unsigned"));
-        }
+            let hint = match error.is_not_found() {
+                true => format!("sign it with minisign and bring {} first", path.display()),
+                false => error.hint().to_owned(),
+            };
+            Fault::new(reason, hint).with_id("model.unsigned")
+        })?;
         let signature = Signature::decode(&text).map_err(|error| forged(model, &error))?;
         let key = self.keys.iter().find(|key| key.verify_stream(&signature).is_ok());
         let key = key.ok_or_else(|| forged(model, &minisign_verify::Error::UnexpectedKeyId))?;

@@ -6,7 +6,7 @@ mod polygons;
 mod record;
 mod verify;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::section_set::SetKey;
 use crate::slide::{self, SlideError, SlideSource};
 use crate::tissue::TissueOutcome;
 use crate::units::Mpp;
+use crate::untrusted;
 
 pub use png::{blend, scale_bar_um};
 pub(crate) use record::sha256_of_read;
@@ -47,6 +48,9 @@ pub const LABELS_PNG: &str = "clusters.png";
 pub const RESULT_JSON: &str = "result.json";
 /// All of them.
 pub const FILES: [&str; 4] = [OVERLAY_PNG, CLUSTERS_GEOJSON, LABELS_PNG, RESULT_JSON];
+
+/// Most bytes of a record: one has some ten thousand.
+pub(crate) const RECORD_BYTES: u64 = untrusted::SMALL;
 
 /// Why an overlay could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -240,5 +244,5 @@ fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()
 
 /// The record in a result folder, if there is a whole one.
 pub fn read_record(folder: &Path) -> Option<Record> {
-    serde_json::from_slice(&fs::read(folder.join(RESULT_JSON)).ok()?).ok()
+    serde_json::from_slice(&untrusted::read(&folder.join(RESULT_JSON), RECORD_BYTES).ok()?).ok()
 }

@@ -1,6 +1,6 @@
 //! `result.json`: everything needed to trust, repeat or refuse a result.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -20,6 +20,7 @@ use crate::road::{Section, StainVerdict};
 use crate::section_set::SetKey;
 use crate::slide::SlideInfo;
 use crate::units::{Level0Rect, Mpp};
+use crate::untrusted;
 
 /// Format of the file; raised when a field changes its meaning.
 const FORMAT: u32 = 1;
@@ -326,7 +327,7 @@ fn fingerprint(stain: &str, path: &Path) -> io::Result<Input> {
 /// # Errors
 /// The file cannot be read.
 pub fn sha256_of(path: &Path, read: &mut dyn FnMut(u64)) -> io::Result<(u64, String)> {
-    sha256_of_read(File::open(path)?, read)
+    sha256_of_read(untrusted::open_large(path)?, read)
 }
 
 /// As [`sha256_of`], of an open file.

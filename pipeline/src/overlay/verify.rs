@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::record::sha256_of;
-use super::{FILES, RESULT_JSON, Record};
+use super::{FILES, RECORD_BYTES, RESULT_JSON, Record};
+use crate::untrusted;
 
 /// Why nothing can be said about a folder.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +67,8 @@ impl Verified {
 /// # Errors
 /// There is no record to compare with.
 pub fn verify(folder: &Path, slides: bool, read: &mut dyn FnMut(u64)) -> Result<Verified, VerifyError> {
-    let text = fs::read(folder.join(RESULT_JSON));
-    let text = text.map_err(|source| VerifyError::Unreadable { folder: folder.into(), source })?;
+    let text = untrusted::read(&folder.join(RESULT_JSON), RECORD_BYTES);
+    let text = text.map_err(|error| VerifyError::Unreadable { folder: folder.into(), source: error.into() })?;
     let record: Record =
         serde_json::from_slice(&text).map_err(|source| VerifyError::Damaged { folder: folder.into(), source })?;
     let recorded: BTreeMap<&str, &str> =

@@ -10,6 +10,8 @@ pub enum SlideError {
     Library(#[from] LibraryError),
     #[error("{}: no such file", .0.display())]
     NotFound(PathBuf),
+    #[error("{reason}")]
+    NotAFile { path: PathBuf, reason: String },
     #[error("{}: not a slide format that OpenSlide reads", .0.display())]
     Unsupported(PathBuf),
     #[error("{}: recognised as {vendor}, but damaged or incomplete: {reason}", path.display())]
@@ -34,6 +36,7 @@ impl SlideError {
         match self {
             Self::Library(error) => error.hint(),
             Self::NotFound(_) => "check the path; the file may have been moved while it waited",
+            Self::NotAFile { .. } => "move it away, or put the slide's file in its place",
             Self::Unsupported(_) => {
                 "supported: svs, ndpi, mrxs, scn, bif, vms, dcm, tiled tiff; convert plain images to pyramidal TIFF"
             }
@@ -54,6 +57,7 @@ impl SlideError {
         match self {
             Self::Library(_) => "slide.library",
             Self::NotFound(_) => "slide.not-found",
+            Self::NotAFile { .. } => "slide.not-a-file",
             Self::Unsupported(_) => "slide.unsupported",
             Self::Corrupt { .. } => "slide.corrupt",
             Self::MissingMpp(_) => "slide.missing-mpp",

@@ -8,6 +8,7 @@ use openslide_rs::{Address, OpenSlide, Region, Size};
 use super::{Level, Limits, OpenOptions, SlideError, SlideInfo, SlideSource, openslide_ffi};
 use crate::libs::LibraryError;
 use crate::units::{Level0Rect, Mpp, PixelRect};
+use crate::untrusted::{self, UntrustedError};
 
 /// Decoded tiles OpenSlide may keep per slide. Patches are taken in blocks, so a few rows of tiles are enough; the
 /// library's own default is the same 32 MiB, stated here because five slides are open at once.
@@ -33,8 +34,13 @@ pub(super) struct OpenSlideSource {
 impl OpenSlideSource {
     pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self, SlideError> {
         openslide_ffi::load()?;
-        if !path.exists() {
-            return Err(SlideError::NotFound(path.into()));
+        // OpenSlide would wait for a pipe's writer.
+        match untrusted::check(path) {
+            Err(error @ UntrustedError::NotRegular { .. }) => {
+                return Err(SlideError::NotAFile { path: path.into(), reason: error.to_string() });
+            }
+            Err(_) if !path.exists() => return Err(SlideError::NotFound(path.into())),
+            _ => {}
         }
         let vendor = OpenSlide::detect_vendor(path).map_err(|_| SlideError::Unsupported(path.into()))?;
         let corrupt =

@@ -1,9 +1,12 @@
 //! Plain images as slides: JPEG, PNG and those TIFF files that OpenSlide does not know.
 
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Rgb, RgbImage};
+
+use crate::untrusted;
 
 use super::{OpenOptions, SlideError, SlideSource, SyntheticSlide, open};
 
@@ -22,7 +25,8 @@ pub fn open_slide_or_image(path: &Path, options: &OpenOptions) -> Result<Arc<dyn
 
 fn decode(path: &Path, options: &OpenOptions) -> Result<SyntheticSlide, SlideError> {
     let unsupported = || SlideError::Unsupported(path.into());
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|_| unsupported())?;
+    let file = untrusted::open_large(path).map_err(|_| unsupported())?;
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|_| unsupported())?;
     let format = reader.format().ok_or_else(unsupported)?;
     let vendor = format.extensions_str().first().copied().unwrap_or("image");
     let refused = |error: ImageError| match error {

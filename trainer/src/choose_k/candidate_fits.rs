@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use tissuemap::untrusted;
+
 use crate::config::{Config, ImsatConfig};
 use crate::data::patch_neighbours::PatchNeighbours;
 use crate::fit::Latents;
@@ -26,6 +28,9 @@ use crate::system::error::TrainError;
 use crate::system::files::file_error;
 use crate::system::files::write_whole;
 use crate::system::progress;
+
+/// Far more than any genuine file of this kind has.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The result of one fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,7 +124,7 @@ impl Fits<'_> {
 
     /// The stored result of a fit, if its fingerprint is equal.
     fn stored(&self, fit: (u32, u32)) -> Option<Clustering> {
-        let found: Clustering = serde_json::from_slice(&fs::read(self.path(fit)).ok()?).ok()?;
+        let found: Clustering = serde_json::from_slice(&untrusted::read(&self.path(fit), MAX_BYTES).ok()?).ok()?;
         let belongs = found.fingerprint == self.fingerprint && (found.clusters, found.seed) == fit;
         belongs.then_some(found)
     }

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 
 use tch::{Device, Tensor};
 
+use tissuemap::untrusted;
+
 use crate::config::Config;
 use crate::data::sampling;
 use crate::fit::FittedModel;
@@ -70,15 +72,19 @@ impl ReportCommand {
     }
 }
 
+/// Most bytes of a table of classes.
+const CLASSES_BYTES: u64 = 1 << 30;
+
 /// Reads one class for each of `count` patches. A CSV file may have a header; its last column is used.
 fn read_classes(path: &Path, count: usize) -> Result<Labels, TrainError> {
     let refuse = |reason: String| TrainError::Vectors { path: path.to_owned(), reason };
     let numbers = if path.extension().is_some_and(|extension| extension == "npy") {
+        untrusted::check(path)?;
         let numbers = Tensor::read_npy(path).map_err(|e| refuse(e.to_string()))?;
         Vec::<i64>::try_from(numbers.to_kind(tch::Kind::Int64).view([-1]))?
     } else {
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).from_path(path).map_err(|e| refuse(e.to_string()))?;
+        let file = untrusted::open_named(path, CLASSES_BYTES)?;
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(file);
         let last = |row: Result<csv::StringRecord, csv::Error>| {
             row.map(|row| row.iter().next_back().unwrap_or_default().trim().to_owned())
                 .map_err(|e| refuse(e.to_string()))

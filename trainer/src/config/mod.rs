@@ -7,7 +7,6 @@ mod sections;
 mod tests;
 mod validate;
 
-use std::fs;
 use std::path::Path;
 
 use serde::de::Error as _;
@@ -22,6 +21,8 @@ pub use self::network::{AutoencoderShape, LossWeights};
 pub use self::sections::{
     AugmentConfig, AutoencoderConfig, ImsatConfig, JointConfig, PatchConfig, SetFolder, SweepConfig,
 };
+use tissuemap::untrusted::{self, Bounded};
+
 use crate::system::error::TrainError;
 
 /// The commented default configuration, as `tissuemap-train config` prints it. A test holds it equal to
@@ -89,7 +90,8 @@ impl Config {
     /// [`TrainError::Config`] if the file cannot be read, is not TOML, has unknown keys or impossible values.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let refuse = |reason: String| TrainError::Config { path: path.to_owned(), reason };
-        let text = fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
+        let text = untrusted::open_named(path, untrusted::SMALL).and_then(Bounded::text);
+        let text = text.map_err(|e| refuse(e.to_string()))?;
         for note in old_names(&text) {
             tracing::warn!("configuration {}: {note}", path.display());
         }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
+use tissuemap::untrusted;
+
 use crate::choose_k::choice::{Evidence, choose_by_rank};
 use crate::config::ImsatConfig;
 use crate::config::cluster_range;
@@ -181,6 +183,7 @@ impl EvaluateCommand {
 }
 
 fn read_npy(path: &Path) -> Result<Tensor, TrainError> {
+    untrusted::check(path)?;
     Tensor::read_npy(path).map_err(|e| TrainError::Vectors { path: path.to_owned(), reason: e.to_string() })
 }
 

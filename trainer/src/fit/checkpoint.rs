@@ -9,6 +9,8 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 use tissuemap::durable::clear_unfinished;
 
+use tissuemap::untrusted;
+
 use crate::config::{Config, ImsatConfig, SweepConfig};
 use crate::data::patches::PatchSet;
 use crate::fit::metrics::MetricsTable;
@@ -95,6 +97,7 @@ impl Checkpoint {
         if !path.is_file() {
             return Ok(None);
         }
+        untrusted::check(&path)?;
         let found = Self(Tensor::read_safetensors(&path)?.into_iter().collect());
         let stored = found.0.get(FINGERPRINT).map(Vec::<u8>::try_from).transpose()?;
         Ok((stored.as_deref() == Some(fingerprint)).then_some(found))

@@ -5,6 +5,8 @@ use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
+use tissuemap::untrusted;
+
 use super::assignment::Assignment;
 use super::networks::{Evaluation, Networks, evaluate};
 use crate::config::Config;
@@ -48,6 +50,7 @@ impl FittedModel {
     /// [`TrainError`] when the file is missing, or belongs to another configuration or to other patches.
     pub fn read(path: &Path, config: &Config, patches: &PatchSet, device: Device) -> Result<Self, TrainError> {
         let Networks { mut store, autoencoder, clusterer } = Networks::new(config, device, None);
+        untrusted::check(path)?;
         store.load(path)?;
         let kept = Tensor::read_safetensors(path)?.into_iter().find(|(name, _)| name == PATCHES);
         let kept = kept.map(|(_, digest)| Vec::<u8>::try_from(digest)).transpose()?;

@@ -7,6 +7,7 @@ use tissuemap::contract::Precision;
 use tissuemap::infer::ModelError;
 use tissuemap::libs::LibraryError;
 use tissuemap::section_set::NamingError;
+use tissuemap::untrusted::UntrustedError;
 
 use crate::system::precision::PrecisionAgreement;
 
@@ -78,6 +79,9 @@ pub enum TrainError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// A file that the command reads cannot be used.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedError),
     /// The model fails the checks of the scanner's computer. Nothing is written.
     #[error("the model is refused")]
     Model(#[from] ModelError),
@@ -142,13 +146,11 @@ impl TrainError {
             ),
             Self::Interrupted { .. } => Some("run the same command again to continue"),
             Self::Stopped => Some("use --each FILE: then the same command continues after an interruption"),
-            Self::Naming(_)
-            | Self::Library(_)
-            | Self::Vectors { .. }
-            | Self::File { .. }
-            | Self::Model(_)
-            | Self::Picture(_)
-            | Self::Torch(_) => None,
+            Self::Naming(error) => Some(error.hint()),
+            Self::Library(error) => Some(error.hint()),
+            Self::Untrusted(error) => Some(error.hint()),
+            Self::Model(error) => Some(error.hint()),
+            Self::Vectors { .. } | Self::File { .. } | Self::Picture(_) | Self::Torch(_) => None,
         }
     }
 
@@ -170,6 +172,7 @@ impl TrainError {
             | Self::OtherPatches { .. } => 64,
             Self::Interrupted { .. } | Self::Stopped => 130,
             Self::Library(_)
+            | Self::Untrusted(_)
             | Self::Collapsed(_)
             | Self::Diverged { .. }
             | Self::File { .. }

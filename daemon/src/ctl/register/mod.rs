@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tissuemap::escape;
 use tissuemap::landmarks;
 use tissuemap::placement::{Placement, PlacementError, place, registration_mpp};
 use tissuemap::register::{RegisterParams, Verdict};
@@ -144,7 +145,7 @@ fn report(summary: &Summary, args: &RegisterArgs) -> Result<(), Failure> {
             exit::say(&format!("warning: {} is {}: {reason}", section.name, section.verdict));
         }
     }
-    exit::print(&if args.json { summary.json()? } else { summary.table() })?;
+    exit::print(&if args.json { escape::json(&summary.json()?) } else { summary.table() })?;
     let refused: Vec<&str> =
         summary.sections.iter().filter(|s| s.verdict == Verdict::Refused).map(|s| s.name.as_str()).collect();
     if refused.is_empty() {

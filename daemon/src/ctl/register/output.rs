@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tissuemap::durable::{self, RecordKind, Staging};
+use tissuemap::untrusted;
 
 use crate::exit::{self, Exit, Failure};
 use crate::job::Fault;
@@ -44,7 +45,7 @@ pub(in crate::ctl) fn prepare(out: &Path, force: bool, record: &str) -> Result<S
 
 /// The files that an earlier run has left in `folder`, as its record says itself; none where there is no record.
 fn files_in(folder: &Path, record: &str) -> BTreeSet<String> {
-    let text = fs::read(folder.join(record)).unwrap_or_default();
+    let text = untrusted::read(&folder.join(record), untrusted::SMALL).unwrap_or_default();
     let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let files = json["files"].as_array().into_iter().flatten();
     files.filter_map(|file| file.as_str().map(str::to_owned)).collect()

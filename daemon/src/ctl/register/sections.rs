@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::RgbImage;
+use tissuemap::escape::file_component;
 use tissuemap::landmarks::{self, Landmark};
 use tissuemap::look::{Caption, checkerboard, edge_overlay};
 use tissuemap::placement::Registered;
@@ -48,7 +49,7 @@ impl<'a> FixedSection<'a> {
         let files = transform::write(folder, &moving.name, self.info, info, found);
         let mut files = files.map_err(|error| Exit::JobsFailed.because(&error))?;
         if let Some(points) = self.points {
-            let file = format!("{}_landmarks.csv", moving.name);
+            let file = format!("{}_landmarks.csv", file_component(&moving.name));
             let carried = landmarks::carry(points, &found.map, self.info.mpp, info.mpp);
             landmarks::write(&folder.join(&file), &carried).map_err(|error| Exit::JobsFailed.because(&error))?;
             files.push(file);
@@ -63,7 +64,7 @@ impl<'a> FixedSection<'a> {
             ("edges", edge_overlay(&self.picture, &warped, &caption)),
         ];
         for (kind, picture) in pictures {
-            let file = format!("{}_{kind}.png", moving.name);
+            let file = format!("{}_{kind}.png", file_component(&moving.name));
             let path = folder.join(&file);
             picture.save(&path).map_err(|error| {
                 let reason = format!("{}: {error}", path.display());

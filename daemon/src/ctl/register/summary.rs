@@ -1,6 +1,7 @@
 //! `registration.json` and the table on standard output: how each section was judged.
 
 use serde::Serialize;
+use tissuemap::escape::for_people;
 use tissuemap::overlay::RESEARCH_USE_ONLY;
 use tissuemap::placement::Placement;
 use tissuemap::register::{RegistrationQuality, Verdict};
@@ -93,7 +94,8 @@ impl Summary {
     /// A line for each section, in columns.
     pub(super) fn table(&self) -> String {
         let mut rows = vec![HEADER.map(str::to_owned)];
-        rows.extend(self.sections.iter().map(SectionSummary::row));
+        let shown = |cell: String| for_people(&cell).to_string();
+        rows.extend(self.sections.iter().map(|section| section.row().map(shown)));
         let widths: [usize; HEADER.len()] =
             std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
         let line = |row: &[String; HEADER.len()]| {

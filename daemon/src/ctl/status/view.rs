@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use console::truncate_str;
 use serde::{Serialize, Serializer};
+use tissuemap::escape::for_people;
 use zbus::{Connection, DeserializeDict, Type};
 
 use crate::explain::span;
@@ -65,7 +66,7 @@ impl Report {
 
     /// Words for people; for a terminal of so many rows and columns, no more than fits into it.
     pub(super) fn text(&self, size: Option<(usize, usize)>) -> String {
-        let lines = self.lines();
+        let lines: Vec<String> = self.lines().iter().map(|line| for_people(line).to_string()).collect();
         let Some((rows, columns)) = size else { return joined(lines.iter().map(String::as_str)) };
         let hidden = if lines.len() > rows { lines.len() + 1 - rows.max(1) } else { 0 };
         let rest = (hidden > 0).then(|| format!("... and {hidden} more lines"));

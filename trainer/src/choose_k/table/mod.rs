@@ -1,10 +1,11 @@
 //! What a sweep leaves: JSON with everything, CSV with a row per candidate.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use tissuemap::untrusted;
 
 use crate::choose_k::candidate_fits::Clustering;
 use crate::choose_k::choice::{Choice, ChoiceRule, Evidence};
@@ -64,7 +65,7 @@ const HEADER: &str = "clusters,score,chosen,bic,regions,rank,silhouette,davies_b
 impl Sweep {
     /// What [`Sweep::write`] left; none where there is nothing, or nothing readable.
     pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
+        serde_json::from_slice(&untrusted::read(path, untrusted::SMALL).ok()?).ok()
     }
 
     /// Writes JSON and CSV; each replaces an older one in one step, the JSON, which stands for the whole, last.

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 fn indices(good: f64) -> Indices {

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tissuemap::contract::onnx::ModelProto;
-use tissuemap::contract::{ModelContract, preflight};
+use tissuemap::contract::{MAX_MODEL_BYTES, ModelContract, preflight};
 use tissuemap::hex::hex;
 use tissuemap::infer::ModelError;
+
+use tissuemap::untrusted::{self, Bounded};
 
 use crate::export::names::annotations::Annotations;
 use crate::export::names::overlap::{AnnotatedMap, Overlap};
@@ -56,7 +58,7 @@ impl NameCommand {
     /// [`TrainError`].
     pub fn run(&self, say: &mut dyn io::Write, note: &mut dyn io::Write) -> Result<(), TrainError> {
         let unsaid = |source| TrainError::File { path: PathBuf::from("standard output"), source };
-        let bytes = fs::read(&self.model).map_err(|source| TrainError::File { path: self.model.clone(), source })?;
+        let bytes = untrusted::open_named(&self.model, MAX_MODEL_BYTES).and_then(Bounded::bytes)?;
         let (model, contract) = read(&bytes, &self.model)?;
         match (&self.names, &self.out) {
             (Some(names), Some(out)) => {

@@ -1,12 +1,14 @@
 //! One array of a store, as Zarr version 3 keeps it: `zarr.json`, and chunks of whole rows as raw little-endian bytes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tissuemap::durable::write_file;
+
+use tissuemap::untrusted;
 
 /// An array that grows along its first axis.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Array {
         if is_new && let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        let file = untrusted::update(&path)?;
         // A chunk has its full length from the start; what no row fills is a hole that takes no space.
         file.set_len(self.chunk_rows * self.row_bytes() as u64)?;
         file.write_all_at(bytes, first % self.chunk_rows * self.row_bytes() as u64)?;
@@ -136,7 +138,8 @@ impl Array {
         while !bytes.is_empty() {
             let room = self.chunk_rows - first % self.chunk_rows;
             let (these, rest) = bytes.split_at_mut(bytes.len().min(room as usize * row_bytes));
-            File::open(self.chunk(first))?.read_exact_at(these, first % self.chunk_rows * row_bytes as u64)?;
+            untrusted::open_large(&self.chunk(first))?
+                .read_exact_at(these, first % self.chunk_rows * row_bytes as u64)?;
             first += (these.len() / row_bytes) as u64;
             bytes = rest;
         }

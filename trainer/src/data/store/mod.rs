@@ -31,6 +31,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tissuemap::durable::is_unfinished;
 use tissuemap::hex::hex;
+use tissuemap::untrusted;
 
 use self::array::{Array, DataType, write_metadata};
 use crate::data::origin::Origin;
@@ -321,14 +322,14 @@ fn read_attributes(folder: &Path) -> io::Result<Option<Attributes>> {
         attributes: Attributes,
     }
     let foreign = || io::Error::new(io::ErrorKind::AlreadyExists, "the folder holds something else than patches");
-    match fs::read(folder.join("zarr.json")) {
+    match untrusted::read(&folder.join("zarr.json"), untrusted::SMALL) {
         Ok(text) => serde_json::from_slice(&text).map(|group: Group| Some(group.attributes)).map_err(|_| foreign()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if error.is_not_found() => {
             // The group's own first write may have been cut short.
             let mut names = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name());
             if names.all(|name| is_unfinished(Path::new(&name))) { Ok(None) } else { Err(foreign()) }
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

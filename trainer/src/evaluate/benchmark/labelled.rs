@@ -12,6 +12,8 @@ use rayon::prelude::*;
 use regex::Regex;
 use tch::{Kind, Tensor};
 
+use tissuemap::untrusted;
+
 use crate::data::origin::Origin;
 use crate::data::patches::Patches;
 use crate::system::error::TrainError;
@@ -173,7 +175,8 @@ impl LabelledPatches {
             if class.len() >= most {
                 break;
             }
-            let read = |image: &&LabelledImage| image::open(&image.path).map(|picture| tiles(&picture.to_rgb8(), side));
+            let read =
+                |image: &&LabelledImage| untrusted::image(&image.path).map(|picture| tiles(&picture.to_rgb8(), side));
             for (image, tiles) in some.iter().zip(some.par_iter().map(read).collect::<Vec<_>>()) {
                 let tiles = match tiles {
                     Ok(tiles) if !tiles.is_empty() => tiles,

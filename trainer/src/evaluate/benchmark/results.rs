@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use tissuemap::untrusted;
+
 use crate::evaluate::benchmark::table::ComparedMethod;
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
 use crate::vectors::agreement::Agreement;
+
+/// Far more than any genuine file of this kind has.
+const MAX_BYTES: u64 = 1 << 30;
 
 const COLUMNS: [&str; 10] =
     ["seed", "fold", "method", "features", "context", "accuracy", "nmi", "ari", "purity", "settings"];
@@ -56,7 +61,8 @@ impl FitResults {
         if let Some(path) = path.filter(|path| path.exists()) {
             let remedy = "remove that file, or name another one with --each";
             let refuse = |reason: String| TrainError::Unusable { path: path.to_owned(), reason, remedy };
-            let mut reader = csv::Reader::from_path(path).map_err(|error| refuse(error.to_string()))?;
+            let file = untrusted::open_named(path, MAX_BYTES).map_err(|error| refuse(error.to_string()))?;
+            let mut reader = csv::Reader::from_reader(file);
             let columns: Vec<&str> = reader.headers().map_err(|error| refuse(error.to_string()))?.iter().collect();
             if columns != COLUMNS {
                 return Err(refuse(format!("its columns are not {}", COLUMNS.join(","))));

@@ -1,13 +1,17 @@
 //! Annotations as QuPath exports them: areas with a class, in level-0 pixels from the corner of the slide's scanned part.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use geojson::{Feature, GeometryValue, Position};
 use serde_json::Value;
 
+use tissuemap::untrusted::{self, Bounded};
+
 use crate::system::error::TrainError;
+
+/// Far more than any genuine file of this kind has.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// A closed line.
 pub type Ring = Vec<[f64; 2]>;
@@ -47,7 +51,7 @@ impl Annotations {
             reason,
             remedy: "export annotations from QuPath as GeoJSON, each with a class",
         };
-        let bytes = fs::read(path).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
+        let bytes = untrusted::open_named(path, MAX_BYTES).and_then(Bounded::bytes)?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
         let features = match value {
             Value::Array(features) => features,
@@ -101,6 +105,8 @@ fn class(feature: &Feature) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use serde_json::json;
 

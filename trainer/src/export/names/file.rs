@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tissuemap::contract::{Cluster, is_name};
+use tissuemap::untrusted::{self, Bounded};
 use toml::Spanned;
 
 use crate::config::toml_error_line;
@@ -46,7 +46,7 @@ impl Names {
     /// # Errors
     /// [`TrainError::Unusable`] when it is none, with the line; [`TrainError::File`] when it cannot be read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = fs::read_to_string(path).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
+        let text = untrusted::open_named(path, untrusted::SMALL).and_then(Bounded::text)?;
         let content: NamesFile = toml::from_str(&text).map_err(|error| TrainError::Unusable {
             path: path.to_owned(),
             reason: toml_error_line(&text, &error),
@@ -132,6 +132,8 @@ fn parse_color(text: &str) -> Option<[u8; 3]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use tissuemap::contract::clusters_default;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tissuemap::overlay::{LABELS_PNG, Record, read_record};
+use tissuemap::untrusted;
 
 use crate::export::names::annotations::{Annotations, Polygon};
 use crate::system::error::TrainError;
@@ -51,8 +52,8 @@ impl AnnotatedMap {
                 "give the model that made the map: the names fit every copy of it; or map the slide again",
             ));
         }
-        let labels =
-            image::open(folder.join(LABELS_PNG)).map_err(|e| refuse(format!("{LABELS_PNG}: {e}"), OTHER_FOLDER))?;
+        let labels = untrusted::image(&folder.join(LABELS_PNG))
+            .map_err(|e| refuse(format!("{LABELS_PNG}: {e}"), OTHER_FOLDER))?;
         let labels = labels.to_luma8();
         if labels.dimensions() != (record.map.cols, record.map.rows) {
             return Err(refuse(format!("{LABELS_PNG} and result.json differ in size"), "map the slide again"));
