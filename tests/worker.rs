@@ -62,7 +62,7 @@ impl Site {
     fn workers(&self, worker: &str) -> Crew {
         let config = self.config(worker);
         let workers = Workers::start(&support::program("tissuemapd"), &config).expect("they start");
-        let model = workers.load(&config.model.expect("configured")).expect("proved");
+        let model = workers.load(&config.model.expect("configured"), &|_| ()).expect("proved");
         Crew { workers, model }
     }
 
@@ -383,7 +383,7 @@ fn a_model_that_is_refused_and_a_program_that_is_none_are_told_at_the_start() {
     fs::write(site.folder.path().join("model.onnx"), "junk").expect("write");
     let config = site.config("");
     let workers = Workers::start(&program, &config).expect("they need no model");
-    let fault = workers.load(&config.model.expect("configured")).err().expect("no model");
+    let fault = workers.load(&config.model.expect("configured"), &|_| ()).err().expect("no model");
     assert_eq!(fault.id(), Some("onnx.unknown-field"));
     assert_said(&fault, &["model.onnx", "onnx."]);
     let fault = Workers::start(Path::new("/nonexistent/tissuemapd"), &site.config("")).err().expect("no program");
