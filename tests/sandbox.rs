@@ -2,6 +2,8 @@
 //!
 //! [`inside`] is the program. It runs as a child of the tests, because nobody leaves a sandbox again.
 
+mod calls;
+
 use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -29,7 +31,12 @@ type Attempt = (&'static str, io::Result<()>);
 /// Runs [`inside`] as a process of its own, in a folder with a slide, a staging folder and a secret.
 fn enter(gpu: bool) -> String {
     let folder = tempfile::tempdir().expect("tempdir");
-    for (file, content) in [("slides/HE.tif", "pixels"), ("secret/key", "secret"), ("staging/old", "old")] {
+    for (file, content) in [
+        ("slides/HE.tif", "pixels"),
+        ("secret/key", "secret"),
+        ("staging/old", "old"),
+        ("staging-of-another/result.json", "{}"),
+    ] {
         let path = folder.path().join(file);
         fs::create_dir(path.parent().expect("a folder")).expect("create");
         fs::write(path, content).expect("write");
@@ -44,6 +51,7 @@ fn enter(gpu: bool) -> String {
     assert!(output.status.success(), "{told}");
     assert_eq!(fs::read_to_string(folder.path().join("slides/HE.tif")).expect("there"), "pixels");
     assert_eq!(fs::read_to_string(folder.path().join("secret/key")).expect("there"), "secret");
+    assert_eq!(fs::read_to_string(folder.path().join("staging-of-another/result.json")).expect("there"), "{}");
     told
 }
 
@@ -66,6 +74,7 @@ fn h04_a_program_in_the_sandbox_can_do_its_work_and_nothing_else() {
     assert_confined(&told);
     let calls = ["unix server", "abstract unix server", "unix datagram"];
     assert_denied(&told, &calls, "Operation not permitted");
+    assert_denied(&told, &calls::WITHOUT_GPU, "Operation not permitted");
     if has_landlock(&told) {
         assert_denied(&told, &["name a thread by its file"], "denied");
     }
@@ -76,6 +85,7 @@ fn h04_with_a_graphics_card_an_abstract_socket_and_a_threads_name_are_all_that_i
     let told = enter(true);
     assert_confined(&told);
     assert_denied(&told, &["abstract unix server", "name a thread by its file"], "done");
+    assert_denied(&told, &calls::WITHOUT_GPU, "done");
     if has_landlock(&told) {
         assert_denied(&told, &["unix server"], "denied");
     }
@@ -91,14 +101,7 @@ fn has_landlock(told: &str) -> bool {
 
 /// What holds with and without a graphics card.
 fn assert_confined(told: &str) {
-    let work = [
-        "read a slide",
-        "list slides",
-        "write into staging",
-        "remove from staging",
-        "allocate a little",
-        "start a thread",
-    ];
+    let work = ["read a slide", "list slides", "write into staging", "allocate a little", "start a thread"];
     assert_denied(told, &work, "done");
 
     // Seccomp: on every kernel.
@@ -116,6 +119,9 @@ fn assert_confined(told: &str) {
         "look for the supervisor",
     ];
     assert_denied(told, &calls, "Operation not permitted");
+    assert_denied(told, &calls::NEVER, "Operation not permitted");
+    assert_denied(told, &calls::UNKNOWN, "Function not implemented");
+    assert_denied(told, &calls::WORK, "done");
     assert_denied(told, &["raise the memory limit"], "not permitted");
     assert_denied(told, &["allocate too much"], "out of memory");
     assert_eq!(outcome(told, "core dump limit"), "Some(0)");
@@ -137,6 +143,11 @@ fn assert_confined(told: &str) {
         "write into the staging folder's parent",
         "rename the staging folder",
         "move a slide into staging",
+        "read another worker's result",
+        "write another worker's result",
+        "list another worker's staging",
+        "remove from staging",
+        "rename in staging",
     ];
     assert_denied(told, &files, "denied");
 }
@@ -159,7 +170,11 @@ fn inside() {
     let lacking = sandbox::enter(&setup).expect("entered");
     println!();
     lacking.iter().for_each(|what| println!("{what}"));
-    let attempts = files(&folder, &slides, &staging).into_iter().chain(calls(&slides, &staging)).chain(limits());
+    let attempts = files(&folder, &slides, &staging)
+        .into_iter()
+        .chain(calls(&slides, &staging))
+        .chain(calls::attempts(&slides.join("HE.tif"), &staging))
+        .chain(limits());
     for (name, result) in attempts {
         println!("{name}: {}", result.map_or_else(|error| error.to_string(), |()| "done".to_owned()));
     }
@@ -168,13 +183,18 @@ fn inside() {
 
 fn files(folder: &Path, slides: &Path, staging: &Path) -> Vec<Attempt> {
     let (slide, new) = (slides.join("HE.tif"), staging.join("new"));
+    let other = folder.join("staging-of-another");
     let parent = getppid().expect("a parent").as_raw_nonzero();
     let open = |path: &Path| fs::OpenOptions::new().write(true).open(path).map(drop);
     vec![
         ("read a slide", fs::read(&slide).map(drop)),
         ("list slides", fs::read_dir(slides).map(drop)),
         ("write into staging", fs::create_dir(&new).and_then(|()| fs::write(new.join("map"), "map"))),
-        ("remove from staging", fs::remove_dir_all(&new)),
+        ("remove from staging", fs::remove_file(new.join("map"))),
+        ("rename in staging", fs::rename(new.join("map"), new.join("card"))),
+        ("read another worker's result", fs::read(other.join("result.json")).map(drop)),
+        ("write another worker's result", open(&other.join("result.json"))),
+        ("list another worker's staging", fs::read_dir(&other).map(drop)),
         ("read a secret", fs::read(folder.join("secret/key")).map(drop)),
         ("read /etc/passwd", fs::read("/etc/passwd").map(drop)),
         ("list another folder", fs::read_dir(folder.join("secret")).map(drop)),

@@ -195,8 +195,10 @@ fn h16_a_set_through_the_sandbox_is_the_same_to_the_byte_and_slides_stay_as_they
     );
     assert!(by_worker == content(&direct), "the sandboxed result differs");
     assert!(support::site::originals(&site.incoming("")) == before, "originals have changed");
-    let staging = site.folder.path().join("state/worker/staging");
-    assert_eq!(fs::read_dir(staging).expect("readable").count(), 0, "the staging folder is empty again");
+    let staging = fs::read_dir(site.folder.path().join("state/worker/staging")).expect("readable");
+    let of_workers: Vec<PathBuf> = staging.map(|entry| entry.expect("readable").path()).collect();
+    assert_eq!(of_workers.len(), 1, "one for every worker that serves a model: {of_workers:?}");
+    assert_eq!(fs::read_dir(&of_workers[0]).expect("readable").count(), 0, "the staging folder is empty again");
 }
 
 #[test]
@@ -357,6 +359,8 @@ fn h04_the_running_workers_read_nothing_but_what_was_granted() {
         assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()));
         let capabilities = u64::from_str_radix(&field("CapPrm:"), 16).expect("hexadecimal");
         assert_eq!(capabilities & !(1 << 2), 0, "but CAP_DAC_READ_SEARCH");
+        let first_to_go = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("alive");
+        assert_eq!(first_to_go.trim(), "1000", "where memory runs out");
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).expect("alive");
         assert!(!environment.contains("HOME="), "{environment:?}");
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("alive");

@@ -22,6 +22,7 @@ use tissuemap::untrusted::UntrustedError;
 
 use crate::audit::AuditError;
 use crate::journal::JournalError;
+use crate::worker::{UNTELLABLE, one_line};
 
 /// What follows from a fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +196,25 @@ impl Fault {
     #[must_use]
     pub fn within(self, context: impl Display) -> Self {
         Self { reason: format!("{context}: {}", self.reason), ..self }
+    }
+
+    /// The same fault as that of a worker, which may have been taken over: texts that people can read without harm, no id but
+    /// of what is wrong with a slide, a model or a set, and not that there is no worker.
+    #[must_use]
+    pub(crate) fn told_by_worker(self) -> Self {
+        const OF_WORKERS: [&str; 5] = ["slide.", "model.", "onnx.", "contract.", "set."];
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-".contains(&c);
+        let known = |id: &String| {
+            let of_workers =
+                OF_WORKERS.iter().any(|prefix| id.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()));
+            id == UNTELLABLE || (of_workers && id.len() <= 64 && id.bytes().all(plain))
+        };
+        Self {
+            reason: one_line(&self.reason),
+            hint: self.hint.map(|hint| one_line(&hint)),
+            id: self.id.filter(known),
+            kind: if self.kind == FaultKind::NoWorker { FaultKind::Other } else { self.kind },
+        }
     }
 
     /// What is wrong, and with what.

@@ -14,36 +14,49 @@
 mod back_off;
 mod batches;
 pub mod child;
+mod duty;
 mod faults;
 mod granted;
 mod keeper;
 mod log;
 mod process;
 mod protocol;
+mod said;
 pub mod sandbox;
 mod seat;
+mod staging;
 mod syscalls;
+mod watch;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use sha2::{Digest, Sha256};
+use tissuemap::contract::MAX_MODEL_BYTES;
+use tissuemap::hex::hex;
 use tissuemap::infer::{ProofStep, Provider};
-use tissuemap::road::{Progress, SetResult};
+use tissuemap::overlay::Assignment;
+use tissuemap::road::{Progress, RoadError, RoadParams, SetResult};
 use tissuemap::units::Mpp;
+use tissuemap::untrusted::{self, UntrustedError};
 
+pub(crate) use self::log::UNTELLABLE;
 pub use self::protocol::{Setup, VERSION};
+pub(crate) use self::said::one_line;
 pub use self::seat::Vitals;
 
 use self::batches::Batches;
-use self::keeper::{Duty, Load};
+use self::duty::Duty;
+use self::keeper::Load;
 use self::protocol::{Event, Request};
 use self::seat::Seat;
+use self::staging::{StagingArea, WorkerFolder};
 use crate::config::{self, Config};
-use crate::job::{Backend, Fault, Health, Job, JobRunner, ModelInfo};
+use crate::job::{Backend, Fault, FaultKind, Health, Job, JobRunner, ModelInfo};
 use crate::outputs;
 
 /// The worker processes: one for first looks, and those that [`Backend::load`] starts.
@@ -54,10 +67,9 @@ struct House {
     program: PathBuf,
     settings: config::Worker,
     setup: Setup,
-    staging: PathBuf,
+    staging: StagingArea,
     engines: PathBuf,
     batches: PathBuf,
-    next: AtomicU64,
     /// Workers that had to be replaced, of all seats that there ever were.
     restarts: Arc<AtomicU32>,
     probes: Seat,
@@ -70,7 +82,12 @@ pub struct Served {
     seat: Arc<Seat>,
     model: ModelInfo,
     house: Arc<House>,
+    /// No other worker may see it.
+    folder: WorkerFolder,
 }
+
+const TAKEN_OVER_HINT: &str = "nothing was published; a slide or the model may have taken the worker over: see where they come \
+                               from, and report this with the log";
 
 impl Workers {
     /// Starts the worker for first looks as `program worker`. Models are loaded with [`Backend::load`].
@@ -79,11 +96,9 @@ impl Workers {
     /// The state folder cannot be written, or a worker cannot be confined as configured.
     pub fn start(program: &Path, config: &Config) -> Result<Self, Fault> {
         let state = config.state_folder();
-        let (staging, engines) = (state.join("worker/staging"), state.join("worker/engines"));
-        for folder in [&staging, &engines] {
-            private_folder(folder).map_err(|error| unwritable(folder, &error))?;
-        }
-        clear(&staging).map_err(|error| unwritable(&staging, &error))?;
+        let (place, engines) = (state.join("worker"), state.join("worker/engines"));
+        private_folder(&engines).map_err(|error| unwritable(&engines, &error))?;
+        let staging = StagingArea::open(&place).map_err(|error| unwritable(&place, &error))?;
         let setup = Setup {
             version: VERSION,
             sandbox: config.worker.sandbox,
@@ -110,7 +125,6 @@ impl Workers {
             staging,
             engines,
             batches: state.join("batches.json"),
-            next: AtomicU64::new(1),
             restarts,
             probes,
             jobs: Mutex::default(),
@@ -148,15 +162,21 @@ impl Backend for Workers {
 
     fn load(&self, model: &Path, tell: &dyn Fn(ProofStep)) -> Result<Arc<dyn JobRunner>, Fault> {
         let house = &self.0;
+        let sha256 = hash_model(model)?;
+        // What it leaves for later reaches no other model.
+        let engines = house.engines.join(&sha256);
+        private_folder(&engines).map_err(|error| unwritable(&engines, &error))?;
+        let folder = house.staging.worker().map_err(|error| unwritable(house.staging.path(), &error))?;
         let mut setup = house.setup.clone();
         setup.read.push(model.into());
-        setup.write = vec![house.staging.clone(), house.engines.clone()];
+        setup.write = vec![folder.path().to_owned(), engines.clone()];
         let wanted = house.settings.providers.iter().any(|&provider| provider != Provider::Cpu);
         setup.gpu = wanted && !sandbox::graphics_cards().is_empty();
         let load = Load {
             model: model.into(),
+            sha256,
             providers: house.settings.providers.clone(),
-            engines: house.engines.clone(),
+            engines,
             batches: Batches(house.batches.clone()),
             machine: tissuemap::infer::machine(),
             limit: house.settings.load_limit(),
@@ -175,7 +195,7 @@ impl Backend for Workers {
         let mut seats = house.seats();
         seats.retain(|seat| seat.strong_count() > 0);
         seats.push(Arc::downgrade(&seat));
-        Ok(Arc::new(Served { seat, model, house: Arc::clone(house) }))
+        Ok(Arc::new(Served { seat, model, house: Arc::clone(house), folder }))
     }
 
     fn health(&self) -> Health {
@@ -195,14 +215,32 @@ impl JobRunner for Served {
     }
 
     fn process(&self, job: &Job, progress: &dyn Progress) -> Result<SetResult, Fault> {
-        let folder = self.house.staging.join(self.house.next.fetch_add(1, Ordering::Relaxed).to_string());
-        private_folder(&folder).map_err(|error| unwritable(&folder, &error))?;
-        let _guard = Removed(&folder);
-        let request = Request::Process { set: job.set.clone(), mpp: job.mpp, folder: folder.clone() };
+        let folder = self.folder.job().map_err(|error| {
+            // One that fills or occupies its folder before the job begins does not get one.
+            self.seat.replace();
+            unwritable(self.folder.path(), &error)
+        })?;
+        let request = Request::Process { set: job.set.clone(), mpp: job.mpp, folder: folder.path.clone() };
         let limit = (self.house.settings.job_limit(), "job_seconds");
-        match self.seat.call(request, slides(job), limit, progress)? {
+        let answer = self.seat.call(request, slides(job), limit, progress).map_err(|fault| {
+            // A set that no room is blamed for is tried for ever: that is not taken from the worker.
+            if fault.is_no_space() && !folder.is_disk_full() { fault.with_kind(FaultKind::Other) } else { fault }
+        })?;
+        match answer {
             Event::Drawn(drawn) => {
-                drawn.publish(&job.set, &folder).map_err(|error| {
+                let params = &self.house.setup.params;
+                let assignment = Assignment {
+                    set: &job.set,
+                    model_sha256: &self.model.sha256,
+                    model_stains: &self.model.stain_names(),
+                    provider: self.model.provider,
+                    params: &RoadParams { mpp: job.mpp.or(params.mpp), ..params.clone() },
+                };
+                drawn.publish(&assignment, &folder.path).map_err(|error| {
+                    if matches!(error, RoadError::Unasked { .. } | RoadError::NotAccepted { .. }) {
+                        self.seat.replace();
+                        return Fault::from_error(&error);
+                    }
                     // It could be written when the job began: then nothing is wrong with the job.
                     let fault = || Fault::from_error(&error).or_hint(error.hint());
                     outputs::unwritable_now(&job.set).unwrap_or_else(fault)
@@ -213,13 +251,19 @@ impl JobRunner for Served {
     }
 }
 
-/// A folder for this job only; whatever is in it goes with it.
-struct Removed<'a>(&'a Path);
-
-impl Drop for Removed<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(self.0) {
-            tracing::warn!(folder = %self.0.display(), reason = %error, "Staging folder not removed");
+/// SHA-256 of a model's file, which is not taken from the worker that is to load it.
+fn hash_model(model: &Path) -> Result<String, Fault> {
+    let failed = |error: &UntrustedError| {
+        let id = if matches!(error, UntrustedError::TooLarge { .. }) { "onnx.too-large" } else { "model.unreadable" };
+        Fault::new(error.to_string(), error.hint()).with_id(id)
+    };
+    let mut file = untrusted::open_named(model, MAX_MODEL_BYTES).map_err(|error| failed(&error))?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hex(hash.finalize())),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(source) => return Err(failed(&UntrustedError::Io { path: model.into(), source })),
         }
     }
 }
@@ -227,15 +271,6 @@ impl Drop for Removed<'_> {
 /// Nobody else reads what a result is before it is published.
 pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Removes what an earlier daemon left that was killed.
-fn clear(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }?;
-    }
-    Ok(())
 }
 
 /// What is said of a folder of the daemon's own that it cannot write.
@@ -252,6 +287,6 @@ fn slides(job: &Job) -> String {
 }
 
 fn not_asked_for(event: &Event) -> Fault {
-    let reason = log::one_line(&format!("the worker gave an answer that was not asked for: {event:?}"));
+    let reason = one_line(&format!("the worker gave an answer that was not asked for: {event:?}"));
     Fault::new(reason, "this is a bug; report it with the log")
 }

@@ -5,7 +5,7 @@ mod publish;
 mod seal;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,12 @@ pub use file::{
 };
 pub use publish::{Published, is_kept};
 use rustix::fs::{Mode, OFlags, openat};
+pub(crate) use seal::is_as_sealed;
 pub use seal::{RecordKind, seal, write_record};
+use sha2::{Digest, Sha256};
+
+use crate::hex::hex;
+use crate::overlay::OutputFile;
 
 /// Why results could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +37,17 @@ impl DurableError {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
+    /// Whether what was to be taken over is not what was told: nothing is wrong with our own disk.
+    pub fn is_refused(&self) -> bool {
+        self.action == TAKE_OVER
+    }
+
     pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self { action, path: path.into(), source }
     }
 }
+
+const TAKE_OVER: &str = "take over";
 
 /// A file of a result is far smaller; more is nothing that a model drew.
 const MAX_FILE_BYTES: u64 = 4 << 30;
@@ -85,29 +97,37 @@ impl Staging {
         &self.folder
     }
 
-    /// Copies these files from a folder that somebody less trusted has filled: a link, a device or anything else that is
-    /// no ordinary file of this folder alone is refused, because it might lead to what only we may read.
+    /// Copies these files from a folder that somebody less trusted has filled and may still change: a link, a device or
+    /// anything else that is no ordinary file of this folder alone is refused, because it might lead to what only we may
+    /// read; and so is what has other bytes than was told. Their names are the caller's.
     ///
     /// # Errors
-    /// A file is missing or is not one, or copying fails.
-    pub fn take_in(&self, folder: &Path, names: &[&str]) -> Result<(), DurableError> {
+    /// A file is missing, is not one, or is another one; or copying fails.
+    pub fn take_in(&self, folder: &Path, files: &[OutputFile]) -> Result<(), DurableError> {
         let way = OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(folder, way | OFlags::DIRECTORY, Mode::empty());
-        let opened = opened.map_err(|e| DurableError::new("open the staged result", folder, e.into()))?;
-        for name in names {
+        let opened = opened.map_err(|e| DurableError::new(TAKE_OVER, folder, e.into()))?;
+        for named in files {
+            let name = &named.file;
             let path = folder.join(name);
-            let failed = |e| DurableError::new("take over", &path, e);
+            let failed = |e| DurableError::new(TAKE_OVER, &path, e);
             // Opening a pipe must not wait for its writer.
-            let file = openat(&opened, *name, way | OFlags::NONBLOCK, Mode::empty()).map_err(|e| failed(e.into()))?;
-            let mut file = File::from(file);
+            let file = openat(&opened, name, way | OFlags::NONBLOCK, Mode::empty()).map_err(|e| failed(e.into()))?;
+            let file = File::from(file);
             let what = file.metadata().map_err(failed)?;
             if !what.is_file() || what.nlink() != 1 || what.len() > MAX_FILE_BYTES {
                 return Err(failed(io::Error::other("not an ordinary file")));
             }
+            let changed = || failed(io::Error::other("other bytes than were told"));
             let target = self.path().join(name);
             let create = |e| DurableError::new("create", &target, e);
             let mut copy = File::create_new(&target).map_err(create)?;
-            io::copy(&mut file, &mut copy).map_err(|e| DurableError::new("write", &target, e))?;
+            // One byte more tells a file that grew.
+            let copied = copy_hashed(file.take(named.bytes.saturating_add(1)), &mut copy);
+            let (bytes, sha256) = copied.map_err(|e| DurableError::new("write", &target, e))?;
+            if (bytes, &sha256) != (named.bytes, &named.sha256) {
+                return Err(changed());
+            }
         }
         Ok(())
     }
@@ -121,6 +141,23 @@ impl Staging {
         // What has this name afterwards may be an older result.
         let folder = std::mem::take(&mut self.folder);
         publish::publish(&folder, &self.target, kind, &mut |_| {})
+    }
+}
+
+/// Length and SHA-256 of what was copied.
+fn copy_hashed(mut from: impl Read, to: &mut impl Write) -> io::Result<(u64, String)> {
+    let mut hash = Sha256::new();
+    let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
+    loop {
+        let piece = match from.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, hex(hash.finalize()))),
+            Ok(read) => &buffer[..read],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hash.update(piece);
+        to.write_all(piece)?;
+        bytes += piece.len() as u64;
     }
 }
 
@@ -184,7 +221,9 @@ mod tests {
         fs::write(&secret, "key").expect("writable");
         let take = |name: &str| {
             let staging = Staging::beside(&dir.path().join("x.tissuemap")).expect("writable");
-            staging.take_in(&staged, &[name]).map(|()| fs::read_to_string(staging.path().join(name)).expect("readable"))
+            staging
+                .take_in(&staged, &[told(name, "map")])
+                .map(|()| fs::read_to_string(staging.path().join(name)).expect("readable"))
         };
         fs::write(staged.join("fine"), "map").expect("writable");
         std::os::unix::fs::symlink(&secret, staged.join("link")).expect("writable");
@@ -199,7 +238,26 @@ mod tests {
         }
         std::os::unix::fs::symlink(&staged, dir.path().join("elsewhere")).expect("writable");
         let staging = Staging::beside(&dir.path().join("x.tissuemap")).expect("writable");
-        assert!(staging.take_in(&dir.path().join("elsewhere"), &["fine"]).is_err(), "the folder itself is a link");
+        let through = staging.take_in(&dir.path().join("elsewhere"), &[told("fine", "map")]);
+        assert!(through.is_err(), "the folder itself is a link");
+    }
+
+    fn told(name: &str, content: &str) -> OutputFile {
+        let sha256 = hex(Sha256::digest(content));
+        OutputFile { file: name.into(), bytes: content.len() as u64, sha256 }
+    }
+
+    #[test]
+    fn h27_a_staged_file_that_is_not_what_was_told_is_not_taken_over() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let staged = dir.path().join("staged");
+        fs::create_dir(&staged).expect("writable");
+        for (content, taken) in [("map", true), ("mad", false), ("map and more", false), ("ma", false), ("", false)] {
+            fs::write(staged.join("file"), content).expect("writable");
+            let staging = Staging::beside(&dir.path().join("x.tissuemap")).expect("writable");
+            let outcome = staging.take_in(&staged, &[told("file", "map")]);
+            assert_eq!(outcome.is_ok(), taken, "{content:?}: {outcome:?}");
+        }
     }
 
     #[test]

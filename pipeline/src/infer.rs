@@ -113,7 +113,7 @@ impl ModelError {
 /// How to run a model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InferOptions {
-    /// CPU threads of one session; 0 lets ONNX Runtime take one per physical core.
+    /// CPU threads of one session; 0 is one per physical core.
     pub threads: usize,
     /// What to compute on: the first that works.
     pub providers: Vec<Provider>,

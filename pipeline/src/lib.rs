@@ -19,6 +19,7 @@ pub mod patches;
 pub mod placement;
 pub mod pyramid;
 pub mod register;
+pub mod removal;
 pub mod road;
 pub mod section_set;
 pub mod slide;

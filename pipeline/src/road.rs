@@ -25,7 +25,7 @@ mod prepare;
 mod staged;
 
 pub use prepare::prepare_opened;
-pub use staged::{Drawn, draw_set};
+pub use staged::{Drawn, DrawnResult, draw_set};
 
 /// Parts of the work, in order, for progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,8 +202,10 @@ pub enum RoadError {
     NoReference { key: SetKey, reference: String, found: String },
     #[error("set {key}: the registration of stain {stain} is refused: {reason}")]
     Refused { key: SetKey, stain: String, reason: String },
-    #[error("set {key}: a result for stain {stain} was drawn, which the set does not have")]
-    NotOfTheSet { key: SetKey, stain: String },
+    #[error("set {key}: the worker's answer is not that of the job: {reason}")]
+    Unasked { key: SetKey, reason: String },
+    #[error("set {key}: the result of stain {stain} that the worker drew is not accepted: {source}")]
+    NotAccepted { key: SetKey, stain: String, source: overlay::NotAccepted },
     #[error(transparent)]
     Overlay(#[from] OverlayError),
     #[error(transparent)]
@@ -224,7 +226,10 @@ impl RoadError {
             Self::Refused { .. } => {
                 "look at the sections with `tissuemapctl register`; rescan, or set refused_stain = \"skip-stain\" in [road]"
             }
-            Self::NotOfTheSet { .. } => "this is a bug; report it with the log",
+            Self::Unasked { .. } | Self::NotAccepted { .. } => {
+                "nothing was published; a slide or the model may have taken the worker over: see where they come from, and \
+                 report this with the log"
+            }
             Self::Overlay(_) | Self::Publish(_) => "check free space and write permission beside the slide",
             Self::Cancelled => "nothing was published; submit the set again",
         }

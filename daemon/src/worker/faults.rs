@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tissuemap::road::Stage;
 
-use super::log::one_line;
+use super::process::in_words;
 use super::protocol::Event;
+use super::said::one_line;
 use crate::job::{Fault, FaultKind};
 use crate::status::stage_name;
 
@@ -27,10 +29,25 @@ pub(super) const MODEL_HINT: &str = "the model asks for more memory (`memory_mib
 pub(super) const MEMORY_HINT: &str =
     "raise `memory_mib` in [worker] if the slides are genuine and the machine has the memory";
 
-pub(super) fn too_much_memory(subject: &str, used: u64, most: u64, stage: Option<Stage>) -> Fault {
-    let (used, most) = (used >> 20, most >> 20);
-    let reason = format!("{subject}: the worker used {used} MiB of memory, more than {most} MiB{}", during(stage));
-    Fault::new(reason, MEMORY_HINT)
+/// A worker that ended by itself, having said these words last; it was allowed `memory` bytes.
+pub(super) fn ended(
+    subject: &str,
+    status: Option<ExitStatus>,
+    words: &str,
+    memory: u64,
+    stage: Option<Stage>,
+) -> Fault {
+    let most = memory >> 20;
+    let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+    let how = in_words(status);
+    if ["memory allocation of", "failed to allocate", "bad_alloc"].iter().any(|sign| words.contains(sign)) {
+        let reason = format!("{subject}: the worker ran into its memory cap of {most} MiB{}{words}", during(stage));
+        return Fault::new(reason, MEMORY_HINT);
+    }
+    Fault::new(
+        format!("{subject}: the worker {how}{}{words}", during(stage)),
+        "the slide may be damaged: copy it again and compare checksums; if it is sound, report this with the log",
+    )
 }
 
 pub(super) fn stands_still(subject: &str, stall: Duration, stage: Option<Stage>) -> Fault {

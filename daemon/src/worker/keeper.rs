@@ -4,8 +4,7 @@ mod load;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,18 +13,21 @@ use tissuemap::road::Stage;
 
 pub(super) use self::load::Load;
 use super::back_off::back_off;
-use super::faults::{
-    Bounds, MEMORY_HINT, away, during, not_cancelled, stands_still, too_much_memory, too_slow, unexpected,
-};
+use super::duty::Duty;
+use super::faults::{Bounds, away, ended, not_cancelled, stands_still, too_slow, unexpected};
 use super::granted::{Paths, Places};
-use super::log::{one_line, repeat};
-use super::process::{Process, in_words};
+use super::log::repeat;
+use super::process::Process;
 use super::protocol::{Event, Request, Setup};
+use super::said::{News, one_line};
 use super::seat::{Call, Input, Inputs, Ready, Vitals};
+use super::watch::Watch;
 use crate::job::{Fault, FaultKind, ModelInfo};
 
 /// How often a working worker's memory and time are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// And that of one that waits for work.
+const IDLE_TICK: Duration = Duration::from_secs(1);
 /// From the start of the program to the end of its confinement.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How long cancelled work may go on. The worker looks between batches.
@@ -37,20 +39,6 @@ const STALL_GRACE: Duration = Duration::from_secs(10);
 const REPLACED_AT_MOST: u32 = 3;
 /// How long no worker is replaced for a file that the last one could not read, either.
 const FUTILE: Duration = Duration::from_mins(1);
-
-/// What the workers of a seat are for.
-pub(super) struct Duty {
-    /// `jobs` or `probes`, for the log.
-    pub(super) name: &'static str,
-    pub(super) program: PathBuf,
-    pub(super) setup: Setup,
-    /// A worker that tells nothing for so long, in the midst of work, stands still.
-    pub(super) stall: Duration,
-    /// Counts the workers that had to be replaced.
-    pub(super) restarts: Arc<AtomicU32>,
-    /// The model to load before anything else.
-    pub(super) load: Option<Load>,
-}
 
 /// See the module.
 pub(super) struct Keeper {
@@ -75,6 +63,7 @@ pub(super) struct Keeper {
 /// A worker that serves.
 struct Serving {
     process: Process,
+    watch: Watch,
     number: u32,
     /// Where the paths led that it was granted.
     places: Places,
@@ -166,7 +155,7 @@ impl Keeper {
             match self.inputs.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(Input::Call(call)) => self.pending.push_back(call),
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopped = true,
-                Ok(Input::Cancel | Input::Said(..)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Input::Cancel | Input::Replace | Input::Said(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -180,7 +169,8 @@ impl Keeper {
             let reason = format!("the worker process {} cannot be started: {error}", self.duty.program.display());
             Lost(Fault::new(reason, "check that the program is there and that the system has processes left"))
         })?;
-        let serving = Serving { process, number, places };
+        let watch = Watch::new(process.id(), self.duty.setup.memory, &self.duty.setup.write);
+        let serving = Serving { process, watch, number, places };
         self.vitals(|vitals| (vitals.pid, vitals.last_event) = (Some(serving.process.id()), Instant::now()));
 
         let bounds = Bounds { subject: "worker", limit: HELLO_LIMIT, key: None, tells: false };
@@ -216,8 +206,20 @@ impl Keeper {
         loop {
             let mut call = match self.pending.pop_front() {
                 Some(call) => call,
-                None => match self.inputs.recv() {
+                None => match self.inputs.recv_timeout(IDLE_TICK) {
                     Ok(Input::Call(call)) => call,
+                    Err(RecvTimeoutError::Timeout) => match serving.watch.look() {
+                        None => continue,
+                        Some(excess) => {
+                            let fault = excess.fault("worker", None);
+                            tracing::warn!(worker = self.duty.name, reason = %fault, "Worker replaced");
+                            return worked;
+                        }
+                    },
+                    Ok(Input::Replace) => {
+                        tracing::warn!(worker = self.duty.name, "Worker replaced, because its result was not accepted");
+                        return true;
+                    }
                     Ok(Input::Said(number, None)) if number == serving.number => {
                         let fault = self.obituary(serving, "worker", None);
                         tracing::warn!(worker = self.duty.name, reason = %fault, "Worker lost");
@@ -228,7 +230,7 @@ impl Keeper {
                         continue;
                     }
                     Ok(Input::Cancel) => continue,
-                    Ok(Input::Stop) | Err(_) => {
+                    Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => {
                         self.stopped = true;
                         return worked;
                     }
@@ -335,6 +337,7 @@ impl Keeper {
         let mut end = Instant::now() + bounds.limit;
         let (mut stage, mut cancelled, mut next_look) = (None, false, Instant::now());
         self.cancelled = false;
+        let (mut stage_news, mut step_news) = (News::new(), News::new());
         loop {
             match self.inputs.recv_timeout(TICK) {
                 Ok(Input::Said(number, None)) if number == serving.number => {
@@ -343,12 +346,23 @@ impl Keeper {
                 Ok(Input::Said(number, Some(event))) if number == serving.number => {
                     if let Some(event) = self.note(Some(event)) {
                         match event {
-                            Event::Stage { stage: reached, .. } => {
+                            Event::Stage { stage: reached, done, total } => {
                                 stage = Some(reached);
-                                stages(event);
+                                // The first and the last of every stage, and now and then one between.
+                                if stage_news.is_due((reached, done >= total), Instant::now()) {
+                                    stages(event);
+                                }
+                            }
+                            Event::Fault(fault) if fault.kind() == FaultKind::Cancelled && !cancelled => {
+                                // Nobody has asked for it.
+                                return Ok((serving, Event::Fault(fault.with_kind(FaultKind::Other))));
                             }
                             // Only loading has steps; in the midst of other work, they are nobody's.
-                            Event::Step(_) => stages(event),
+                            Event::Step(step) => {
+                                if step_news.is_due(step, Instant::now()) {
+                                    stages(event);
+                                }
+                            }
                             answer => return Ok((serving, answer)),
                         }
                     }
@@ -367,15 +381,14 @@ impl Keeper {
                             .with_kind(FaultKind::Cancelled),
                     ));
                 }
-                Ok(Input::Cancel | Input::Said(..)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Input::Cancel | Input::Replace | Input::Said(..)) | Err(RecvTimeoutError::Timeout) => {}
             }
             if Instant::now() < next_look {
                 continue;
             }
             next_look = Instant::now() + TICK;
-            let most = self.duty.setup.memory;
-            if let Some(used) = serving.process.resident().filter(|&used| used > most) {
-                return Err(Lost(too_much_memory(bounds.subject, used, most, stage)));
+            if let Some(excess) = serving.watch.look() {
+                return Err(Lost(excess.fault(bounds.subject, stage)));
             }
             let stall = self.duty.stall;
             if bounds.tells && self.silence() > stall + STALL_GRACE {
@@ -402,17 +415,7 @@ impl Keeper {
     /// How a worker ended that nobody asked to.
     fn obituary(&self, serving: Serving, subject: &str, stage: Option<Stage>) -> Fault {
         let (status, words) = serving.process.end();
-        let most = self.duty.setup.memory >> 20;
-        let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
-        let how = in_words(status);
-        if ["memory allocation of", "failed to allocate", "bad_alloc"].iter().any(|sign| words.contains(sign)) {
-            let reason = format!("{subject}: the worker ran into its memory cap of {most} MiB{}{words}", during(stage));
-            return Fault::new(reason, MEMORY_HINT);
-        }
-        Fault::new(
-            format!("{subject}: the worker {how}{}{words}", during(stage)),
-            "the slide may be damaged: copy it again and compare checksums; if it is sound, report this with the log",
-        )
+        ended(subject, status, &words, self.duty.setup.memory, stage)
     }
 }
 

@@ -10,6 +10,7 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::protocol::{Event, Level, send};
+use super::said::one_line;
 use crate::job::Fault;
 
 /// The worker's end of the line to its supervisor; its threads take turns.
@@ -43,7 +44,7 @@ impl Line {
 }
 
 /// Id of the fault that an answer is which does not fit into a message.
-const UNTELLABLE: &str = "worker.answer-too-large";
+pub(crate) const UNTELLABLE: &str = "worker.answer-too-large";
 
 /// What an answer tells, for the fault that takes its place.
 fn subject(event: &Event) -> &'static str {
@@ -87,20 +88,14 @@ impl Visit for Text {
     }
 }
 
-/// Writes a worker's line into the log, as one line: what a worker says cannot look like another line.
+/// Writes a worker's line into the log. Callers have made it one line ([`super::said`]).
 pub(super) fn repeat(level: Level, text: &str) {
-    let text = one_line(text);
     match level {
         Level::Error => tracing::error!(target: "tissuemap_worker", "{text}"),
         Level::Warn => tracing::warn!(target: "tissuemap_worker", "{text}"),
         Level::Info => tracing::info!(target: "tissuemap_worker", "{text}"),
         Level::Debug => tracing::debug!(target: "tissuemap_worker", "{text}"),
     }
-}
-
-/// The text without line ends and terminal controls, and not longer than anyone reads.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().take(2000).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -131,11 +126,5 @@ mod tests {
         assert_eq!(fault.id(), Some(UNTELLABLE));
         line.answer(&Event::Probed);
         assert_eq!(receive::<Event>(&mut theirs).expect("an answer"), Event::Probed);
-    }
-
-    #[test]
-    fn what_a_worker_says_stays_one_line() {
-        assert_eq!(one_line("a\nERROR forged\u{1b}[2J"), "a ERROR forged [2J");
-        assert_eq!(one_line(&"x".repeat(5000)).len(), 2000);
     }
 }

@@ -1,18 +1,19 @@
 //! One worker process as its supervisor holds it.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::log::{one_line, repeat};
+use super::log::repeat;
 use super::protocol::{Event, Level, Request, receive, send};
+use super::said::{LogBudget, Paced, each_line, for_log_and_status, one_line};
 
 /// Of the daemon's environment, what libraries heed; the rest (a bus address, credentials) is not the worker's business.
 const ENVIRONMENT: [&str; 12] = [
@@ -39,6 +40,8 @@ pub(super) struct Process {
     socket: UnixStream,
     /// The last line on standard error: what the Rust runtime or a library says before it aborts.
     last_words: Arc<Mutex<String>>,
+    /// Whether a request has no answer yet. A worker that gives one unasked is not to be trusted.
+    asked: Arc<AtomicBool>,
     /// Reads standard error.
     listener: Option<JoinHandle<()>>,
 }
@@ -68,31 +71,25 @@ impl Process {
         let (stderr, words) = (child.stderr.take(), Arc::clone(&last_words));
         let refused = Arc::clone(&last_words);
         // From here on, dropping kills.
-        let mut process = Self { child, socket, last_words, listener: None };
-        let mut events = BufReader::new(process.socket.try_clone()?);
+        let asked = Arc::new(AtomicBool::new(false));
+        let mut process = Self { child, socket, last_words, asked: Arc::clone(&asked), listener: None };
+        let events = BufReader::new(Paced::new(process.socket.try_clone()?));
+        let budget = LogBudget::new();
+        let log = budget.clone();
         listen("worker events", move || {
-            let error = loop {
-                match receive(&mut events) {
-                    Ok(event) => hear(Some(event)),
-                    Err(error) => break error,
-                }
-            };
-            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) {
-                let reason = one_line(&format!("it said what is no message: {error}"));
-                tracing::error!(reason, "A worker is given up");
-                *refused.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-            }
+            hear_events(events, &asked, &log, &refused, &hear);
             hear(None);
         })?;
         process.listener = Some(listen("worker stderr", move || {
-            let lines = stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n'));
-            for line in lines.map_while(Result::ok) {
-                let line = one_line(&String::from_utf8_lossy(&line));
-                repeat(Level::Warn, &line);
+            let Some(stderr) = stderr else { return };
+            each_line(stderr, |line| {
                 if !line.trim().is_empty() {
-                    *words.lock().unwrap_or_else(PoisonError::into_inner) = line;
+                    line.clone_into(&mut words.lock().unwrap_or_else(PoisonError::into_inner));
                 }
-            }
+                if admit(&budget) {
+                    repeat(Level::Warn, line);
+                }
+            });
         })?);
         Ok(process)
     }
@@ -102,14 +99,15 @@ impl Process {
     }
 
     pub(super) fn send(&mut self, request: &Request) -> io::Result<()> {
-        send(&mut self.socket, request)
-    }
-
-    /// Bytes of memory that it holds, pages of files included.
-    pub(super) fn resident(&self) -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/statm", self.id())).ok()?;
-        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as u64)
+        let wants_answer = !matches!(request, Request::Cancel);
+        if wants_answer {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        send(&mut self.socket, request).inspect_err(|_| {
+            if wants_answer {
+                self.asked.store(false, Ordering::Relaxed);
+            }
+        })
     }
 
     /// Kills it if it still runs, and tells how it ended and what it said last.
@@ -133,6 +131,47 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.bury();
     }
+}
+
+/// Hands events on until the worker is gone or says what it must not, of which `words` are then kept.
+fn hear_events(
+    mut events: BufReader<Paced<UnixStream>>,
+    asked: &AtomicBool,
+    log: &LogBudget,
+    words: &Mutex<String>,
+    hear: &impl Fn(Option<Event>),
+) {
+    let give_up = |reason: String| {
+        tracing::error!(reason, "A worker is given up");
+        *words.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    };
+    loop {
+        let event = match receive(&mut events) {
+            Ok(event) => for_log_and_status(event),
+            Err(error) => {
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) {
+                    give_up(one_line(&format!("it said what is no message: {error}")));
+                }
+                return;
+            }
+        };
+        events.get_mut().message();
+        match event {
+            Event::Log { .. } if !admit(log) => {}
+            Event::Log { .. } | Event::Stage { .. } | Event::Step(_) => hear(Some(event)),
+            answer if asked.swap(false, Ordering::Relaxed) => hear(Some(answer)),
+            _ => return give_up("it gave an answer that nobody had asked for".to_owned()),
+        }
+    }
+}
+
+/// Whether a line of the worker may be written into the log. Tells how many were not.
+fn admit(budget: &LogBudget) -> bool {
+    let admitted = budget.admit(Instant::now());
+    if let Some(suppressed) = admitted.filter(|&suppressed| suppressed > 0) {
+        tracing::warn!(lines = suppressed, "A worker said more than is written into the log");
+    }
+    admitted.is_some()
 }
 
 fn listen(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

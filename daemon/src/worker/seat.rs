@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tissuemap::infer::ProofStep;
 use tissuemap::road::Progress;
 
-use super::keeper::{Duty, Keeper};
+use super::duty::Duty;
+use super::keeper::Keeper;
 use super::protocol::{Event, Request};
 use crate::job::{Fault, ModelInfo};
 
@@ -19,7 +20,7 @@ use crate::job::{Fault, ModelInfo};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Events of a worker that wait to be heard; then it has to wait, so that one that went wild fills no memory.
-const UNHEARD: usize = 64;
+const UNHEARD: usize = 16;
 
 /// What a seat shows of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub(super) enum Input {
     Call(Call),
     /// The call that is being worked on is no longer wanted.
     Cancel,
+    /// The worker did what it must not; another one takes its place.
+    Replace,
     /// The worker with this number said something; `None` when it is gone.
     Said(u32, Option<Event>),
     Stop,
@@ -136,6 +139,11 @@ impl Seat {
                 self.inputs.send(Input::Cancel).map_err(|_| no_keeper())?;
             }
         }
+    }
+
+    /// Has the worker replaced that waits for work.
+    pub(super) fn replace(&self) {
+        let _ = self.inputs.send(Input::Replace);
     }
 
     pub(super) fn vitals(&self) -> Vitals {

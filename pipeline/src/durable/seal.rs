@@ -47,7 +47,7 @@ pub fn seal(text: &str) -> String {
 }
 
 /// Whether the text is as it was sealed; none without a seal.
-pub(super) fn is_as_sealed(text: &[u8]) -> Option<bool> {
+pub(crate) fn is_as_sealed(text: &[u8]) -> Option<bool> {
     let text = std::str::from_utf8(text).ok()?;
     let at = text.find(SEAL)? + SEAL.len();
     let found = text.get(at..at + 64)?;

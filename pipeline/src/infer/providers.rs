@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProviderDispatch};
@@ -97,7 +98,8 @@ pub(super) fn open_session(
     let open = || -> ort::Result<Session> {
         let mut builder = Session::builder(environment)?
             .with_optimization_level(GraphOptimizationLevel::Level3)?
-            .with_intra_threads(options.threads)?
+            // Told a number, ONNX Runtime does not place its threads on processors, which a worker may not.
+            .with_intra_threads(if options.threads == 0 { physical_cores() } else { options.threads })?
             // Waiting threads must not burn the scanner computer's cores between batches.
             .with_intra_op_spinning(false)?;
         if let Some(dispatch) = provider.dispatch(sha256, signature, options) {
@@ -106,6 +108,17 @@ pub(super) fn open_session(
         builder.commit_from_memory(bytes)
     };
     open().map_err(|error| one_line(error.message()))
+}
+
+/// Cores of this machine that this process may use: processors that share one count once. All of them, where Linux does not
+/// tell.
+fn physical_cores() -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let siblings = |number: usize| {
+        fs::read_to_string(format!("/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")).ok()
+    };
+    let cores: BTreeSet<String> = (0..).map_while(siblings).collect();
+    if cores.is_empty() { processors } else { cores.len().min(processors) }
 }
 
 /// Where engines are kept that fit this model, this machine and this shape, and no other: TensorRT does not check all of it.

@@ -1,5 +1,6 @@
 //! What lands beside a slide: `<stem>.tissuemap/` with the picture, the polygons, the label map and the record.
 
+mod accept;
 mod geojson;
 mod png;
 mod polygons;
@@ -27,7 +28,10 @@ use crate::tissue::TissueOutcome;
 use crate::units::Mpp;
 use crate::untrusted;
 
+pub use accept::{Assignment, NotAccepted, accept};
 pub use png::{blend, scale_bar_um};
+#[cfg(test)]
+pub(crate) use record::run_id;
 pub(crate) use record::sha256_of_read;
 pub use record::{Input, OutputFile, RECORD, Record, sha256_of};
 pub use verify::{Checked, FileState, Verified, VerifyError, verify};

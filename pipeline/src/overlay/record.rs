@@ -23,7 +23,7 @@ use crate::units::{Level0Rect, Mpp};
 use crate::untrusted;
 
 /// Format of the file; raised when a field changes its meaning.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// The record of one slide's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -282,7 +282,7 @@ fn section_record(section: &Section) -> Value {
 }
 
 /// Hash over what decides the result: model, input bytes, parameters.
-fn run_id(model: &str, inputs: &[Input], parameters: &Value) -> String {
+pub(crate) fn run_id(model: &str, inputs: &[Input], parameters: &Value) -> String {
     let mut hash = Sha256::new();
     hash.update(model);
     for input in inputs {
@@ -346,6 +346,6 @@ pub(crate) fn sha256_of_read(mut from: impl Read, read: &mut dyn FnMut(u64)) -> 
     }
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

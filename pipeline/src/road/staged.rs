@@ -7,21 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Progress, RoadError, RoadParams, SetResult, StainVerdict, open_all, verdicts, walk};
 use crate::durable::{self, DurableError, Staging};
+use crate::escape::for_people;
 use crate::infer::Model;
-use crate::overlay;
+use crate::overlay::{self, Assignment, OutputFile, OverlayError, Record, accept};
 use crate::section_set::SectionSet;
 
 /// A set whose results are drawn and not published. [`Drawn::publish`] trusts nothing in it: stains are looked up in the
-/// set, and folders are numbered.
+/// set, folders are numbered, files are compared with what was told of them, and records with what was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drawn {
-    /// The result of stain `i` is the folder named `i`.
-    pub stains: Vec<String>,
+    /// Result `i` is the folder named `i`.
+    pub results: Vec<DrawnResult>,
     pub tissue_cells: usize,
     /// How each registered stain was judged, in the contract's order.
     pub registration: Vec<StainVerdict>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// The result of one slide as it was drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrawnResult {
+    pub stain: String,
+    /// Its files, as [`overlay::FILES`] lists them.
+    pub files: Vec<OutputFile>,
 }
 
 /// The whole road for one set, up to results in `folder`, which must be empty.
@@ -43,8 +52,9 @@ pub fn draw_set(
             stains.push(section.stain.clone());
             Ok(place)
         })?;
+        let result = |(number, stain)| Ok(DrawnResult { stain, files: fingerprints(&numbered(folder, number))? });
         Ok(Drawn {
-            stains,
+            results: stains.into_iter().enumerate().map(result).collect::<Result<_, OverlayError>>()?,
             tissue_cells: run.prepared.cells.len(),
             registration: verdicts(run.prepared),
             warnings: overlay::warnings(run),
@@ -53,25 +63,57 @@ pub fn draw_set(
 }
 
 impl Drawn {
-    /// Copies the results from `folder` to where they belong and publishes each in one step, as
+    /// Copies the results from `folder` to where they belong, looks at the copies, and publishes each in one step, as
     /// [`process_set`](super::process_set) does.
     ///
     /// # Errors
-    /// A result is not what it should be, copying, publishing.
-    pub fn publish(self, set: &SectionSet, folder: &Path) -> Result<SetResult, RoadError> {
-        let mut staged = Vec::with_capacity(self.stains.len());
-        for (number, stain) in self.stains.iter().enumerate() {
-            let slide = set
-                .slides
-                .get(stain)
-                .ok_or_else(|| RoadError::NotOfTheSet { key: set.key.clone(), stain: stain.clone() })?;
+    /// A result is not what was asked for or not what was told; copying, publishing.
+    pub fn publish(self, assignment: &Assignment, folder: &Path) -> Result<SetResult, RoadError> {
+        let key = || assignment.set.key.clone();
+        let unasked = |reason: String| RoadError::Unasked { key: key(), reason };
+        let mut staged = Vec::with_capacity(self.results.len());
+        let mut run_id = None;
+        for (number, DrawnResult { stain, files }) in self.results.iter().enumerate() {
+            let slide = assignment.set.slides.get(stain);
+            let slide = slide.ok_or_else(|| unasked(format!("the set has no stain {}", for_people(stain))))?;
+            if self.results[..number].iter().any(|other| other.stain == *stain) {
+                return Err(unasked(format!("stain {stain} twice")));
+            }
+            if !files.iter().map(|named| named.file.as_str()).eq(overlay::FILES) {
+                return Err(unasked("it names other files than a result has".into()));
+            }
             let staging = Staging::beside(&overlay::result_folder(slide))?;
-            staging.take_in(&numbered(folder, number), &overlay::FILES)?;
+            staging
+                .take_in(&numbered(folder, number), files)
+                .map_err(|error| if error.is_refused() { unasked(error.to_string()) } else { error.into() })?;
+            let record = accept(staging.path(), stain, files, assignment).map_err(|source| RoadError::NotAccepted {
+                key: key(),
+                stain: stain.clone(),
+                source,
+            })?;
+            if !self.agrees_with(&record) || *run_id.get_or_insert_with(|| record.run_id.clone()) != record.run_id {
+                return Err(unasked(format!("it says something else of the set than the record of stain {stain}")));
+            }
             staged.push(staging);
         }
+        if staged.is_empty() {
+            return Err(unasked("it has no result".into()));
+        }
         let published = durable::publish_all(staged, overlay::RECORD)?;
-        Ok(SetResult::new(&set.key, published, self.tissue_cells, self.registration, self.warnings))
+        Ok(SetResult::new(&assignment.set.key, published, self.tissue_cells, self.registration, self.warnings))
     }
+
+    fn agrees_with(&self, record: &Record) -> bool {
+        (self.tissue_cells, &self.registration, &self.warnings)
+            == (record.map.tissue_cells, &record.registration, &record.warnings)
+    }
+}
+
+fn fingerprints(folder: &Path) -> Result<Vec<OutputFile>, OverlayError> {
+    let read = |name: &str| {
+        OutputFile::read(folder, name).map_err(|source| OverlayError::Fingerprint { path: folder.join(name), source })
+    };
+    overlay::FILES.into_iter().map(read).collect()
 }
 
 fn numbered(folder: &Path, number: usize) -> PathBuf {
@@ -79,86 +121,4 @@ fn numbered(folder: &Path, number: usize) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::{self, File};
-    use std::io::read_to_string;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use rustix::fs::{Mode, OFlags, open, openat};
-
-    use super::*;
-    use crate::section_set::SetKey;
-
-    fn drawn(stains: &[&str]) -> Drawn {
-        let stains = stains.iter().map(ToString::to_string).collect();
-        Drawn { stains, tissue_cells: 0, registration: vec![], warnings: vec![] }
-    }
-
-    fn set(folder: &Path) -> SectionSet {
-        let slides = ["HE", "CD31"].map(|stain| (stain.to_owned(), folder.join(format!("c1_{stain}.svs"))));
-        SectionSet { key: SetKey { case: "c1".into(), block: None }, slides: slides.into() }
-    }
-
-    fn draw(folder: &Path, text: &str) {
-        for number in 0..2 {
-            let place = numbered(folder, number);
-            fs::create_dir_all(&place).expect("writable");
-            let files = overlay::FILES.iter().filter(|name| **name != overlay::RESULT_JSON);
-            files.for_each(|name| fs::write(place.join(name), text).expect("writable"));
-            let _ = fs::remove_file(place.join(overlay::RESULT_JSON));
-            let content = serde_json::json!({ "text": text });
-            durable::write_record(&place, overlay::RESULT_JSON, &content).expect("writable");
-        }
-    }
-
-    #[test]
-    fn h06_a_reader_never_sees_part_of_a_staged_set() {
-        let (staged, beside) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
-        let set = set(beside.path());
-        let publish = |text: &str| {
-            draw(staged.path(), text);
-            drawn(&["HE", "CD31"]).publish(&set, staged.path()).expect("published")
-        };
-        let outputs = publish("0").outputs;
-        assert_eq!(outputs.len(), 2);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                let mut whole = 0_u32;
-                while !stop.load(Ordering::Relaxed) {
-                    for output in &outputs {
-                        // One open folder is one result, whatever is renamed meanwhile.
-                        let folder = open(output, OFlags::DIRECTORY, Mode::empty()).expect("there");
-                        let read = |name: &&str| {
-                            let file = openat(&folder, *name, OFlags::RDONLY, Mode::empty()).ok()?;
-                            Some(read_to_string(File::from(file)).expect("readable"))
-                        };
-                        let texts: Vec<Option<String>> = overlay::FILES.iter().map(read).collect();
-                        // A replaced folder is being removed: files may be gone, but never torn or of two results.
-                        let mut there = texts.iter().flatten();
-                        let first = there.next();
-                        assert!(there.all(|text| first.is_some_and(|first| text.contains(first))), "{texts:?}");
-                        whole += u32::from(texts.iter().all(Option::is_some));
-                    }
-                }
-                whole
-            });
-            (1..200).for_each(|i| drop(publish(&i.to_string().repeat(2000))));
-            stop.store(true, Ordering::Relaxed);
-            assert!(reader.join().expect("no torn result") > 0);
-        });
-        assert_eq!(fs::read_dir(beside.path()).expect("readable").count(), 2, "nothing is left behind");
-    }
-
-    #[test]
-    fn h06_a_set_of_which_a_part_is_missing_is_not_published() {
-        let (staged, beside) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
-        let set = set(beside.path());
-        draw(staged.path(), "1");
-        fs::remove_file(numbered(staged.path(), 1).join(overlay::RESULT_JSON)).expect("there");
-        assert!(drawn(&["HE", "CD31"]).publish(&set, staged.path()).is_err());
-        let error = drawn(&["HE", "../../etc"]).publish(&set, staged.path()).expect_err("no slide of the set");
-        assert!(error.to_string().contains("../../etc"), "{error}");
-        assert_eq!(fs::read_dir(beside.path()).expect("readable").count(), 0);
-    }
-}
+mod tests;

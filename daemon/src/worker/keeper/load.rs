@@ -15,6 +15,8 @@ use crate::worker::seat::Ready;
 /// How the model is loaded.
 pub(in crate::worker) struct Load {
     pub(in crate::worker) model: PathBuf,
+    /// Of the model's file, as the supervisor has read it.
+    pub(in crate::worker) sha256: String,
     pub(in crate::worker) providers: Vec<tissuemap::infer::Provider>,
     pub(in crate::worker) engines: PathBuf,
     pub(in crate::worker) batches: Batches,
@@ -55,16 +57,18 @@ impl Keeper {
         Ok(serving)
     }
 
-    fn take_model(&mut self, info: ModelInfo, batch: usize) -> Result<(), Lost> {
-        let load = self.duty.load.as_ref();
-        if let Some(first) = self.model.as_ref().filter(|first| first.sha256 != info.sha256) {
-            let reason = format!("{}: the file is not the model that serves any more", first.path.display());
+    fn take_model(&mut self, mut info: ModelInfo, batch: usize) -> Result<(), Lost> {
+        let Some(load) = &self.duty.load else { return Ok(()) };
+        if info.sha256 != load.sha256 {
+            let reason = format!("{}: the file is not the model that serves any more", load.model.display());
             return Err(Lost(Fault::new(
                 reason,
                 "the disk may be damaged, or somebody has written there; restart tissuemapd",
             )));
         }
-        load.inspect(|load| load.batches.store(&info, &load.machine, batch));
+        // It is asked for by this path, whatever the worker says.
+        info.path.clone_from(&load.model);
+        load.batches.store(&info, &load.machine, batch);
         tracing::info!(provider = %info.provider, batch, "Model loaded");
         self.model = Some(info);
         Ok(())
