@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::TrainError;
 
-/// Writes a file that appears whole or not at all.
+/// Writes a file in one step: it appears complete or not at all.
 ///
 /// # Errors
 /// [`TrainError::File`].
@@ -26,7 +26,7 @@ pub(crate) fn file_error(path: &Path, source: io::Error) -> TrainError {
     TrainError::File { path: path.to_owned(), source }
 }
 
-/// Makes a folder with all above it.
+/// Creates a folder and its parents.
 pub(crate) fn create_folder(path: &Path) -> Result<(), TrainError> {
     fs::create_dir_all(path).map_err(|e| file_error(path, e))
 }

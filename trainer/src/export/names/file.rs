@@ -44,7 +44,7 @@ impl Names {
     /// Reads a file of names.
     ///
     /// # Errors
-    /// [`TrainError::Unusable`] when it is none, with the line; [`TrainError::File`] when it cannot be read.
+    /// [`TrainError::Unusable`] if it is none, with the line; [`TrainError::File`] when it cannot be read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = fs::read_to_string(path).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
         let content: NamesFile = toml::from_str(&text).map_err(|error| TrainError::Unusable {
