@@ -24,6 +24,9 @@ const CRATES: [(&str, &str); 6] = [
 /// A folder of sources with more entries is two folders.
 const ENTRIES_PER_FOLDER: usize = 14;
 
+/// A longer file is two files.
+const LINES_PER_FILE: usize = 450;
+
 fn is_sorted(path: &str) -> bool {
     // The simulator is a crate of its own below tests/.
     path.starts_with("tests/scanner") || !NOT_YET_SORTED.iter().any(|name| path.split('/').next() == Some(name))
@@ -48,6 +51,29 @@ fn no_source_folder_has_too_many_entries() {
     }
     full.retain(|path, entries| is_sorted(path) && *entries > ENTRIES_PER_FOLDER);
     assert!(full.is_empty(), "more than {ENTRIES_PER_FOLDER} entries: {full:?}");
+}
+
+#[test]
+fn no_source_file_of_a_sorted_crate_is_too_long() {
+    let mut long = Vec::new();
+    for (folder, root) in CRATES.iter().filter(|(folder, _)| is_sorted(folder)) {
+        let root = support::root().join(folder).join(root);
+        files(root.parent().expect("a root file lies in a folder"), &mut |path| {
+            let lines = std::fs::read_to_string(path).expect("text").lines().count();
+            if lines > LINES_PER_FILE && path.extension().is_some_and(|extension| extension == "rs") {
+                long.push((lines, path.to_owned()));
+            }
+        });
+    }
+    assert!(long.is_empty(), "longer than {LINES_PER_FILE} lines: {long:?}");
+}
+
+/// Calls `each` with every file in `folder` and below it.
+fn files(folder: &Path, each: &mut dyn FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() { files(&path, each) } else { each(&path) }
+    }
 }
 
 /// Adds the number of entries of `folder` and of the folders below it, by path below the root.

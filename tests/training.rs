@@ -140,7 +140,7 @@ fn a_fit_killed_in_the_middle_goes_on_and_ends_with_the_same_curve_and_model() {
     assert!(kills >= 2, "{kills} of 3 caught it at work");
     assert!(!folder.path().join("killed.onnx").exists(), "no model before the end");
     let said = finish("killed.onnx");
-    assert!(said.contains("going on from the checkpoint"), "{said}");
+    assert!(said.contains("continuing from the checkpoint"), "{said}");
     for (whole, killed) in [("whole.run/metrics.csv", "killed.run/metrics.csv"), ("whole.onnx", "killed.onnx")] {
         let read = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
         assert!(read(whole) == read(killed), "{killed} differs from {whole}");

@@ -1,17 +1,16 @@
-//! The number of clusters, chosen by evidence.
+//! The choice of the number of clusters.
 //!
-//! **By likelihood**, where it is known. Gaussian mixtures with 2, 3, … components are fitted to the leading principal
-//! components of the latent space and compared by the Bayesian information criterion (Schwarz 1978; Fraley & Raftery 1998):
-//! a component more must raise the likelihood by more than its parameters cost. A component is a kind of tissue only where
-//! it forms regions on the slides ([`crate::choose_k::coherence::regions`]): patches across a border between two kinds look like
-//! neither, and make a component or two of their own that lie nowhere in one piece; and two components may share the ground of
-//! one kind. Both are counted with the component around them. A candidate stands for the mixtures with so many kinds, and the
-//! one with the lowest BIC is chosen.
+//! **By likelihood**, if it is known. Gaussian mixtures with 2, 3, … components are fitted to the leading principal components of the
+//! latent space and compared by the Bayesian information criterion (Schwarz 1978; Fraley & Raftery 1998): one more component must raise
+//! the likelihood by more than its parameters cost. A component counts as a kind of tissue only if it forms regions on the slides
+//! ([`crate::choose_k::coherence::regions`]). Patches across the border of two kinds look like neither; they make one or two components
+//! that never form a region. Two components can also share one kind of tissue. Such components are counted with the component around
+//! them. A candidate is represented by the mixtures with this number of kinds. The one with the lowest BIC is chosen.
 //!
-//! **By rank** otherwise. No index of a clustering can be trusted alone: each has shapes of clusters that it likes, and their
-//! scales cannot be compared. So they vote. For each criterion the candidates are ranked from best to worst, and the rank is
-//! scaled to 0 (best) … 1 (worst); candidates of equal value share the mean of their places. Criteria that look at the same
-//! thing form one group, so that six geometric indices do not outvote everything else:
+//! **By rank** otherwise. No single index is reliable: each prefers certain shapes of clusters, and their scales cannot be compared.
+//! Therefore they vote. For each criterion the candidates are ranked from best to worst, and the rank is scaled to 0 (best) … 1 (worst).
+//! Candidates with the same value share the mean of their ranks. Criteria of the same kind form one group, so that six geometric indices do
+//! not outvote everything else:
 //!
 //! | group | criteria |
 //! |---|---|
@@ -20,18 +19,17 @@
 //! | stability | mean adjusted Rand index between seeds, in hundredths |
 //! | coherence | of the label maps, in hundredths |
 //!
-//! A candidate's score is the mean over groups of the mean over the group's criteria; the lowest is chosen.
+//! The score of a candidate is the mean over groups of the mean over the criteria of the group. The lowest score is chosen.
 //!
-//! Why likelihood comes first: on planted tissue the ranks are led astray. Kinds of tissue are alike in pairs, so that few
-//! coarse clusters are compact, far apart, stable and coherent: their mean rank is best near the smallest
-//! candidate, whatever was planted. Where clusters are round and equally far apart, as in planted mixtures, both rules count
-//! right. The choice by rank stays in the record as a second opinion.
+//! Likelihood has priority because ranks fail on synthetic tissue: kinds of tissue are similar in pairs, so few coarse clusters are compact,
+//! far apart, stable and coherent. Their mean rank is best near the smallest candidate, whatever the true number is. For round clusters
+//! at equal distances both rules are right. The choice by rank is stored as a second opinion.
 
 use serde::{Deserialize, Serialize};
 
 use crate::vectors::indices::Indices;
 
-/// What is known of one number of clusters, as means over seeds.
+/// The evidence for one number of clusters: means over seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// K.
@@ -51,7 +49,7 @@ pub struct Evidence {
     pub regions: Option<u32>,
 }
 
-/// What a choice goes by.
+/// The rule of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChoiceRule {
@@ -62,10 +60,10 @@ pub enum ChoiceRule {
     Rank,
 }
 
-/// The number of clusters, and how clear the choice is.
+/// The chosen number of clusters and its margin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
-    /// What it goes by, and what scores and margin mean.
+    /// The rule. It defines scores and margin.
     pub rule: ChoiceRule,
     /// K.
     pub clusters: u32,

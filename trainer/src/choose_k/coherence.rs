@@ -1,4 +1,4 @@
-//! Whether a label map shows regions or noise.
+//! Coherence: whether a label map shows regions or noise.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -36,7 +36,10 @@ impl From<ClusterRange> for String {
     }
 }
 
-/// `7` or `2-20`.
+/// Reads one number, `7`, or the first and the last, `2-20`.
+///
+/// # Errors
+/// What a range must look like.
 pub fn cluster_range(text: &str) -> Result<RangeInclusive<u32>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {

@@ -1,9 +1,9 @@
 //! The position of a patch within the section sets.
 
-/// Where a patch was cut.
+/// Position of a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// Which section set: index into [`PatchSet::sets`].
+    /// Section set: index into [`PatchSet::sets`].
     pub set: u32,
     /// Left edge, model pixels of the set's reference canvas.
     pub x: i64,

@@ -14,7 +14,7 @@ const WHITE: f64 = 256.0;
 /// variance over the patches.
 ///
 /// # Errors
-/// [`TrainError`] when patches cannot be read.
+/// [`TrainError`] if patches cannot be read.
 pub fn colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
     let features = raw_colour_statistics(patches)?;
     Ok(standardised(&features, &features))
@@ -30,7 +30,7 @@ pub fn standardised(features: &Tensor, fitted: &Tensor) -> Tensor {
 /// [`colour_statistics`] before scaling.
 ///
 /// # Errors
-/// [`TrainError`] when patches cannot be read.
+/// [`TrainError`] if patches cannot be read.
 pub fn raw_colour_statistics(patches: &Patches) -> Result<Tensor, TrainError> {
     let _frozen = tch::no_grad_guard();
     let statistics = |(from, to)| {

@@ -68,8 +68,8 @@ impl Exported {
 /// golden patches hold for these bytes, and unless a rounded model agrees with float32.
 ///
 /// # Errors
-/// [`TrainError::Model`] when the pipeline refuses the model, [`TrainError::Rounded`] when quantisation changes too many
-/// clusters, [`TrainError::File`] when it cannot be written.
+/// [`TrainError::Model`] if the pipeline refuses the model, [`TrainError::Rounded`] when quantisation changes too many
+/// clusters, [`TrainError::File`] if it cannot be written.
 pub fn export(
     fitted: &FittedModel,
     patches: &PatchSet,

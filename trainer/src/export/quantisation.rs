@@ -56,7 +56,7 @@ pub(super) fn half(x: &Tensor) -> Tensor {
 /// The bits of numbers that are float16 already.
 ///
 /// # Errors
-/// What libtorch says.
+/// An error of libtorch.
 pub(super) fn half_bits(x: &Tensor) -> Result<Vec<u16>, tch::TchError> {
     let bits = Vec::<i16>::try_from(x.to_kind(Kind::Half).view_dtype(Kind::Int16).reshape([-1]))?;
     Ok(bits.into_iter().map(i16::cast_unsigned).collect())
@@ -79,7 +79,7 @@ pub(super) fn weight_steps(operator: Operator, weight: &Tensor, bias: &Tensor, i
 /// The grid of what each step of a network reads. `run` walks the network over patches and tells what it sees, step by step.
 ///
 /// # Errors
-/// [`TrainError`] when patches cannot be read.
+/// [`TrainError`] if patches cannot be read.
 pub(super) fn ranges(
     patches: &Patches,
     run: impl Fn(&Tensor, &mut dyn FnMut(usize, &Tensor)),

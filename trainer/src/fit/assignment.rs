@@ -7,13 +7,12 @@ use crate::model::imsat::entropies;
 use crate::system::error::TrainError;
 use crate::system::tensors::chunks;
 
-/// A cluster that holds more than this share of all patches leaves nothing to see on a map. Tissue is unbalanced, hence
-/// not far lower.
+/// If a cluster has more than this share of all patches, a map shows nothing. The limit is high because tissue is unbalanced.
 const LARGEST_SHARE: f64 = 0.95;
-/// Predictions whose mean entropy exceeds this share of ln K are nearly uniform: the clusterer learnt nothing.
+/// If the mean entropy of the predictions exceeds this share of ln K, they are nearly uniform: the clusterer learnt nothing.
 const UNIFORM_SHARE: f64 = 0.9;
 
-/// Which cluster each patch belongs to, and whether that means anything.
+/// The cluster of each patch, with figures that show a collapse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
     /// Most probable cluster of each patch, from 0.
@@ -30,7 +29,7 @@ impl Assignment {
     /// From log-probabilities `[N, K]`.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// An error of libtorch.
     pub fn new(log_probs: &Tensor) -> Result<Self, tch::TchError> {
         let cluster = Vec::<i64>::try_from(log_probs.argmax(1, false))?;
         let mut sizes = vec![0; usize::try_from(log_probs.size()[1]).unwrap_or(0)];
@@ -46,7 +45,7 @@ impl Assignment {
         })
     }
 
-    /// Why this clustering is useless, if it is: one cluster took all, or every prediction is near uniform.
+    /// The reason, if the clustering collapsed: one cluster has nearly all patches, or predictions are nearly uniform.
     pub fn collapse(&self) -> Option<String> {
         let largest = self.sizes.iter().copied().max().unwrap_or(0) as f64 / self.cluster.len().max(1) as f64;
         if largest > LARGEST_SHARE {
@@ -57,11 +56,11 @@ impl Assignment {
             .then(|| format!("predictions are near uniform (their mean entropy is {:.1} % of ln K)", 100.0 * share))
     }
 
-    /// The reproducible order of clusters: from the darkest tissue to the brightest by the mean grey value of their
-    /// `patches`, empty clusters last. Entry `i` is the present number of the future cluster `i`.
+    /// The order of the clusters from the darkest tissue to the brightest, by the mean grey value of their `patches`; empty clusters are last.
+    /// Entry `i` is the present number of the future cluster `i`.
     ///
     /// # Errors
-    /// [`TrainError`] when patches cannot be read.
+    /// [`TrainError`] if patches cannot be read.
     pub fn order_by_brightness(&self, patches: &Patches) -> Result<Vec<i64>, TrainError> {
         let mut brightness = vec![0.0; self.sizes.len()];
         for (from, to) in chunks(patches.count()) {

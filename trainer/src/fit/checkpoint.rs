@@ -1,4 +1,4 @@
-//! The state of a fit between two epochs, in one file that appears whole or not at all.
+//! Checkpoints: the state of a fit between two epochs, in one file that is replaced in one step.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,29 +19,29 @@ use crate::system::error::TrainError;
 use crate::system::files::write_tensors;
 
 const FILE: &str = "state.safetensors";
-/// Names that no variable has: variables lie below `autoencoder.` and `clusterer.`.
+/// Names of the other entries. Variables have names below `autoencoder.` and `clusterer.`.
 const POSITION: &str = "fit.position";
 const FINGERPRINT: &str = "fit.fingerprint";
 const METRICS: &str = "fit.metrics";
 const RESTART_LOSSES: &str = "fit.start_losses";
 
-/// Where in its schedule a fit stands.
+/// Position of a fit in its schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitPosition {
     /// Index of the phase.
     pub phase: usize,
-    /// Epochs of that phase that are done.
+    /// Number of finished epochs of this phase.
     pub epochs_done: u32,
-    /// Losses of the clusterers that have started out, in their order.
+    /// Losses of the finished restarts of the clusterer, in order.
     pub restart_losses: Vec<f64>,
 }
 
-/// A copy of everything that the rest of a fit depends on.
+/// A copy of everything that the rest of the fit depends on.
 #[derive(Debug)]
 pub struct Checkpoint(HashMap<String, Tensor>);
 
 impl Checkpoint {
-    /// Copies the state. `fingerprint` stands for configuration and data.
+    /// Copies the state. `fingerprint` is the digest of configuration and data.
     pub fn take(
         store: &VarStore,
         adam: &Adam,
@@ -60,10 +60,10 @@ impl Checkpoint {
         Self(tensors)
     }
 
-    /// Writes it into `folder`, which is made when missing; the previous one stays until the new one is whole.
+    /// Writes the checkpoint into `folder`, which is created if it is missing. The previous one stays until the new one is complete.
     ///
     /// # Errors
-    /// [`TrainError`] when the folder cannot be written.
+    /// [`TrainError`] if the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, TrainError> {
         let fail = |path: &Path| {
             let path = path.to_owned();
@@ -88,10 +88,10 @@ impl Checkpoint {
         removed.map_err(|source| TrainError::File { path: folder.to_owned(), source })
     }
 
-    /// The checkpoint in `folder`, when there is one and it belongs to `fingerprint`.
+    /// The checkpoint in `folder`, if there is one with this `fingerprint`.
     ///
     /// # Errors
-    /// [`TrainError::Torch`] when there is one that cannot be read.
+    /// [`TrainError::Torch`] if it cannot be read.
     pub fn read(folder: &Path, fingerprint: &[u8; 32]) -> Result<Option<Self>, TrainError> {
         let path = folder.join(FILE);
         if !path.is_file() {
@@ -103,7 +103,7 @@ impl Checkpoint {
         Ok((stored.as_deref() == Some(fingerprint)).then_some(found))
     }
 
-    /// Where the fit stood.
+    /// The position of the fit.
     pub fn position(&self) -> FitPosition {
         let [phase, epochs_done, _] = self.numbers();
         FitPosition {
@@ -117,25 +117,25 @@ impl Checkpoint {
         }
     }
 
-    /// The metrics up to there.
+    /// The metrics up to this position.
     pub fn metrics(&self) -> MetricsTable {
         let bytes = self.0.get(METRICS).and_then(|t| Vec::<u8>::try_from(t).ok()).unwrap_or_default();
         MetricsTable::restore(String::from_utf8(bytes).unwrap_or_default())
     }
 
-    /// Puts the variables back whose names begin with `prefix`.
+    /// Restores the variables whose names begin with `prefix`.
     ///
     /// # Errors
-    /// [`TrainError::Torch`] when one is missing or has another shape.
+    /// [`TrainError::Torch`] if one is missing or has another shape.
     pub fn restore_variables(&self, store: &VarStore, prefix: &str) -> Result<(), TrainError> {
         let mut wanted = store.variables().into_iter().filter(|(name, _)| name.starts_with(prefix));
         wanted.try_for_each(|(name, target)| self.restore(&name, target))
     }
 
-    /// Puts the optimiser's moments and step count back; `adam` must be that of the phase in [`Checkpoint::position`].
+    /// Restores moments and step count of the optimiser. `adam` must be the optimiser of the phase in [`Checkpoint::position`].
     ///
     /// # Errors
-    /// [`TrainError::Torch`] when one is missing or has another shape.
+    /// [`TrainError::Torch`] if one is missing or has another shape.
     pub fn restore_optimiser(&self, adam: &mut Adam) -> Result<(), TrainError> {
         adam.resume(i32::try_from(self.numbers()[2]).unwrap_or(0));
         adam.moments().into_iter().try_for_each(|(name, target)| self.restore(&name, target))
@@ -156,19 +156,19 @@ impl Checkpoint {
     }
 }
 
-/// Stands for everything that decides the first phase: not the clusterer, whose fresh weights are drawn after the
-/// autoencoder's.
+/// A digest of everything that determines the first phase. The clusterer is not part of it: its initial weights are drawn after those of
+/// the autoencoder.
 pub(crate) fn autoencoder_fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
     let Config { clusters, joint, sweep, imsat, .. } = Config::default();
-    // Which view is compared is drawn in every phase.
+    // The compared view is drawn at random in every phase.
     let imsat = ImsatConfig { views: config.imsat.views, ..imsat };
     fingerprint(&Config { clusters, imsat, joint, sweep, ..config.clone() }, patches)
 }
 
-/// Stands for everything that decides the result: a checkpoint is used only where this is equal.
+/// A digest of everything that determines the result. A checkpoint is used only if it is equal.
 pub(super) fn fingerprint(config: &Config, patches: &PatchSet) -> [u8; 32] {
-    // Where the slides lie does not matter once their patches are equal.
-    // Nor how its number of clusters was found, nor what the model will be called.
+    // The folders of the slides do not matter if the patches are equal. Nor do the sweep that chose the number of clusters, or the
+    // revision.
     let config = Config { sets: Vec::new(), sweep: SweepConfig::default(), revision: None, ..config.clone() };
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));

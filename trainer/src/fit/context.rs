@@ -1,17 +1,17 @@
-//! What a fit is told beside its configuration and patches.
+//! Device, files and interruption of a fit.
 
 use std::path::Path;
 
 use tch::Device;
 
-/// What surrounds a fit but does not change its result.
+/// Settings of a fit that do not change its result.
 pub struct FitContext<'a> {
-    /// Where to compute.
+    /// The device.
     pub device: Device,
-    /// Folder of the checkpoint from which the fit goes on and into which it writes; none: no checkpoints.
+    /// Folder of the checkpoint: the fit continues from it and writes to it. None: no checkpoints.
     pub checkpoint: Option<&'a Path>,
-    /// Where the metrics table is written after every epoch, so that a failed fit can be looked into.
+    /// File of the metrics table. It is written after every epoch, so it also exists if the fit fails.
     pub metrics: Option<&'a Path>,
-    /// Asked before every batch: whether to stop. The state before the running epoch is then kept as a checkpoint.
+    /// Called before every batch. If it returns true, the fit stops and saves the state before the running epoch as a checkpoint.
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
 }

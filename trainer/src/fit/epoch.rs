@@ -1,4 +1,4 @@
-//! One epoch: what a batch consists of, and the loss of a batch in each phase.
+//! One epoch: its batches, and the loss of a batch in each phase.
 
 use std::thread;
 
@@ -23,10 +23,10 @@ use crate::system::error::TrainError;
 use crate::system::tensors::chunks;
 use crate::system::tensors::upload;
 
-/// Streams of random numbers for the views of the frozen latents lie this far beyond those of the epochs.
+/// Offset of the random number streams for the views of the frozen latent vectors; the streams below are those of the epochs.
 const VIEW_STREAMS: u32 = 1 << 31;
 
-/// A batch as pixels, uint8: the patches and, where views differ, another view of each one's partner.
+/// The pixels of a batch, uint8: a view of each patch and, if views are used, another view of its partner.
 struct Pixels {
     patches: Tensor,
     partners: Option<Tensor>,
@@ -34,17 +34,17 @@ struct Pixels {
 
 /// One batch.
 struct Batch {
-    /// Of its patches, `[N]`.
+    /// Indices of its patches, `[N]`.
     indices: Tensor,
-    /// Of each patch: itself or a neighbour.
+    /// Index of the partner of each patch: the patch itself or a neighbour.
     partners: Tensor,
-    /// Which of the frozen views is compared with.
+    /// Number of the frozen view for the comparison.
     view: usize,
-    /// In the phases that look at them.
+    /// None in the phase of the clusterer.
     pixels: Option<Pixels>,
 }
 
-/// The loss of one batch, and what it is made of.
+/// The loss of one batch and its terms.
 struct BatchLoss {
     loss: Tensor,
     reconstruction: Option<Tensor>,
@@ -53,7 +53,7 @@ struct BatchLoss {
 }
 
 impl TrainingRun<'_> {
-    /// The latents of the training patches as the encoder now is; `phase` has this index.
+    /// The latent vectors of the training patches with the present encoder. `index` is the index of `phase`.
     pub(super) fn latents(&self, phase: Phase, index: usize) -> Result<Latents, TrainError> {
         let imsat = &self.config.imsat;
         let values = self.encoded(&|patches| Ok(patches))?;
@@ -66,7 +66,7 @@ impl TrainingRun<'_> {
         Ok(Latents { values, radius, views: (0..wanted).map(view).collect::<Result<_, _>>()? })
     }
 
-    /// The latents `[N, D]` of the training patches, each chunk of which is changed by `change` first.
+    /// The latent vectors `[N, D]` of the training patches after `change`.
     fn encoded(&self, change: &dyn Fn(Tensor) -> Result<Tensor, TrainError>) -> Result<Tensor, TrainError> {
         let _frozen = tch::no_grad_guard();
         let (train, autoencoder) = (&self.patches.train, &self.networks.autoencoder);
@@ -78,8 +78,8 @@ impl TrainingRun<'_> {
         Ok(Tensor::cat(&parts, 0))
     }
 
-    /// One walk over all training patches in random order; `None` when interrupted. An incomplete last batch is left
-    /// out: its BatchNorm statistics and marginal entropy would be of another kind, and the next order has its patches.
+    /// One pass over all training patches in random order; `None` if interrupted. An incomplete last batch is left out, because its BatchNorm
+    /// statistics and marginal entropy would differ. Its patches are in the next epoch.
     pub(super) fn epoch(
         &self,
         phase: Phase,
@@ -101,7 +101,7 @@ impl TrainingRun<'_> {
         let size = phase.settings(config).batch;
         let count = order.len() / size;
         let views: Vec<usize> = (0..count).map(|_| generator.random_range(0..config.imsat.views as usize)).collect();
-        // All indices at once: a copy a batch would have the device wait.
+        // All indices are copied at once: with one copy per batch the device would wait.
         let [indices_there, partners_there] = [&order, &partners].map(|all| Tensor::from_slice(all).to_device(device));
         let make = |batch: usize| {
             let gathered = |all: &[i64]| -> Result<Tensor, TrainError> {
@@ -111,7 +111,7 @@ impl TrainingRun<'_> {
             if !config.augment.changes() {
                 return Ok(Pixels { patches, partners: None });
             }
-            // Random numbers of a batch's own: batches are made side by side. Stream 0 is that of the order.
+            // Every batch has its own random numbers, because batches are made in parallel. Stream 0 is that of the order.
             let mut generator = stream(config.seed, index, epoch);
             generator.set_stream(batch as u64 + 1);
             let mut view = |patches: &Tensor| augment::views(patches, &config.augment, &mut generator);
@@ -119,7 +119,7 @@ impl TrainingRun<'_> {
             Ok(Pixels { partners: Some(view(&partners)?), patches: view(&patches)? })
         };
         let whole = thread::scope(|scope| {
-            // The clusterer's phase looks at latents only.
+            // The phase of the clusterer uses latent vectors only.
             let mut pixels = (phase != Phase::Clusterer)
                 .then(|| loader::prefetch(scope, count, loader::prefetch_threads(device), make));
             for (batch, &view) in views.iter().enumerate() {
@@ -154,7 +154,7 @@ impl TrainingRun<'_> {
         let (config, device) = (self.config, self.networks.store.device());
         let weights = config.imsat.weights();
         let Some(pixels) = batch.pixels else {
-            // Only the clusterer's phase does without pixels, and it has latents.
+            // Only the phase of the clusterer has no pixels, and it has latent vectors.
             let terms = latents.map(|all| {
                 let [latent, radius] = [&all.values, &all.radius].map(|of| of.index_select(0, &batch.indices));
                 let view = all.views.get(batch.view).map(|view| view.index_select(0, &batch.partners));
@@ -188,7 +188,7 @@ impl TrainingRun<'_> {
             invariance.as_ref().map(|invariance| invariance * invariance_weight),
             terms.as_ref().map(|terms| terms.loss(&weights) * joint.imsat_weight),
         ];
-        // Not in place: the reconstruction's term is reported by itself, too.
+        // Not in place: the reconstruction term is also reported by itself.
         let loss = others.into_iter().flatten().fold(own, |sum, term| sum + term);
         BatchLoss { loss, reconstruction: Some(error), invariance, terms }
     }
@@ -200,7 +200,7 @@ impl TrainingRun<'_> {
 }
 
 impl BatchLoss {
-    /// Loss, reconstruction, invariance, R_VAT, divergence of views, H(Y|X), H(Y); zero where a phase has no such term.
+    /// Loss, reconstruction, invariance, R_VAT, divergence of views, H(Y|X), H(Y); 0 if the phase does not have the term.
     fn values(&self) -> Tensor {
         let zero = Tensor::zeros([], (Kind::Float, self.loss.device()));
         let or_zero = |term: Option<&Tensor>| term.unwrap_or(&zero).shallow_clone();

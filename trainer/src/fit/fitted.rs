@@ -1,4 +1,4 @@
-//! A finished fit, and the file that keeps its weights.
+//! A fitted model and the file of its weights.
 
 use std::path::Path;
 
@@ -16,14 +16,14 @@ use crate::model::imsat::Clusterer;
 use crate::system::error::TrainError;
 use crate::system::files::write_tensors;
 
-/// What a file of weights calls the digest of the patches.
+/// Name of the digest of the patches in a file of weights.
 const PATCHES: &str = "patches.sha256";
 
 /// A fitted model.
 #[derive(Debug)]
 pub struct FittedModel {
     pub(super) store: VarStore,
-    /// Stands for the patches that it was made of.
+    /// Digest of the training patches.
     pub(super) patches: [u8; 32],
     /// Patch → latent → patch.
     pub autoencoder: Autoencoder,
@@ -34,20 +34,20 @@ pub struct FittedModel {
 }
 
 impl FittedModel {
-    /// Keeps the weights in one file, which replaces an older one in one step.
+    /// Writes the weights to one file, which replaces an older one in one step.
     ///
     /// # Errors
-    /// [`TrainError`] when it cannot be written.
+    /// [`TrainError`] if it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
         let mut variables = self.store.variables();
         variables.insert(PATCHES.to_owned(), Tensor::from_slice(&self.patches));
         write_tensors(&variables.iter().collect::<Vec<_>>(), path)
     }
 
-    /// The model whose weights [`FittedModel::write`] kept, on `device`; `config` and `patches` as it was fitted with.
+    /// Reads the model that [`FittedModel::write`] wrote, on `device`. `config` and `patches` must be those of the fit.
     ///
     /// # Errors
-    /// [`TrainError`] when the file is missing, or belongs to another configuration or to other patches.
+    /// [`TrainError`] if the file is missing, or belongs to another configuration or to other patches.
     pub fn read(path: &Path, config: &Config, patches: &PatchSet, device: Device) -> Result<Self, TrainError> {
         let Networks { mut store, autoencoder, clusterer } = Networks::new(config, device, None);
         untrusted::check(path)?;
@@ -62,8 +62,7 @@ impl FittedModel {
         Ok(Self { store, patches: digest, autoencoder, clusterer, assignment })
     }
 
-    /// What the model says about patches in whole float32, computed on the processor: a GPU's convolutions round what they
-    /// multiply (TF32, 10 bits of mantissa).
+    /// Outputs of the model in full float32, computed on the CPU: convolutions on a GPU round their inputs (TF32, 10 bits of mantissa).
     ///
     /// # Errors
     /// As [`evaluate`].

@@ -1,18 +1,18 @@
-//! What a person sees of a running fit: a bar on a terminal, and a table of numbers beside the model.
+//! Figures of a running fit: a text for the progress bar, and a CSV table beside the model.
 
 use std::fmt::Write as _;
 
-/// Header of the metrics table. Empty fields: the term does not exist in that phase.
+/// Header of the metrics table. A field is empty if the phase does not have the term.
 const HEADER: &str = "phase,epoch,loss,reconstruction,invariance,vat,view,conditional_entropy,marginal_entropy,held_out_reconstruction\n";
 
-/// Means over one epoch's batches.
+/// Means over the batches of one epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct EpochMetrics {
-    /// What was minimised.
+    /// The minimised value.
     pub loss: f64,
     /// Mean squared difference in normalised units.
     pub reconstruction: Option<f64>,
-    /// Disagreement between the latents of two views ([`crate::model::invariance`]).
+    /// Difference between the latent vectors of two views ([`crate::model::invariance`]).
     pub invariance: Option<f64>,
     /// R_VAT, the divergence between two views (0 without), H(Y|X), H(Y), in nats.
     pub imsat: Option<[f64; 4]>,
@@ -21,7 +21,7 @@ pub struct EpochMetrics {
 }
 
 impl EpochMetrics {
-    /// For the progress bar.
+    /// The text for the progress bar.
     pub fn brief(&self) -> String {
         let mut text = format!("loss {:.4}", self.loss);
         if let Some(value) = self.reconstruction {
@@ -45,12 +45,12 @@ impl EpochMetrics {
 pub struct MetricsTable(String);
 
 impl MetricsTable {
-    /// Without rows.
+    /// A table without rows.
     pub fn new() -> Self {
         Self(HEADER.to_owned())
     }
 
-    /// As stored in a checkpoint; starts anew where that is no such table.
+    /// The table stored in a checkpoint; an empty table if the text is not such a table.
     pub fn restore(text: String) -> Self {
         if text.starts_with(HEADER) { Self(text) } else { Self::new() }
     }

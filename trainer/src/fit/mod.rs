@@ -1,4 +1,7 @@
-//! The fit: autoencoder alone, clusterer on the frozen latent, then both together.
+//! The training of a model, in three phases: autoencoder, clusterer on the frozen latent vectors, both together.
+//!
+//! [`fit`] runs all phases and gives a [`FittedModel`]. `training` runs the phases, `epoch` one epoch of a phase. `restarts` tries several
+//! initialisations of the clusterer. [`checkpoint`] makes an interrupted fit resumable. [`run_folder`] is the folder beside the model.
 
 pub mod assignment;
 pub mod checkpoint;
@@ -40,7 +43,7 @@ pub fn fit(config: &Config, patches: &PatchSet, context: &FitContext<'_>) -> Res
     TrainingRun::new(config, patches, context)?.run()
 }
 
-/// Refuses too few patches for these phases, and sets up libtorch.
+/// Checks that there are enough patches for these phases, and sets the threads of libtorch.
 fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), TrainError> {
     let count = patches.train.count();
     for phase in phases {
@@ -59,8 +62,8 @@ fn check(config: &Config, patches: &PatchSet, phases: &[Phase]) -> Result<(), Tr
     Ok(())
 }
 
-/// Goes through the first phase only, and returns what the clusterer's phase would look at. Its checkpoint is the one from
-/// which a fit with any number of clusters goes on.
+/// Runs the first phase only and returns the latent vectors for the second. A fit with any number of clusters can continue from its
+/// checkpoint.
 ///
 /// # Errors
 /// As [`fit`].
@@ -72,7 +75,7 @@ pub(crate) fn fit_autoencoder(
     autoencoder_alone(&first_phase_of(config), patches, context)?.latents(Phase::Clusterer, 1)
 }
 
-/// The clusterer is not used in the first phase, but a network has one.
+/// The configuration for the first phase. The clusterer is not used there, but a network must have one.
 fn first_phase_of(config: &Config) -> Config {
     Config { clusters: 2, ..config.clone() }
 }

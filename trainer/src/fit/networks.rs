@@ -1,4 +1,4 @@
-//! The networks of a fit, and what they give for patches.
+//! The networks of a fit and their outputs.
 
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
@@ -11,7 +11,7 @@ use crate::model::layers::Mode;
 use crate::system::error::TrainError;
 use crate::system::tensors::chunks;
 
-/// What the model says about patches, in evaluation mode; on the CPU.
+/// Outputs of the model for patches, in evaluation mode; on the CPU.
 #[derive(Debug)]
 pub struct Evaluation {
     /// `[N, D]`.
@@ -22,7 +22,7 @@ pub struct Evaluation {
     pub reconstruction_error: Tensor,
 }
 
-/// What is trained.
+/// The trained networks.
 pub(super) struct Networks {
     pub(super) store: VarStore,
     pub(super) autoencoder: Autoencoder,
@@ -30,7 +30,7 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// Fresh ones. `normalisation`: mean and deviation per channel; none where they are about to be read.
+    /// New networks. `normalisation`: mean and deviation per channel; none if they will be read from a file.
     pub(super) fn new(config: &Config, device: Device, normalisation: Option<(&[f32], &[f32])>) -> Self {
         let store = VarStore::new(device);
         let shape = config.shape();
@@ -48,8 +48,8 @@ pub(super) fn new_clusterer(store: &VarStore, config: &Config) -> Clusterer {
     Clusterer::new(&path, config.shape().latent_dim, &hidden, i64::from(config.clusters))
 }
 
-/// Where a clusterer with these hidden layers is trained on frozen latents, in a fit on `device`. Without any its thousands of
-/// steps are so small that a GPU spends its time waiting for them (docs/GPU.md), and the processor is faster.
+/// The device for training a clusterer with these hidden layers on frozen latent vectors, in a fit on `device`. Without hidden layers it
+/// takes thousands of very small steps; the CPU is faster at them than a GPU (docs/GPU.md).
 pub(crate) fn clusterer_device(hidden: &[u32], device: Device) -> Device {
     if hidden.is_empty() { Device::Cpu } else { device }
 }
@@ -57,7 +57,7 @@ pub(crate) fn clusterer_device(hidden: &[u32], device: Device) -> Device {
 /// Runs the model over patches.
 ///
 /// # Errors
-/// [`TrainError`] when patches cannot be read.
+/// [`TrainError`] if patches cannot be read.
 pub fn evaluate(autoencoder: &Autoencoder, clusterer: &Clusterer, patches: &Patches) -> Result<Evaluation, TrainError> {
     let _frozen = tch::no_grad_guard();
     let (mut latents, mut log_probs, mut errors) = (Vec::new(), Vec::new(), Vec::new());

@@ -15,7 +15,7 @@ pub(super) struct PhaseSettings {
     pub(super) epochs: u32,
     pub(super) batch: usize,
     pub(super) learning_rate: f64,
-    /// Which variables move.
+    /// Prefix of the names of the trained variables.
     pub(super) prefix: &'static str,
 }
 

@@ -1,5 +1,4 @@
-//! What a fit leaves beside its model: `model.run/` beside `model.onnx`, from which reports and other exports are made
-//! without training again.
+//! The run folder: `model.run/` beside `model.onnx`. Reports and other exports are made from it without training.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,22 +7,22 @@ use crate::config::Config;
 use crate::system::error::TrainError;
 use crate::system::files::write_whole;
 
-/// The folder of one fit.
+/// The run folder of one fit.
 #[derive(Debug, Clone)]
 pub struct RunFolder(PathBuf);
 
 impl RunFolder {
-    /// The one that belongs to a model file.
+    /// The run folder of a model file.
     pub fn beside(model: &Path) -> Self {
         Self(model.with_extension("run"))
     }
 
-    /// One that is named itself.
+    /// The run folder with this path.
     pub fn at(folder: &Path) -> Self {
         Self(folder.to_owned())
     }
 
-    /// Makes it where it is missing.
+    /// Creates the folder if it is missing.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -53,17 +52,17 @@ impl RunFolder {
         &self.0
     }
 
-    /// Folder of the state between two epochs; gone once the fit is done.
+    /// Folder of the checkpoint. It is removed at the end of the fit.
     pub fn checkpoint(&self) -> PathBuf {
         self.0.join("checkpoint")
     }
 
-    /// One row per epoch, CSV.
+    /// The metrics table: CSV, one row per epoch.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.csv")
     }
 
-    /// The drawn patches.
+    /// The sampled patches.
     pub fn patches(&self) -> PathBuf {
         self.0.join("patches.zarr")
     }
@@ -78,22 +77,22 @@ impl RunFolder {
         self.0.join("weights.safetensors")
     }
 
-    /// The fits of the sweep, a file each.
+    /// Folder of the fits of the sweep, one file each.
     pub fn sweep_fits(&self) -> PathBuf {
         self.0.join("sweep")
     }
 
-    /// The sweep's evidence for each number of clusters and its choice, JSON.
+    /// Evidence of the sweep for each number of clusters, and its choice; JSON.
     pub fn sweep(&self) -> PathBuf {
         self.0.join("sweep.json")
     }
 
-    /// The sweep's table, CSV.
+    /// The table of the sweep, CSV.
     pub fn sweep_table(&self) -> PathBuf {
         self.0.join("sweep.csv")
     }
 
-    /// Where the patches lie and which cluster of the sweep's choice they belong to, CSV.
+    /// Positions of the patches and their clusters for the chosen number, CSV.
     pub fn sweep_map(&self) -> PathBuf {
         self.0.join("sweep-map.csv")
     }
@@ -102,7 +101,7 @@ impl RunFolder {
         self.0.join("configuration.toml")
     }
 
-    /// Keeps the configuration that the fit used, command line included.
+    /// Writes the configuration of the fit, including options of the command line.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -113,7 +112,7 @@ impl RunFolder {
         write_whole(&path, text.as_bytes())
     }
 
-    /// The configuration that the fit used.
+    /// Reads the configuration of the fit.
     ///
     /// # Errors
     /// [`TrainError::Config`].

@@ -1,4 +1,4 @@
-//! A running fit: the phases in order, from a checkpoint if there is one.
+//! A running fit: all phases in order, from a checkpoint if there is one.
 
 use indicatif::ProgressBar;
 use rand::{RngExt, SeedableRng};
@@ -26,12 +26,12 @@ pub(super) struct TrainingRun<'a> {
     pub(super) patches: &'a PatchSet,
     pub(super) context: &'a FitContext<'a>,
     pub(super) fingerprint: [u8; 32],
-    /// That of the first phase, which fits with any clusterer share.
+    /// Fingerprint of the first phase, which does not depend on the clusterer.
     pub(super) autoencoder_fingerprint: [u8; 32],
     pub(super) networks: Networks,
     pub(super) neighbours: PatchNeighbours,
     pub(super) metrics: MetricsTable,
-    /// Of the clusterers that have started out, in their order.
+    /// Losses of the finished restarts of the clusterer, in order.
     pub(super) restart_losses: Vec<f64>,
 }
 
@@ -70,7 +70,7 @@ impl<'a> TrainingRun<'a> {
         self.finish()
     }
 
-    /// Puts the state back that a checkpoint of one of these fingerprints kept, if there is one.
+    /// Restores the state of a checkpoint with one of these fingerprints, if there is one.
     pub(super) fn resume(&mut self, fingerprints: &[[u8; 32]]) -> Result<Option<Checkpoint>, TrainError> {
         let Some(folder) = self.context.checkpoint else { return Ok(None) };
         let read = |fingerprint| Checkpoint::read(folder, fingerprint).transpose();
@@ -81,7 +81,7 @@ impl<'a> TrainingRun<'a> {
         checkpoint.restore_variables(&self.networks.store, prefix)?;
         self.metrics = checkpoint.metrics();
         self.restart_losses = checkpoint.position().restart_losses;
-        tracing::info!("going on from the checkpoint in phase {}", phase.name());
+        tracing::info!("continuing from the checkpoint in phase {}", phase.name());
         Ok(Some(checkpoint))
     }
 
@@ -142,7 +142,7 @@ impl<'a> TrainingRun<'a> {
         write_figures(path, self.metrics.as_str().as_bytes()).map_err(|error| file_error(path, error))
     }
 
-    /// Says how a phase ended, and refuses a collapsed clustering.
+    /// Logs the end of a phase, and refuses a collapsed clustering.
     fn finish_phase(&self, phase: Phase, bar: &ProgressBar) -> Result<(), TrainError> {
         bar.finish_and_clear();
         tracing::info!("{}: {} epochs done; {}", phase.name(), bar.position(), bar.message());
@@ -172,7 +172,7 @@ impl<'a> TrainingRun<'a> {
     }
 }
 
-/// Random numbers of their own for every epoch of every phase, so that a resumed fit draws what the first would have.
+/// Every epoch of every phase has its own random numbers, so a resumed fit draws the same ones as an uninterrupted fit.
 pub(super) fn stream(seed: u64, phase: usize, epoch: u32) -> ChaCha8Rng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());

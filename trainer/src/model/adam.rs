@@ -1,20 +1,19 @@
-//! Adam (Kingma, Ba 2015), because the optimiser of libtorch that tch exposes cannot save and restore its moments, and a
-//! resumed fit must end in the same model as an uninterrupted one.
+//! The optimiser Adam (Kingma, Ba 2015). The optimiser of libtorch is not used because tch cannot save and restore its moments, and a
+//! resumed fit must give the same model as an uninterrupted one.
 
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-/// Decay of the gradient's mean; the published default, also IMSAT's.
+/// Decay of the mean of the gradient; the published default, also of IMSAT.
 const BETA_1: f64 = 0.9;
-/// Decay of the squared gradient's mean; the published default.
+/// Decay of the mean of the squared gradient; the published default.
 const BETA_2: f64 = 0.999;
-/// Guards the division; the published default.
+/// Prevents a division by zero; the published default.
 const EPSILON: f64 = 1e-8;
 
 /// The optimiser of one phase of a fit.
 ///
-/// The moments of all parameters lie in one vector each, because many small updates would take a GPU longer than the
-/// gradients themselves.
+/// Each moment of all parameters is one vector, because many small updates would take longer on a GPU than the gradients.
 #[derive(Debug)]
 pub struct Adam {
     /// In the order of their values in the vectors.
@@ -86,7 +85,7 @@ impl Adam {
         moments
     }
 
-    /// Goes on after `steps` steps; the moments are restored through [`Adam::moments`].
+    /// Continues after `steps` steps; the moments are restored through [`Adam::moments`].
     pub fn resume(&mut self, steps: i32) {
         self.steps = steps;
     }

@@ -1,4 +1,4 @@
-//! Agreement of the latents of two views of the same tissue, without the latent giving up what tells tissues apart.
+//! The invariance loss: the latent vectors of two views of the same tissue must agree, and their values must not be redundant.
 //!
 //! "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021 (arXiv 2103.03230). The
 //! latent is standardised already, so that the cross-correlation is one product; both terms are divided by the latent's size,

@@ -1,19 +1,19 @@
-//! The building block of every network here: a linear operator, optionally BatchNorm, optionally ReLU.
+//! The building block of all networks: a linear operator, optionally BatchNorm, optionally ReLU.
 //!
-//! tch's own layers are not used for two reasons: its BatchNorm always updates its running statistics in training mode,
-//! which the adversarial passes of IMSAT must not do, and a layer that knows its own parts can fold them for export.
+//! The layers of tch are not used for two reasons. Its BatchNorm always updates the running statistics in training mode, but the adversarial
+//! passes of IMSAT must not update them. And export needs access to the parts of a layer, to fold BatchNorm into the operator.
 
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-/// What BatchNorm normalises by.
+/// The statistics that BatchNorm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Statistics of the batch, which also move the running ones.
+    /// Statistics of the batch, which also update the running ones.
     Train,
-    /// Statistics of the batch; the running ones stay as they are (Hu et al. 2017, published code: `update_batch_stats=False`).
+    /// Statistics of the batch; the running ones are not updated (Hu et al. 2017, published code: `update_batch_stats=False`).
     Perturbed,
-    /// The running statistics: what the exported model does.
+    /// The running statistics, as in the exported model.
     Eval,
 }
 
@@ -78,7 +78,7 @@ impl Operator {
     }
 }
 
-/// What follows the linear part.
+/// What follows the linear operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// BatchNorm with trained scale and shift, then ReLU.

@@ -1,4 +1,7 @@
-//! Random numbers beyond the uniform ones of `rand`.
+//! Normally distributed random numbers.
+//!
+//! `rand_distr` is not used: it draws other numbers (ziggurat algorithm), so every seed would give another model than before, and the
+//! published figures and the demo model could not be made again.
 
 use std::f64::consts::TAU;
 

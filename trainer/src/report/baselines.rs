@@ -47,7 +47,7 @@ pub struct BaselineResult {
 /// the model's latent. `classes`: of every patch, where known.
 ///
 /// # Errors
-/// [`TrainError`] when patches cannot be read, or what libtorch says.
+/// [`TrainError`] if patches cannot be read, or what libtorch says.
 pub(super) fn baselines(
     fitted: &FittedModel,
     patches: &Patches,

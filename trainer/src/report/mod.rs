@@ -1,7 +1,7 @@
-//! The report: one HTML file for the lab meeting, made from what a fit leaves behind.
+//! The report on a fit: one HTML file.
 //!
-//! The page refers to nothing outside itself, works without scripts, and prints. The same inputs give the same bytes. Each
-//! module under this one makes one section from the [`ReportData`]: what was found ([`ReportInputs`]) and what several sections need.
+//! The page needs no other files and no scripts, and it can be printed. The same inputs give the same bytes, except for the date. Each module of
+//! `sections` makes one section from `data::ReportData`.
 
 mod baselines;
 mod chart;
@@ -30,7 +30,7 @@ use crate::system::error::TrainError;
 /// The page as HTML.
 ///
 /// # Errors
-/// [`TrainError`] when patches cannot be read, or what libtorch says.
+/// [`TrainError`] if patches cannot be read, or what libtorch says.
 pub fn render(inputs: &ReportInputs<'_>) -> Result<String, TrainError> {
     let data = ReportData::new(inputs)?;
     let latent_space = LatentSpace::new(&data)?;

@@ -27,7 +27,7 @@ pub(super) fn address(image: &RgbImage) -> Result<String, TrainError> {
 /// them share one scale.
 ///
 /// # Errors
-/// What libtorch says.
+/// An error of libtorch.
 pub(super) fn strip(patches: &Tensor, stain: usize, places: usize) -> Result<RgbImage, TrainError> {
     let side = patches.size()[3] as u32;
     let channels = patches.narrow(1, 3 * stain as i64, 3).permute([0, 2, 3, 1]).to_kind(Kind::Uint8).contiguous();

@@ -1,4 +1,4 @@
-//! Where libtorch computes: chosen by name at run time, never silently another.
+//! Devices of libtorch: chosen by name at run time. There is no silent fallback.
 
 use tch::{Cuda, Device};
 
@@ -9,7 +9,7 @@ const CPU_ONLY: &str = "use --device cpu, or a libtorch 2.11 for CUDA 13 (LD_LIB
 /// `cpu`, `cuda` (the first GPU) or `cuda:N`.
 ///
 /// # Errors
-/// [`TrainError::Device`] for other names, where libtorch's CUDA part cannot be loaded, or where there is no such GPU.
+/// [`TrainError::Device`] for other names, if the CUDA part of libtorch cannot be loaded, or if there is no such GPU.
 pub fn parse(name: &str) -> Result<Device, TrainError> {
     let refuse = |reason: String, remedy| TrainError::Device { name: name.to_owned(), reason, remedy };
     if name == "cpu" {
@@ -20,7 +20,7 @@ pub fn parse(name: &str) -> Result<Device, TrainError> {
         Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<usize>().ok()),
         None => None,
     };
-    let index = index.ok_or_else(|| refuse("no such kind of device".into(), "give cpu, cuda or cuda:N"))?;
+    let index = index.ok_or_else(|| refuse("unknown kind of device".into(), "give cpu, cuda or cuda:N"))?;
     load_cuda().map_err(|reason| refuse(reason, CPU_ONLY))?;
     let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
     if index >= count {
@@ -38,7 +38,7 @@ fn load_cuda() -> Result<(), String> {
     library.map(std::mem::forget).map_err(|e| e.to_string())
 }
 
-/// Threads whose libtorch uses no others: what they compute does not depend on how many they are.
+/// A pool of threads in which libtorch uses one thread each: results do not depend on the number of threads.
 pub(crate) fn single_threaded(threads: u32) -> Result<rayon::ThreadPool, TrainError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
     let pool = pool.start_handler(|_| tch::set_num_threads(1)).build();

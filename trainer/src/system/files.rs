@@ -9,7 +9,7 @@ use tissuemap::durable::{write_file, write_file_at};
 
 use super::error::TrainError;
 
-/// Writes a file that appears whole or not at all, and is on the disk when this returns.
+/// Writes a file in one step: it appears complete or not at all, and is on the disk when this returns.
 ///
 /// # Errors
 /// [`TrainError::File`].
@@ -48,7 +48,7 @@ pub(crate) fn file_error(path: &Path, source: io::Error) -> TrainError {
     TrainError::File { path: path.to_owned(), source }
 }
 
-/// Makes a folder with all above it.
+/// Creates a folder and its parents.
 pub(crate) fn create_folder(path: &Path) -> Result<(), TrainError> {
     fs::create_dir_all(path).map_err(|e| file_error(path, e))
 }

@@ -12,10 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The exit code that shells expect of an interrupted program: 128 + SIGINT.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// Listens from now on; the flag turns true with the first signal.
+/// Installs the handlers. The flag becomes true with the first signal.
 ///
 /// # Errors
-/// When the system refuses to install the handlers.
+/// If the handlers cannot be installed.
 pub fn listen() -> io::Result<Arc<AtomicBool>> {
     let asked = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&asked);
@@ -38,7 +38,7 @@ pub fn listen() -> io::Result<Arc<AtomicBool>> {
                     )]
                     process::exit(EXIT_INTERRUPTED.into());
                 }
-                tracing::warn!("stopping; interrupt again to end at once");
+                tracing::warn!("stopping; interrupt again to end immediately");
             }
         });
     });

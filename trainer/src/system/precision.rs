@@ -1,11 +1,11 @@
-//! The figures by which two precisions of a model are compared.
+//! The figures that compare two precisions of a model.
 
 /// Two precisions of one model, compared on the same patches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrecisionAgreement {
     /// Patches compared.
     pub patches: usize,
-    /// Share of them whose most probable cluster is the same.
+    /// Fraction of them with the same most probable cluster.
     pub labels: f64,
     /// Largest difference of a probability.
     pub largest: f64,

@@ -4,7 +4,7 @@ use std::env;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar over `total` steps on stderr; hidden where stderr is no terminal or `NO_PROGRESS` is set.
+/// A bar over `total` steps on stderr; hidden if stderr is not a terminal or `NO_PROGRESS` is set.
 pub(crate) fn bar(total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
     if env::var_os("NO_PROGRESS").is_some() {

@@ -2,13 +2,13 @@
 
 use tch::{Device, IndexOp, Kind, Tensor};
 
-/// Patches per step when all are walked through: bounds the memory of float copies.
+/// Patches per step in a pass over all patches. This limits the memory of float copies.
 pub const CHUNK: i64 = 256;
 
 /// Copies a float tensor out in row-major order.
 ///
 /// # Errors
-/// What libtorch says.
+/// An error of libtorch.
 pub fn to_vec(x: &Tensor) -> Result<Vec<f32>, tch::TchError> {
     Vec::<f32>::try_from(&x.detach().to_kind(Kind::Float).reshape([-1]).to_device(tch::Device::Cpu))
 }
@@ -18,8 +18,8 @@ pub fn rows(x: &Tensor, from: i64, to: i64) -> Tensor {
     x.i(from..to)
 }
 
-/// The tensor on `device`. For a GPU it goes through page-locked memory, from which the card fetches it by itself while
-/// other work goes on.
+/// The tensor on `device`. For a GPU the copy goes through page-locked memory, so the GPU can read it while
+/// the CPU does other work.
 pub fn upload(tensor: Tensor, device: Device) -> Tensor {
     match device {
         Device::Cpu => tensor,

@@ -1,4 +1,4 @@
-//! How far two labelings of the same samples agree: a clustering with known classes, or two clusterings with each other.
+//! Agreement of two labelings of the same samples: of a clustering with known classes, or of two clusterings.
 //!
 //! NMI and ARI equal scikit-learn's. No figure depends on how clusters are numbered.
 

@@ -1,4 +1,4 @@
-//! Which cluster or class each sample belongs to, numbered without gaps.
+//! The cluster or class of each sample, numbered without gaps.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ impl Labels {
         Self { of, sizes }
     }
 
-    /// How many samples.
+    /// Number of samples.
     pub fn count(&self) -> usize {
         self.of.len()
     }
 
-    /// How many different labels.
+    /// Number of different labels.
     pub fn kinds(&self) -> usize {
         self.sizes.len()
     }

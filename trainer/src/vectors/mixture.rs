@@ -48,7 +48,7 @@ impl Mixture {
     /// Most probable component of each of other points in the same space.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// An error of libtorch.
     pub fn assign(&self, points: &Points) -> Result<Vec<i64>, TchError> {
         let _frozen = tch::no_grad_guard();
         Vec::try_from(log_joint(&points.to_tensor().to_kind(Kind::Double), &self.components)?.argmax(1, false))

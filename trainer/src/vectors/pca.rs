@@ -30,7 +30,7 @@ impl Pca {
     /// pieces: uint8 patches are never all turned into floats at once.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// An error of libtorch.
     pub fn fit(samples: &Tensor, components: i64, seed: u64) -> Result<Self, TchError> {
         let _frozen = tch::no_grad_guard();
         let count = samples.size()[0];

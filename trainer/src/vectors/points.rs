@@ -1,22 +1,21 @@
 //! Exact Euclidean distances between all pairs of points, a few rows at a time.
 //!
-//! Cluster indices, nearest neighbours and UMAP all ask for every pair, and n² distances do not fit into memory: 20,000
-//! points would take 3 GB. [`Points::map_rows`] hands out one row of the distance matrix after the other instead, on all
-//! cores; memory stays at n values a thread. Distances are sums of squared differences in f64, not the faster
-//! `‖a‖² + ‖b‖² − 2·a·b`, which loses its digits where points lie close together: duplicates are at distance 0 exactly,
-//! and d(a, b) equals d(b, a) to the last bit. Results do not depend on the number of threads.
+//! Cluster indices, nearest neighbours and UMAP need every pair, but n² distances do not fit into memory: 20,000 points would take 3 GB.
+//! [`Points::map_rows`] therefore gives one row of the distance matrix after the other, on all cores; each thread needs n values of memory.
+//! Distances are sums of squared differences in f64. The faster formula `‖a‖² + ‖b‖² − 2·a·b` is not used because it is inaccurate for
+//! close points. Duplicates have exactly distance 0, and d(a, b) equals d(b, a) to the last bit. Results do not depend on the number of
+//! threads.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-/// Rows of the distance matrix that are made together, so that the points they are compared with are read from the
-/// cache, not from memory.
+/// Rows of the distance matrix that are computed together, so that the other points are read from the cache and not from memory.
 const ROWS: usize = 8;
-/// Points that these rows are compared with at once: their 32 dimensions are 64 KB, which stay in a core's own cache.
+/// Points that are compared with these rows at once: 32 dimensions take 64 KB, which fit in the cache of a core.
 const COLUMNS: usize = 256;
-/// Coordinates that are added up in one go, which spares as many visits to the sums.
+/// Coordinates that are added in one step; this saves memory accesses to the sums.
 const TOGETHER: usize = 4;
 
 /// Points of one space, all coordinates finite.
@@ -27,7 +26,7 @@ pub struct Points {
     dims: usize,
 }
 
-/// Why values are no points.
+/// Reason why values are not points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PointsError {
     /// Not a whole number of points.

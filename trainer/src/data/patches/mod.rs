@@ -1,4 +1,4 @@
-//! The training patches, as uint8, exactly as the pipeline makes them.
+//! The training patches, uint8, exactly as the pipeline makes them.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::data::store::Store;
 use crate::system::error::TrainError;
 use crate::system::tensors::chunks;
 
-/// A channel that varies less than one grey level (a stain that is blank everywhere) is not stretched to unit variance.
+/// Smallest standard deviation in grey levels: a channel with a smaller one (a blank stain) is not scaled to unit variance.
 const SMALLEST_DEVIATION: f64 = 1.0;
 
-/// Patches uint8 `[N, 3·S, P, P]`, stains in contract order, each with its origin. Their pixels lie in memory or in a
-/// store on the disk, which may be larger than memory; every access gives the same bits from either.
+/// Patches uint8 `[N, 3·S, P, P]`, stains in contract order, each with its origin. Their pixels are in memory or in a
+/// store on disk, which may be larger than memory. Both give the same bits.
 #[derive(Debug)]
 pub struct Patches {
     pixels: Pixels,
-    /// Planes 3·S and side P.
+    /// Channels 3·S and side P.
     channels: i64,
     side: i64,
     origins: Vec<Origin>,
@@ -57,12 +57,12 @@ impl Patches {
         self.origins.len() as i64
     }
 
-    /// Planes of a patch: 3·S.
+    /// Channels of a patch: 3·S.
     pub fn channels(&self) -> i64 {
         self.channels
     }
 
-    /// Where each patch was cut.
+    /// Position of each patch.
     pub fn origins(&self) -> &[Origin] {
         &self.origins
     }
@@ -70,7 +70,7 @@ impl Patches {
     /// The patches of these indices, in this order; on the CPU.
     ///
     /// # Errors
-    /// [`TrainError`] when they cannot be read.
+    /// [`TrainError`] if they cannot be read.
     ///
     /// # Panics
     /// When an index is not below N.
@@ -87,7 +87,7 @@ impl Patches {
     /// The patches `from..to`; on the CPU.
     ///
     /// # Errors
-    /// [`TrainError`] when they cannot be read.
+    /// [`TrainError`] if they cannot be read.
     ///
     /// # Panics
     /// When `to` is above N.
@@ -111,7 +111,7 @@ impl Patches {
         [count as i64, self.channels, self.side, self.side]
     }
 
-    /// Feeds all that distinguishes them from other patches.
+    /// Adds everything that distinguishes these patches from others.
     fn digest_into(&self, hash: &mut Sha256) {
         hash.update(format!("{:?} {:?}", self.size(self.origins.len()), self.origins));
         match &self.pixels {
@@ -122,22 +122,22 @@ impl Patches {
     }
 }
 
-/// Patches to train on and patches kept apart.
+/// Training patches and held-out patches.
 #[derive(Debug)]
 pub struct PatchSet {
-    /// What the losses see.
+    /// Used by the losses.
     pub train: Patches,
-    /// What they never see: novelty threshold, golden patches, validation.
+    /// Never used by the losses: for novelty threshold, golden patches, validation.
     pub held_out: Patches,
-    /// Names of the section sets they come from.
+    /// Names of their section sets.
     pub sets: Vec<String>,
 }
 
 impl PatchSet {
-    /// The patches of a store, which stay on the disk: in memory, each takes 32 bytes.
+    /// The patches of a store. They stay on disk; each takes 32 bytes of memory.
     ///
     /// # Errors
-    /// [`TrainError`] when the store cannot be read.
+    /// [`TrainError`] if the store cannot be read.
     pub fn stored(store: Store) -> Result<Self, TrainError> {
         let sets = store.attributes().sets.iter().map(|set| set.name.clone()).collect();
         let (mut train, mut held_out) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
@@ -153,7 +153,7 @@ impl PatchSet {
     /// Mean and standard deviation per channel over the training patches, in uint8 units.
     ///
     /// # Errors
-    /// [`TrainError`] when patches cannot be read.
+    /// [`TrainError`] if patches cannot be read.
     pub fn channel_statistics(&self) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
         let mut sum = Tensor::zeros([self.train.channels()], (Kind::Double, tch::Device::Cpu));
         let mut square_sum = sum.copy();

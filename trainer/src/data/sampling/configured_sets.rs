@@ -1,4 +1,4 @@
-//! Which section sets a configuration means, before anything of them is opened.
+//! The section sets of a configuration, before their slides are opened.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,22 +18,22 @@ use crate::system::files::file_error;
 /// A section set of the configuration.
 #[derive(Debug, Clone)]
 pub struct ConfiguredSet {
-    /// All its slides, also of stains that are not wanted.
+    /// All its slides, including stains that the configuration does not use.
     pub set: SectionSet,
     /// The folder it comes from.
     pub from: SetFolder,
 }
 
 impl ConfiguredSet {
-    /// What the pipeline is told beside the model's layout.
+    /// Parameters of the pipeline besides the layout of the model.
     pub fn params(&self) -> RoadParams {
         RoadParams { mpp: self.from.mpp, ..RoadParams::default() }
     }
 
-    /// The set without slides of other stains, which need not even open.
+    /// The set with the slides of the configured stains only.
     ///
     /// # Errors
-    /// Which stain it lacks.
+    /// The missing stain.
     pub fn with_configured_stains(&self, config: &Config) -> Result<SectionSet, String> {
         let slides = config.stains.iter().map(|stain| match self.set.slides.get(&stain.name) {
             Some(path) => Ok((stain.name.clone(), path.clone())),
@@ -46,17 +46,17 @@ impl ConfiguredSet {
 /// All section sets of a configuration, in its order.
 #[derive(Debug, Clone, Default)]
 pub struct ConfiguredSets {
-    /// In the order of the folders, those of one folder by case and block.
+    /// In the order of the folders, within a folder by case and block.
     pub sets: Vec<ConfiguredSet>,
-    /// Slides that are in no set, and why.
+    /// Slides that are in no set, with the reason.
     pub ungrouped: Vec<String>,
 }
 
 impl ConfiguredSets {
-    /// Looks into the folders. `base` is where relative ones start.
+    /// Reads the folders. Relative ones start at `base`.
     ///
     /// # Errors
-    /// A folder or manifest cannot be read, or a slide would be trained on and held out at once.
+    /// A folder or manifest cannot be read, or a slide is both in a held-out folder and in another one.
     pub fn find(config: &Config, base: &Path) -> Result<Self, TrainError> {
         let mut namer = Namer::new(&config.naming)?;
         for stain in &config.stains {
@@ -74,7 +74,7 @@ impl ConfiguredSets {
         Ok(found)
     }
 
-    /// Held-out slides prove nothing once they are trained on.
+    /// A slide must not be held out and used for training at once.
     fn refuse_shared_slides(&self) -> Result<(), TrainError> {
         let mut held_out: BTreeMap<&Path, bool> = BTreeMap::new();
         for configured_set in &self.sets {
@@ -88,11 +88,11 @@ impl ConfiguredSets {
         Ok(())
     }
 
-    /// Stands for everything that decides which patches are drawn: other settings than those of training, and the slides
-    /// by path, size and time of change. Hexadecimal.
+    /// A digest of everything that determines the patches, hexadecimal: the settings except those of training, and path, size and modification
+    /// time of the slides.
     ///
     /// # Errors
-    /// [`TrainError::File`] when a slide has gone.
+    /// [`TrainError::File`] if a slide has gone.
     pub fn fingerprint(&self, config: &Config) -> Result<String, TrainError> {
         let Config { seed, reference, stains, patches, .. } = config;
         let mut slides = Vec::new();

@@ -1,5 +1,5 @@
-//! From folders of slides to training patches: grouping, registration, tissue and pixels all come from the pipeline, so
-//! that a patch here has the same bits as the daemon's.
+//! Samples training patches from folders of slides. Grouping, registration, tissue detection and pixels come from the pipeline, so a patch
+//! has the same bits as in the daemon.
 
 mod configured_sets;
 mod positions;
@@ -21,17 +21,17 @@ use crate::data::patches::PatchSet;
 use crate::data::store::{Attributes, LeftOut, Store, StoreState};
 use crate::system::error::TrainError;
 
-/// Patches that are cut before they are written: bounds the memory, and how long an interruption waits.
+/// Patches that are cut before they are written. This limits the memory, and the time until an interruption takes effect.
 const CHUNK_PATCHES: usize = 256;
 
-/// The configuration's patches, drawn from its section sets into the store in folder `store`, or found there from an
-/// earlier run. `base` is where relative folders start.
+/// The patches of a configuration: sampled from its section sets into the store in folder `store`, or found there from an earlier run.
+/// Relative folders start at `base`.
 ///
-/// Sets that lack a stain, or a section of which could not be registered, are left out with a warning: a model must not
-/// learn tissue from fill colour.
+/// Sets that lack a stain, or have a section that could not be registered, are left out with a warning: a model must not learn from fill
+/// colour.
 ///
 /// # Errors
-/// [`TrainError::NoData`] when no set is complete, [`TrainError::Interrupted`], or whatever a folder or slide gives.
+/// [`TrainError::NoData`] if no set is complete, [`TrainError::Interrupted`], or whatever a folder or slide gives.
 pub fn patches(
     config: &Config,
     base: &Path,
@@ -69,7 +69,7 @@ pub fn patches(
     Ok(patches)
 }
 
-/// What a store says of itself before it has patches.
+/// Attributes of a store without patches.
 fn new_attributes(config: &Config, fingerprint: String) -> Attributes {
     Attributes {
         fingerprint,
@@ -86,16 +86,16 @@ fn log_state(store: &Store, found: StoreState, folder: &Path) {
     let (folder, rows, sets) = (folder.display(), store.rows(), store.attributes().sets.len());
     match found {
         StoreState::Empty => {}
-        StoreState::Outdated => tracing::info!("{folder}: slides or settings have changed, patches are drawn anew"),
-        StoreState::Partial => tracing::info!("{folder}: going on after {sets} section sets"),
-        StoreState::Complete => tracing::info!("{folder}: {rows} patches of {sets} section sets, drawn before"),
+        StoreState::Outdated => tracing::info!("{folder}: slides or settings have changed; patches are sampled again"),
+        StoreState::Partial => tracing::info!("{folder}: continuing after {sets} section sets"),
+        StoreState::Complete => tracing::info!("{folder}: {rows} patches of {sets} section sets from an earlier run"),
     }
     for LeftOut { name, reason } in &store.attributes().left_out {
-        tracing::warn!("section set {name} was left out when patches were drawn: {reason}");
+        tracing::warn!("section set {name} was left out when patches were sampled: {reason}");
     }
 }
 
-/// Adds the patches of one set to the store; the inner error says why the set cannot be used.
+/// Adds the patches of one set to the store. The inner error is the reason why the set cannot be used.
 fn sample_set(
     config: &Config,
     configured_set: &ConfiguredSet,
@@ -144,7 +144,7 @@ fn sample_set(
     Ok(Ok(()))
 }
 
-/// Opens and registers a set and finds its tissue; the inner error says why it cannot be used.
+/// Opens and registers a set and detects its tissue. The inner error is the reason why the set cannot be used.
 ///
 /// # Errors
 /// [`TrainError::Interrupted`], or what every other set would fail with too.
@@ -168,7 +168,7 @@ pub fn prepare(
     }
 }
 
-/// Which section could not be placed, if any.
+/// The first section without a slide or without a registration, if any.
 pub fn missing_section(prepared: &Prepared) -> Option<String> {
     prepared.sections.iter().find_map(|section| match &section.placement {
         Placement::Reference | Placement::Registered(_) => None,
@@ -177,8 +177,8 @@ pub fn missing_section(prepared: &Prepared) -> Option<String> {
     })
 }
 
-/// The tissue cells whose patches lie on the slides of all stains. Where a slide ends, its background begins: an edge that no
-/// tissue has, which would become a cluster of its own.
+/// The tissue cells whose patches lie completely on the slides of all stains. The edge of a slide is no tissue structure, and such patches
+/// would become a cluster of their own.
 pub fn cells_on_all_slides(prepared: &Prepared) -> Vec<Cell> {
     let whole = |&cell: &Cell| {
         let (x, y) = prepared.grid.patch_origin(cell);
@@ -187,7 +187,7 @@ pub fn cells_on_all_slides(prepared: &Prepared) -> Vec<Cell> {
     prepared.cells.iter().copied().filter(whole).collect()
 }
 
-/// Patches whose top-left corners are these model pixels of the reference canvas, one after the other: `[n, 3·S, P, P]`.
+/// Cuts patches with their top-left corners at these model pixels of the reference canvas: `[n, 3·S, P, P]`.
 ///
 /// # Errors
 /// Whatever reading a slide gives.

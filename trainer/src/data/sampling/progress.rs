@@ -1,4 +1,4 @@
-//! How far the work on section sets is, on a bar with the time left; and whether the user asks to stop.
+//! Progress bar for the work on section sets, with the remaining time. It also passes an interruption by the user on to the pipeline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,23 +7,23 @@ use tissuemap::road::{Progress, Stage};
 
 use crate::system::progress;
 
-/// Steps of one set on the bar. Opening, registering and finding tissue take the first ones, drawing the rest. How the time
-/// is shared depends on slides and stains; the borders only keep the bar moving.
+/// Steps of one set on the bar. Opening, registration and tissue detection take the first ones, sampling the rest. The real fractions depend on
+/// slides and stains; these are estimates.
 const STEPS: u64 = 100;
 const OPENED: u64 = 2;
 const REGISTERED: u64 = 58;
 const PREPARED: u64 = 60;
 
-/// Watches a walk over section sets.
+/// Progress over section sets.
 pub struct SamplingProgress<'a> {
     interrupted: &'a (dyn Fn() -> bool + Sync),
     bar: ProgressBar,
-    /// Where the running set begins on the bar.
+    /// Position on the bar at which the present set begins.
     start: AtomicU64,
 }
 
 impl<'a> SamplingProgress<'a> {
-    /// Of `count` sets, `done` of which need no work; `what` is being done.
+    /// A bar for `count` sets, of which `done` are finished. `what` is the title.
     pub fn over(what: &'static str, count: usize, done: usize, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
         let bar = progress::bar(STEPS * count as u64);
         if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:30} {percent:>3} % {eta}  {msg}") {
@@ -31,24 +31,24 @@ impl<'a> SamplingProgress<'a> {
         }
         bar.set_prefix(what);
         bar.set_position(STEPS * done as u64);
-        // What was done by another run says nothing about this one's speed.
+        // Sets of an earlier run do not count for the speed.
         bar.reset_eta();
         Self { interrupted, bar, start: AtomicU64::new(STEPS * done as u64) }
     }
 
-    /// The work goes on with the set `name`, the `index`-th.
+    /// Begins with set `name`, number `index`.
     pub fn begin(&self, index: usize, name: &str) {
         self.start.store(STEPS * index as u64, Ordering::Relaxed);
         self.bar.set_position(STEPS * index as u64);
         self.bar.set_message(name.to_owned());
     }
 
-    /// `done` of `total` patches of the running set are drawn.
+    /// `done` of `total` patches of the present set are sampled.
     pub fn drawn(&self, done: usize, total: usize) {
         self.advance(PREPARED, STEPS, done as u64, total as u64);
     }
 
-    /// Says something while the bar is away.
+    /// Calls `words` while the bar is hidden.
     pub fn say(&self, words: impl FnOnce()) {
         self.bar.suspend(words);
     }

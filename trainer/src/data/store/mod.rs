@@ -1,24 +1,24 @@
-//! Patches on the disk, of as many section sets as there are: a Zarr group (version 3) that any Zarr reader opens.
+//! Patches on disk: a Zarr group (version 3) that any Zarr reader can open.
 //!
 //! | array | type | shape | |
 //! |---|---|---|---|
 //! | `patches` | uint8 | `[N, 3·S, P, P]` | stains in contract order |
 //! | `set` | uint32 | `[N]` | index into the attribute `sets` |
 //! | `origin` | int64 | `[N, 2]` | x and y of the top-left corner, model pixels of the set's reference canvas |
-//! | `held_out` | bool | `[N]` | kept apart from training |
+//! | `held_out` | bool | `[N]` | not used for training |
 //!
-//! Chunks are raw bytes, so that one patch of a random order is one read at a known place, and what is read twice comes
-//! from the system's page cache. [`Attributes`] say the rest.
+//! Chunks are raw bytes. A patch in a random order is then one read at a known position, and the page cache serves repeated reads.
+//! [`Attributes`] contain everything else.
 //!
-//! # What a kill or a power cut leaves
+//! # State after a kill or a power failure
 //!
-//! A section set is added in this order, and each step is on the disk before the next begins:
-//! 1. its rows, behind the last row that the group's attributes count;
-//! 2. the arrays' new lengths;
-//! 3. the group's attributes, replaced in one step: from here on the set is there.
+//! A section set is added in this order. Each step is on disk before the next one begins:
+//! 1. the rows, after the last row that the attributes of the group count;
+//! 2. the new lengths of the arrays;
+//! 3. the attributes of the group, replaced in one step. From now on the set exists.
 //!
-//! A stop before 3 leaves rows that nobody counts; the next run writes over them. Attributes of another fingerprint are
-//! replaced first, and whatever stands behind no set is removed before the first one is added.
+//! After a stop before step 3 there are rows that do not count; the next run overwrites them. Attributes with another fingerprint are
+//! replaced first, and rows without a set are removed before the first set is added.
 
 mod array;
 
@@ -41,15 +41,15 @@ use crate::system::error::TrainError;
 const CHUNK_PATCHES: u64 = 256;
 /// Rows of the small arrays in one file.
 const CHUNK_ROWS: u64 = 1 << 16;
-/// Arrays of the group, which are all that is ever removed from its folder.
+/// Arrays of the group. Nothing else is ever removed from its folder.
 const ARRAYS: [&str; 4] = ["patches", "set", "origin", "held_out"];
 
-/// What the group says about itself.
+/// Attributes of the group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attributes {
-    /// Stands for everything that decides the patches, hexadecimal. Equal: the same patches.
+    /// Digest of everything that determines the patches, hexadecimal. Equal digests mean equal patches.
     pub fingerprint: String,
-    /// Whether every section set has been drawn or left out.
+    /// Whether every section set has been sampled or left out.
     pub complete: bool,
     /// In the order of the channels.
     pub stains: Vec<String>,
@@ -57,22 +57,22 @@ pub struct Attributes {
     pub mpp: f64,
     /// Side of a patch in pixels.
     pub patch_px: u32,
-    /// Completely drawn sets, in the order of their rows.
+    /// Completely sampled sets, in the order of their rows.
     pub sets: Vec<StoredSet>,
     /// Sets that could not be used.
     pub left_out: Vec<LeftOut>,
 }
 
-/// One completely drawn section set.
+/// One completely sampled section set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredSet {
     /// Case and block.
     pub name: String,
-    /// Rows it has, held-out ones included.
+    /// Number of its rows, including held-out ones.
     pub patches: u64,
     /// How many of them are held out.
     pub held_out: u64,
-    /// Of its pixels, hexadecimal.
+    /// Digest of its pixels, hexadecimal.
     pub sha256: String,
 }
 
@@ -81,11 +81,11 @@ pub struct StoredSet {
 pub struct LeftOut {
     /// Case and block.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// An open store. Only one program draws into it at a time, and none while another reads it.
+/// An open store. Only one program writes to it at a time, and none while another reads it.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
@@ -98,25 +98,24 @@ pub struct Store {
     lock: File,
 }
 
-/// What an opened store is.
+/// State of a store when it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {
-    /// Nothing was there.
+    /// There was no store.
     Empty,
-    /// Patches of another fingerprint; they count no more.
+    /// It had patches with another fingerprint. They are not used.
     Outdated,
-    /// Some sets of the same fingerprint.
+    /// It has some of the sets, with the same fingerprint.
     Partial,
-    /// All of them.
+    /// It has all sets.
     Complete,
 }
 
 impl Store {
-    /// Opens the store in `folder` and makes it where there is none. `wanted` has the fingerprint and no sets; what is
-    /// found under another fingerprint is given up.
+    /// Opens the store in `folder`, or creates it. `wanted` has the fingerprint and no sets. Patches with another fingerprint are removed.
     ///
     /// # Errors
-    /// [`TrainError::File`] when it cannot be read or written, another program uses it, or the folder holds something else.
+    /// [`TrainError::File`] if it cannot be read or written, if another program uses it, or if the folder contains something else.
     pub fn open(folder: &Path, wanted: Attributes) -> Result<(Self, StoreState), TrainError> {
         let fail = |source| TrainError::File { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(fail)?;
@@ -162,7 +161,7 @@ impl Store {
         Ok((store, found))
     }
 
-    /// An empty group, whatever was there.
+    /// Makes the group empty.
     fn reset(&self) -> io::Result<()> {
         self.write_attributes()?;
         self.arrays().into_iter().try_for_each(Array::clear)?;
@@ -186,7 +185,7 @@ impl Store {
         write_metadata(&self.folder, &group)
     }
 
-    /// What it says about itself.
+    /// Its attributes.
     pub fn attributes(&self) -> &Attributes {
         &self.attributes
     }
@@ -196,7 +195,7 @@ impl Store {
         self.attributes.sets.iter().map(|set| set.patches).sum()
     }
 
-    /// Planes and side of a patch.
+    /// Channels and side of a patch.
     pub fn shape(&self) -> (i64, i64) {
         (3 * self.attributes.stains.len() as i64, i64::from(self.attributes.patch_px))
     }
@@ -207,7 +206,7 @@ impl Store {
         SetWriter { store: self, next: first, first, held_out: 0, hash: Sha256::new() }
     }
 
-    /// Keeps in mind that a set cannot be used.
+    /// Records that a set cannot be used.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -216,7 +215,7 @@ impl Store {
         self.write_attributes().map_err(|e| self.fail(e))
     }
 
-    /// Says that no set is missing any more.
+    /// Records that no set is missing.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -225,7 +224,7 @@ impl Store {
         self.write_attributes().and_then(|()| self.downgrade_lock()).map_err(|e| self.fail(e))
     }
 
-    /// Fills `pixels` with the patches of rows `first` and behind.
+    /// Fills `pixels` with the patches from row `first` on.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -233,7 +232,7 @@ impl Store {
         self.pixels.read(first, pixels).map_err(|e| self.fail(e))
     }
 
-    /// Where each row was cut, and whether it is held out.
+    /// The position of each row, and whether it is held out.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -258,7 +257,7 @@ impl Store {
     }
 }
 
-/// The rows of a set that is being drawn; dropped before [`SetWriter::finish`], none of it counts.
+/// The rows of a set that is being sampled. If it is dropped before [`SetWriter::finish`], they do not count.
 #[derive(Debug)]
 pub struct SetWriter<'a> {
     store: &'a mut Store,
@@ -293,7 +292,7 @@ impl SetWriter<'_> {
         Ok(())
     }
 
-    /// The set is whole.
+    /// Marks the set as complete.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -306,7 +305,7 @@ impl SetWriter<'_> {
     }
 }
 
-/// Whether the lock was got.
+/// Whether the lock was acquired.
 fn try_lock(outcome: Result<(), TryLockError>) -> io::Result<bool> {
     match outcome {
         Ok(()) => Ok(true),
@@ -321,7 +320,7 @@ fn read_attributes(folder: &Path) -> io::Result<Option<Attributes>> {
     struct Group {
         attributes: Attributes,
     }
-    let foreign = || io::Error::new(io::ErrorKind::AlreadyExists, "the folder holds something else than patches");
+    let foreign = || io::Error::new(io::ErrorKind::AlreadyExists, "the folder contains something else than patches");
     match untrusted::read(&folder.join("zarr.json"), untrusted::SMALL) {
         Ok(text) => serde_json::from_slice(&text).map(|group: Group| Some(group.attributes)).map_err(|_| foreign()),
         Err(error) if error.is_not_found() => {

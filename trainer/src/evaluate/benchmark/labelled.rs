@@ -56,7 +56,7 @@ impl LabelledImages {
     /// the log.
     ///
     /// # Errors
-    /// [`TrainError`] when a folder cannot be read, or where fewer than two classes are found.
+    /// [`TrainError`] if a folder cannot be read, or where fewer than two classes are found.
     pub fn find(folder: &Path, rules: &LabelRules) -> Result<Self, TrainError> {
         let mut paths = Vec::new();
         collect(folder, &mut paths)?;
@@ -164,7 +164,7 @@ impl LabelledPatches {
     /// warning.
     ///
     /// # Errors
-    /// [`TrainError::NoData`] when nothing is left.
+    /// [`TrainError::NoData`] if nothing is left.
     pub fn cut(images: &[LabelledImage], side: u32, most: usize, seed: u64) -> Result<Self, TrainError> {
         let mut order: Vec<&LabelledImage> = images.iter().collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));

@@ -86,7 +86,7 @@ impl FitResults {
     /// Adds the results of one fold. The file is replaced in one step.
     ///
     /// # Errors
-    /// [`TrainError`] when it cannot be written.
+    /// [`TrainError`] if it cannot be written.
     pub(super) fn add(
         &mut self,
         seed: u64,

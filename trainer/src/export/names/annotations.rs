@@ -43,7 +43,7 @@ impl Annotations {
     /// Reads a `GeoJSON` file: a collection of features, a list of them (as QuPath's scripts write), or one.
     ///
     /// # Errors
-    /// [`TrainError::Unusable`] when it is no such file or no annotation can be used; [`TrainError::File`] when it cannot be
+    /// [`TrainError::Unusable`] if it is no such file or no annotation can be used; [`TrainError::File`] when it cannot be
     /// read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let refuse = |reason: String| TrainError::Unusable {

@@ -44,7 +44,7 @@ impl Names {
     /// Reads a file of names.
     ///
     /// # Errors
-    /// [`TrainError::Unusable`] when it is none, with the line; [`TrainError::File`] when it cannot be read.
+    /// [`TrainError::Unusable`] if it is none, with the line; [`TrainError::File`] when it cannot be read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = untrusted::open_named(path, untrusted::SMALL).and_then(Bounded::text)?;
         let content: NamesFile = toml::from_str(&text).map_err(|error| TrainError::Unusable {

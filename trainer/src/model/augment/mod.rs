@@ -38,7 +38,7 @@ struct ViewTransform {
 /// A view of each patch (uint8 `[N, 3·S, P, P]`), of the same shape and on the same device.
 ///
 /// # Errors
-/// What libtorch says.
+/// An error of libtorch.
 pub fn views(patches: &Tensor, config: &AugmentConfig, generator: &mut ChaCha8Rng) -> Result<Tensor, TrainError> {
     let size = patches.size();
     let (channels, side) = (size[1] as usize, size[2] as usize);

@@ -48,7 +48,7 @@ pub fn fit_vectors(
 /// Most probable cluster of each vector `[N, D]`, in evaluation mode.
 ///
 /// # Errors
-/// What libtorch says.
+/// An error of libtorch.
 pub fn assign(clusterer: &Clusterer, vectors: &Tensor) -> Result<Vec<i64>, tch::TchError> {
     let _frozen = tch::no_grad_guard();
     let count = vectors.size()[0];

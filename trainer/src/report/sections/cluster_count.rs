@@ -99,11 +99,11 @@ fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
             @if let Some(next) = next_best(evidence, choice) {
                 "; the next best are " (next) ", behind by a margin of " (figure(choice.margin))
             }
-            ". The dashed line marks the choice in every chart. No index can be trusted alone: each has shapes of clusters "
-            "that it likes. Values are means over seeds."
+            ". The dashed line marks the choice in every chart. No single index is reliable: each prefers certain shapes of "
+            "clusters. Values are means over seeds."
         }
         div class="multiples" {
-            (chart("Score", "what the choice goes by; lower is better", &|i, _| choice.scores.get(i).copied()))
+            (chart("Score", "decides the choice; lower is better", &|i, _| choice.scores.get(i).copied()))
             @if evidence.iter().any(|e| e.bic.is_some()) {
                 (chart("BIC", "of mixtures with so many components; lower is better", &|_, e| e.bic))
             }
@@ -119,7 +119,7 @@ fn found(evidence: &[Evidence], choice: &Choice) -> Markup {
             @for (name, higher, value) in INDICES { (chart(name, better(higher), &|_, e| Some(value(&e.latent)))) }
         }
         @if evidence.iter().any(|e| e.umap.is_some()) {
-            h3 { "In the UMAP plane" }
+            h3 { "On the UMAP coordinates" }
             div class="multiples" {
                 @for (name, higher, value) in INDICES {
                     (chart(name, better(higher), &|_, e| e.umap.as_ref().map(value)))

@@ -55,9 +55,9 @@ pub(in crate::report) fn section(data: &ReportData<'_>) -> ReportSection {
     };
     let body = html! {
         p {
-            "Does the model find more than simple means would? Indices are computed in the features that a method clusters, "
+            "Is the model better than simple methods? Indices are computed in the features of each method, "
             "so they compare methods on the same features; only agreement with known classes compares them all. "
-            "For the model they are those of the " (data.sample.len()) " patches in the plane above."
+            "For the model they are those of the " (data.sample.len()) " patches in the UMAP above."
         }
         div class="wide" {
             table {

@@ -1,4 +1,4 @@
-//! The latent space as a map in the plane, coloured by cluster and by section set.
+//! UMAP of the latent space, coloured by cluster and by section set.
 
 use maud::{PreEscaped, html};
 
@@ -33,9 +33,7 @@ impl LatentSpace {
     pub(in crate::report) fn warnings(&self) -> Vec<String> {
         let low = self.trust.filter(|&trust| trust < TRUSTED);
         low.map(|trust| {
-            format!(
-                "The UMAP plane keeps neighbourhoods poorly (trustworthiness {trust:.3}); judge clusters by the maps."
-            )
+            format!("The UMAP keeps neighbourhoods poorly (trustworthiness {trust:.3}); judge clusters by the maps.")
         })
         .into_iter()
         .collect()
@@ -63,19 +61,19 @@ impl LatentSpace {
                 figure class="umap" {
                     (cloud(&points, &sets, &set_colors, "UMAP of training patches, coloured by section set"))
                     (legend(&set_names.zip(set_colors.iter().copied()).collect::<Vec<_>>()))
-                    figcaption { "By section set. Sets that lie apart are told apart by more than their tissue." }
+                    figcaption { "By section set. Sets that are separated differ in more than their tissue." }
                 }
             }
             p {
                 (points.len()) " of " (data.count()) " training patches, " (data.inputs.contract.latent_dim)
-                " latent values each, laid out by UMAP ("
+                " latent values each, mapped by UMAP ("
                 (cite("McInnes et al. 2018", "10.48550/arXiv.1802.03426")) ", 15 neighbours). "
                 @match self.trust {
                     Some(trust) => {
                         "Trustworthiness (" (cite("Venna & Kaski 2001", "10.1007/3-540-44668-0_68")) ") is " b { (figure(trust)) }
-                        " with " (NEIGHBOURS) " neighbours: 1 where neighbours in the plane are neighbours in the latent space. "
+                        " with " (NEIGHBOURS) " neighbours: 1 if neighbours in the UMAP are neighbours in the latent space. "
                     }
-                    None => "There are too few patches to say how far the plane can be trusted. ",
+                    None => "There are too few patches to compute the trustworthiness. ",
                 }
                 "Distances between islands, their sizes and their shapes mean nothing."
             }

@@ -1,4 +1,4 @@
-//! What one wants to know first.
+//! The summary: key figures and warnings.
 
 use maud::html;
 
@@ -34,10 +34,10 @@ pub(in crate::report) fn section(
                 if batch.is_some() { "0: no batch effect" } else { "one set only" }.to_owned()))
         }
         @if warnings.is_empty() {
-            p class="good" { "Nothing stands out that would speak against this model." }
+            p class="good" { "No problems were found." }
         } @else {
             div class="warnings" role="note" {
-                h3 { "Before you trust it" }
+                h3 { "Before you use this model" }
                 ul { @for warning in warnings { li { (warning) } } }
             }
         }

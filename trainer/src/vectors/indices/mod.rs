@@ -1,4 +1,4 @@
-//! How well a clustering fits its points, without labels: six figures, exact over all points.
+//! Quality of a clustering without known classes: six indices, exact over all points.
 //!
 //! Silhouette, Davies–Bouldin and Calinski–Harabasz equal scikit-learn's. Those that need all pairs of points share one
 //! walk over the distances ([`crate::vectors::points`]), for any number of clusterings of the same points.
@@ -57,7 +57,7 @@ fn number_or_infinity<'de, D: Deserializer<'de>>(deserialiser: D) -> Result<f64,
     Ok(Option::deserialize(deserialiser)?.unwrap_or(f64::INFINITY))
 }
 
-/// Why a clustering has no indices.
+/// Reason why a clustering has no indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
     /// Labels of other samples.

@@ -1,7 +1,7 @@
 //! A map of the latent space in two dimensions: UMAP ("Uniform Manifold Approximation and Projection for Dimension
 //! Reduction", 2018, arXiv 1802.03426), for pictures and as a second space in which cluster indices are computed.
 //!
-//! NearestNeighbours are exact ([`crate::vectors::points`]), the start is the layout of the first two principal components, and the
+//! Nearest neighbours are exact ([`crate::vectors::points`]), the start is the layout of the first two principal components, and the
 //! optimisation walks the edges in a fixed order on one thread, so that the same points and seed give the same map on any
 //! machine. Equation and algorithm numbers are those of the paper; where it leaves a choice, umap-learn's is taken.
 
@@ -23,7 +23,7 @@ const START_EXTENT: f64 = 10.0;
 /// Coordinates in the layout, `[n, 2]`, for each of `points`.
 ///
 /// # Errors
-/// What libtorch says.
+/// An error of libtorch.
 pub fn umap(points: &Points, seed: u64) -> Result<Points, TchError> {
     if points.count() == 0 {
         return Ok(points.clone());
