@@ -1,0 +1,122 @@
+//! What the daemon holds, looked at again and again.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::book::Book;
+use super::daemon::{Daemon, processes};
+use super::site::Site;
+use super::trend::growth;
+
+/// One look.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// Since the beginning of the soak.
+    pub seconds: f64,
+    /// The daemon's process.
+    pub process: u32,
+    pub resident_kib: u64,
+    pub descriptors: u64,
+    pub threads: u64,
+    pub workers: usize,
+    pub workers_resident_kib: u64,
+    pub state_files: u64,
+    /// Without journal and audit log, which hold a line for every job.
+    pub state_kib: u64,
+    pub sets: u64,
+}
+
+impl Sample {
+    /// None where the daemon does not run at the moment.
+    pub fn take(site: &Site, daemon: &Daemon, book: &Book) -> Option<Self> {
+        let process = daemon.id()?;
+        let (resident_kib, threads) = (status(process, "VmRSS:")?, status(process, "Threads:")?);
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count() as u64;
+        let workers: Vec<u32> = processes(site).into_iter().filter(|id| *id != process).collect();
+        let workers_resident_kib = workers.iter().filter_map(|id| status(*id, "VmRSS:")).sum();
+        let (mut state_files, mut bytes) = (0, 0);
+        count(&site.state(), &mut state_files, &mut bytes);
+        Some(Self {
+            seconds: book.seconds(),
+            process,
+            resident_kib,
+            descriptors,
+            threads,
+            workers: workers.len(),
+            workers_resident_kib,
+            state_files,
+            state_kib: bytes >> 10,
+            sets: book.sets.load(std::sync::atomic::Ordering::Relaxed),
+        })
+    }
+}
+
+/// A number from the kernel's text about a process.
+fn status(process: u32, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn count(folder: &Path, files: &mut u64, bytes: &mut u64) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            count(&entry.path(), files, bytes);
+            continue;
+        }
+        *files += 1;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with("journal.") && !name.starts_with("audit.") {
+            *bytes += metadata.len();
+        }
+    }
+}
+
+/// A figure that must not grow: its name, what it is of a sample, and by how much it may seem to grow over the second half.
+type Limit = (&'static str, fn(&Sample) -> f64, f64);
+
+/// Memory: what allocators keep moves by some mebibytes; descriptors, threads and files are counted exactly, but for a look
+/// in the midst of a job. Two models are kept beside those that serve.
+const LIMITS: [Limit; 5] = [
+    ("resident KiB", |sample| sample.resident_kib as f64, 8192.0),
+    ("descriptors", |sample| sample.descriptors as f64, 4.0),
+    ("threads", |sample| sample.threads as f64, 4.0),
+    ("files in the state folder", |sample| sample.state_files as f64, 6.0),
+    ("KiB in the state folder", |sample| sample.state_kib as f64, 1024.0),
+];
+
+/// How much each figure grew over the samples of one process, and whether that is too much.
+pub fn judge(samples: &[Sample], book: &Book) -> Vec<String> {
+    let Some(last) = samples.last() else { return vec!["no samples".into()] };
+    let half: Vec<&Sample> =
+        samples.iter().filter(|sample| sample.seconds >= last.seconds / 2.0 && sample.process == last.process).collect();
+    let line = |(name, figure, most): &Limit| {
+        let points: Vec<(f64, f64)> = half.iter().map(|sample| (sample.seconds, figure(sample))).collect();
+        let Some(growth) = growth(&points) else {
+            book.wrong(format!("{name}: too few samples of one daemon process in the second half"));
+            return format!("{name}: unknown");
+        };
+        if growth > *most {
+            book.wrong(format!("{name} grew by {growth:.1} in the second half, at most {most} is allowed"));
+        }
+        let values = || points.iter().map(|(_, value)| *value);
+        let (least, greatest) = (values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max));
+        format!("{name}: {growth:+.1} over the second half (allowed {most}); {least} to {greatest}")
+    };
+    LIMITS.iter().map(line).collect()
+}
+
+/// All samples, one line each.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, samples: &[Sample]) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
+    samples.iter().try_for_each(|sample| writer.serialize(sample))?;
+    writer.flush().with_context(|| path.display().to_string())
+}
