@@ -14,13 +14,10 @@
 mod back_off;
 mod batches;
 pub mod child;
-<<<<<<< HEAD
 mod faults;
 mod granted;
-=======
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
->>>>>>> 4557ec9 (wip)
 mod keeper;
 mod log;
 mod process;
