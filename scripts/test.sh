@@ -24,7 +24,7 @@ esac
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-cargo test --locked --release --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+cargo test --locked --release --workspace --tests --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 echo
 echo "---- scripts/test.sh: $((SECONDS - started)) s"

@@ -45,7 +45,8 @@ pub fn configuration(bytes: &[u8]) {
     let groups = [Duration::from_secs(config.group.wait_seconds), config.models.reprocess().unwrap_or_default()];
     let folders = config.watch.iter().flat_map(|watch| [watch.settle(), watch.scan_interval()]);
     for time in limits.into_iter().chain(waits).chain(groups).chain(folders) {
-        let reached = Instant::now().checked_add(time * 2).is_some() && SystemTime::now().checked_add(time * 2).is_some();
+        let reached =
+            Instant::now().checked_add(time * 2).is_some() && SystemTime::now().checked_add(time * 2).is_some();
         assert!(reached, "{time:?} can be waited for");
     }
     assert!(worker.memory_mib.checked_mul(1 << 20).is_some(), "{} MiB are a number of bytes", worker.memory_mib);
@@ -135,11 +136,12 @@ pub fn journal(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    #[path = "../../../fuzz/shared/replay.rs"]
-    mod replay;
+#[path = "../../fuzz/shared/replay.rs"]
+mod replay;
 
-    use replay::hold;
+#[cfg(test)]
+mod tests {
+    use super::replay::hold;
 
     #[test]
     fn a_damaged_configuration_is_refused_in_one_line_or_can_be_used() {

@@ -15,9 +15,9 @@ mod back_off;
 mod batches;
 pub mod child;
 mod faults;
-mod granted;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod granted;
 mod keeper;
 mod log;
 mod process;

@@ -20,7 +20,8 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 
 /// An input of the corpus of which some pieces were removed, repeated elsewhere or replaced by random bytes.
 fn damaged(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> + Debug {
-    let change = (any::<Index>(), 0..8_usize, any::<Index>(), 0..16_usize, proptest::collection::vec(any::<u8>(), 0..4));
+    let change =
+        (any::<Index>(), 0..8_usize, any::<Index>(), 0..16_usize, proptest::collection::vec(any::<u8>(), 0..4));
     (proptest::sample::select(corpus), proptest::collection::vec(change, 0..6)).prop_map(|(mut bytes, changes)| {
         for (at, removed, from, repeated, inserted) in changes {
             if bytes.is_empty() {
@@ -37,7 +38,7 @@ fn damaged(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> + Debug {
 }
 
 /// Panics where the property does not hold, with the smallest input found.
-pub(crate) fn hold(target: &str, cases: u32, property: fn(&[u8])) {
+pub(crate) fn hold(target: &str, cases: u32, property: impl Fn(&[u8])) {
     let corpus = corpus(target);
     corpus.iter().for_each(|input| property(input));
     let config = Config { failure_persistence: None, ..Config::with_cases(cases) };

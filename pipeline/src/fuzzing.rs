@@ -19,8 +19,7 @@ use crate::overlay;
 use crate::section_set::{Manifest, Namer, NamingRules, group};
 use crate::units::Mpp;
 
-static SOUND: LazyLock<ModelProto> =
-    LazyLock::new(|| example::model(&["HE"], 8, Mpp::new(0.5).expect("plausible"), 2));
+static SOUND: LazyLock<ModelProto> = LazyLock::new(|| example::model(&["HE"], 8, Mpp::new(0.5).expect("plausible"), 2));
 
 static SOUND_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| SOUND.encode_to_vec());
 
@@ -162,11 +161,12 @@ pub fn record(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    #[path = "../../fuzz/shared/replay.rs"]
-    mod replay;
+#[path = "../../fuzz/shared/replay.rs"]
+mod replay;
 
-    use replay::hold;
+#[cfg(test)]
+mod tests {
+    use super::replay::hold;
 
     #[test]
     fn h10_a_damaged_model_is_refused_or_reads_back() {

@@ -9,6 +9,7 @@
 //! job runner that writes down what it was given ([`recorder`]). [`soak`] lets a real daemon work for hours, with faults.
 
 pub mod check;
+pub mod hostile;
 pub mod ledger;
 pub mod plan;
 pub mod play;

@@ -11,14 +11,14 @@ use std::time::Instant;
 use serde_json::Value;
 
 /// The record of a soak; all its threads write into it.
-pub struct Book {
+pub(super) struct Book {
     begun: Instant,
     /// Seconds since the beginning, and what happened then.
     events: Mutex<Vec<(f64, String)>>,
     wrong: Mutex<Vec<String>>,
     stories: Mutex<BTreeMap<String, u64>>,
     /// Sets whose life came to its end.
-    pub sets: AtomicU64,
+    pub(super) sets: AtomicU64,
     audit: Mutex<Audit>,
 }
 
@@ -31,7 +31,7 @@ struct Audit {
 }
 
 impl Book {
-    pub fn new(audit: &Path) -> Self {
+    pub(super) fn new(audit: &Path) -> Self {
         let audit = Audit { path: audit.into(), read: 0, done: BTreeMap::new() };
         Self {
             begun: Instant::now(),
@@ -44,43 +44,43 @@ impl Book {
     }
 
     /// Since the beginning.
-    pub fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }
 
     /// Something was done to the daemon.
-    pub fn note(&self, event: impl Into<String>) {
+    pub(super) fn note(&self, event: impl Into<String>) {
         lock(&self.events).push((self.seconds(), event.into()));
     }
 
     /// The daemon did something wrong.
-    pub fn wrong(&self, what: impl Into<String>) {
+    pub(super) fn wrong(&self, what: impl Into<String>) {
         let what = what.into();
         self.note(format!("WRONG: {what}"));
         lock(&self.wrong).push(format!("{:.0} s: {what}", self.seconds()));
     }
 
     /// A set came to the end of its life.
-    pub fn lived(&self, story: &str) {
+    pub(super) fn lived(&self, story: &str) {
         *lock(&self.stories).entry(story.to_owned()).or_default() += 1;
         self.sets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many sets had each kind of life.
-    pub fn stories(&self) -> BTreeMap<String, u64> {
+    pub(super) fn stories(&self) -> BTreeMap<String, u64> {
         lock(&self.stories).clone()
     }
 
-    pub fn events(&self) -> Vec<(f64, String)> {
+    pub(super) fn events(&self) -> Vec<(f64, String)> {
         lock(&self.events).clone()
     }
 
-    pub fn all_wrong(&self) -> Vec<String> {
+    pub(super) fn all_wrong(&self) -> Vec<String> {
         lock(&self.wrong).clone()
     }
 
     /// How often the daemon says that it has processed this set; then it is forgotten.
-    pub fn times_done(&self, set: &str) -> u64 {
+    pub(super) fn times_done(&self, set: &str) -> u64 {
         let mut audit = lock(&self.audit);
         // What cannot be read now is read the next time.
         let _ = audit.read_on();

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::site::Site;
 
 /// A daemon that is started again when it was killed.
-pub struct Daemon {
+pub(super) struct Daemon {
     child: Mutex<Option<Child>>,
     /// How often it ended although nobody had killed it.
     unexpected: Mutex<Vec<String>>,
@@ -21,7 +21,7 @@ pub struct Daemon {
 impl Daemon {
     /// # Errors
     /// It cannot be started.
-    pub fn start(site: &Site) -> anyhow::Result<Self> {
+    pub(super) fn start(site: &Site) -> anyhow::Result<Self> {
         Ok(Self { child: Mutex::new(Some(spawn(site)?)), unexpected: Mutex::default() })
     }
 
@@ -30,7 +30,7 @@ impl Daemon {
     }
 
     /// None while it is being started again.
-    pub fn id(&self) -> Option<u32> {
+    pub(super) fn id(&self) -> Option<u32> {
         self.child().as_ref().map(Child::id)
     }
 
@@ -38,7 +38,7 @@ impl Daemon {
     ///
     /// # Errors
     /// It cannot be started again.
-    pub fn kill(&self, site: &Site, pause: Duration) -> anyhow::Result<()> {
+    pub(super) fn kill(&self, site: &Site, pause: Duration) -> anyhow::Result<()> {
         let mut child = self.child();
         if let Some(mut killed) = child.take() {
             killed.kill()?;
@@ -53,7 +53,7 @@ impl Daemon {
     ///
     /// # Errors
     /// It cannot be started again.
-    pub fn revive(&self, site: &Site) -> anyhow::Result<()> {
+    pub(super) fn revive(&self, site: &Site) -> anyhow::Result<()> {
         let mut child = self.child();
         if let Some(status) = child.as_mut().and_then(|child| child.try_wait().transpose()).transpose()? {
             self.unexpected.lock().unwrap_or_else(PoisonError::into_inner).push(status.to_string());
@@ -64,7 +64,7 @@ impl Daemon {
     }
 
     /// How it ended each time that nobody had killed it.
-    pub fn unexpected(&self) -> Vec<String> {
+    pub(super) fn unexpected(&self) -> Vec<String> {
         self.unexpected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -72,7 +72,7 @@ impl Daemon {
     ///
     /// # Errors
     /// It does not end within a minute; then it is killed.
-    pub fn stop(&self) -> anyhow::Result<ExitStatus> {
+    pub(super) fn stop(&self) -> anyhow::Result<ExitStatus> {
         let mut child = self.child().take().context("it does not run")?;
         signal(child.id(), Signal::TERM);
         let end = Instant::now() + Duration::from_mins(1);
@@ -105,14 +105,14 @@ fn spawn(site: &Site) -> anyhow::Result<Child> {
 }
 
 /// Sends a signal; a process that has gone meanwhile is no error.
-pub fn signal(process: u32, signal: Signal) {
+pub(super) fn signal(process: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(process as i32) {
         let _ = kill_process(pid, signal);
     }
 }
 
 /// All living processes that run the program of this site.
-pub fn processes(site: &Site) -> Vec<u32> {
+pub(super) fn processes(site: &Site) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter(|id| runs(*id, &site.program())).collect()

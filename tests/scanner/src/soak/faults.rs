@@ -50,14 +50,14 @@ const ALL: [Fault; 14] = [
 ];
 
 /// Who is in trouble.
-pub struct Troublemaker<'a> {
-    pub site: &'a Site,
-    pub daemon: &'a Daemon,
-    pub book: &'a Book,
-    pub models: &'a Models,
-    pub rng: ChaCha8Rng,
+pub(super) struct Troublemaker<'a> {
+    pub(super) site: &'a Site,
+    pub(super) daemon: &'a Daemon,
+    pub(super) book: &'a Book,
+    pub(super) models: &'a Models,
+    pub(super) rng: ChaCha8Rng,
     /// Of the last model that was dropped.
-    pub number: u64,
+    pub(super) number: u64,
 }
 
 impl Troublemaker<'_> {
@@ -66,11 +66,13 @@ impl Troublemaker<'_> {
     ///
     /// # Errors
     /// The soak itself cannot go on.
-    pub fn strike(&mut self, spare: bool) -> anyhow::Result<()> {
+    pub(super) fn strike(&mut self, spare: bool) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(self.rng.random_range(500..10_000)));
         self.daemon.revive(self.site)?;
         let fault = ALL.choose(&mut self.rng).copied().unwrap_or(Fault::KillWorker);
-        if (spare && fault == Fault::KillDaemon) || (!self.site.mounted && matches!(fault, Fault::FullSlides | Fault::FullState)) {
+        if (spare && fault == Fault::KillDaemon)
+            || (!self.site.mounted && matches!(fault, Fault::FullSlides | Fault::FullState))
+        {
             return Ok(());
         }
         let told = self.inflict(fault)?;

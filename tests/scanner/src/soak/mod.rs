@@ -36,6 +36,8 @@ use self::sampler::Sample;
 use self::sets::World;
 use self::site::Site;
 
+pub(crate) use self::tissue::section;
+
 /// Between two looks at what the daemon holds.
 const SAMPLE: Duration = Duration::from_secs(10);
 
@@ -151,7 +153,8 @@ fn finish(site: &Site, daemon: &Daemon, book: &Book) {
     }
     let log = fs::read(site.path("daemon.log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
-    let bugs: Vec<&str> = log.lines().filter(|line| line.contains("panicked") || line.contains("internal error")).collect();
+    let bugs: Vec<&str> =
+        log.lines().filter(|line| line.contains("panicked") || line.contains("internal error")).collect();
     for line in bugs.iter().take(20) {
         book.wrong(format!("in the log: {line}"));
     }

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The models that were dropped.
 #[derive(Default)]
-pub struct Models {
+pub(super) struct Models {
     good: Mutex<BTreeSet<String>>,
 }
 
@@ -42,7 +42,7 @@ impl Models {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn drop_good(&self, site: &Site, number: u64) -> anyhow::Result<String> {
+    pub(super) fn drop_good(&self, site: &Site, number: u64) -> anyhow::Result<String> {
         let bytes = bytes(number)?;
         let hash = sha256(&bytes);
         self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(hash.clone());
@@ -51,7 +51,7 @@ impl Models {
     }
 
     /// Whether this is the hash of a model that may serve.
-    pub fn is_good(&self, sha256: &str) -> bool {
+    pub(super) fn is_good(&self, sha256: &str) -> bool {
         self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(sha256)
     }
 
@@ -59,7 +59,7 @@ impl Models {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn exchange(&self, site: &Site, book: &Book, number: u64) -> anyhow::Result<String> {
+    pub(super) fn exchange(&self, site: &Site, book: &Book, number: u64) -> anyhow::Result<String> {
         let hash = self.drop_good(site, number)?;
         let serves = || {
             let memory = fs::read(site.state().join("models.json")).unwrap_or_default();
@@ -78,7 +78,13 @@ impl Models {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn offer_bad(&self, site: &Site, book: &Book, number: u64, rng: &mut ChaCha8Rng) -> anyhow::Result<String> {
+    pub(super) fn offer_bad(
+        &self,
+        site: &Site,
+        book: &Book,
+        number: u64,
+        rng: &mut ChaCha8Rng,
+    ) -> anyhow::Result<String> {
         let mut content = bytes(number)?;
         let kind = match rng.random_range(0..3) {
             0 => {
@@ -114,7 +120,9 @@ impl Models {
 /// Appears whole, by a rename.
 fn put(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let unfinished: PathBuf = path.with_extension("part");
-    fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, path)).with_context(|| path.display().to_string())
+    fs::write(&unfinished, content)
+        .and_then(|()| fs::rename(&unfinished, path))
+        .with_context(|| path.display().to_string())
 }
 
 fn wait_for(condition: impl Fn() -> bool) -> bool {

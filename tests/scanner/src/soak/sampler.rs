@@ -13,25 +13,25 @@ use super::trend::growth;
 
 /// One look.
 #[derive(Debug, Clone, Serialize)]
-pub struct Sample {
+pub(super) struct Sample {
     /// Since the beginning of the soak.
-    pub seconds: f64,
+    pub(super) seconds: f64,
     /// The daemon's process.
-    pub process: u32,
-    pub resident_kib: u64,
-    pub descriptors: u64,
-    pub threads: u64,
-    pub workers: usize,
-    pub workers_resident_kib: u64,
-    pub state_files: u64,
+    pub(super) process: u32,
+    pub(super) resident_kib: u64,
+    pub(super) descriptors: u64,
+    pub(super) threads: u64,
+    pub(super) workers: usize,
+    pub(super) workers_resident_kib: u64,
+    pub(super) state_files: u64,
     /// Without journal and audit log, which hold a line for every job.
-    pub state_kib: u64,
-    pub sets: u64,
+    pub(super) state_kib: u64,
+    pub(super) sets: u64,
 }
 
 impl Sample {
     /// None where the daemon does not run at the moment.
-    pub fn take(site: &Site, daemon: &Daemon, book: &Book) -> Option<Self> {
+    pub(super) fn take(site: &Site, daemon: &Daemon, book: &Book) -> Option<Self> {
         let process = daemon.id()?;
         let (resident_kib, threads) = (status(process, "VmRSS:")?, status(process, "Threads:")?);
         let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count() as u64;
@@ -91,10 +91,12 @@ const LIMITS: [Limit; 5] = [
 ];
 
 /// How much each figure grew over the samples of one process, and whether that is too much.
-pub fn judge(samples: &[Sample], book: &Book) -> Vec<String> {
+pub(super) fn judge(samples: &[Sample], book: &Book) -> Vec<String> {
     let Some(last) = samples.last() else { return vec!["no samples".into()] };
-    let half: Vec<&Sample> =
-        samples.iter().filter(|sample| sample.seconds >= last.seconds / 2.0 && sample.process == last.process).collect();
+    let half: Vec<&Sample> = samples
+        .iter()
+        .filter(|sample| sample.seconds >= last.seconds / 2.0 && sample.process == last.process)
+        .collect();
     let line = |(name, figure, most): &Limit| {
         let points: Vec<(f64, f64)> = half.iter().map(|sample| (sample.seconds, figure(sample))).collect();
         let Some(growth) = growth(&points) else {
@@ -115,7 +117,7 @@ pub fn judge(samples: &[Sample], book: &Book) -> Vec<String> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write(path: &Path, samples: &[Sample]) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, samples: &[Sample]) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
     samples.iter().try_for_each(|sample| writer.serialize(sample))?;
     writer.flush().with_context(|| path.display().to_string())

@@ -60,11 +60,11 @@ const STORIES: [Story; 14] = [
 ];
 
 /// Everything that a set's life needs.
-pub struct World<'a> {
-    pub site: &'a Site,
-    pub book: &'a Book,
-    pub models: &'a Models,
-    pub seed: u64,
+pub(super) struct World<'a> {
+    pub(super) site: &'a Site,
+    pub(super) book: &'a Book,
+    pub(super) models: &'a Models,
+    pub(super) seed: u64,
 }
 
 /// One set in the watched folder.
@@ -104,7 +104,7 @@ impl World<'_> {
     ///
     /// # Errors
     /// The soak itself cannot go on. What the daemon does wrong is noted in the book.
-    pub fn live(&self, number: u64) -> anyhow::Result<()> {
+    pub(super) fn live(&self, number: u64) -> anyhow::Result<()> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
         let story = STORIES.choose(&mut rng).copied().unwrap_or(Story::Plain);
         let mut set = Set {
@@ -323,9 +323,13 @@ impl Set<'_> {
                 return Ok(Ok(found));
             }
             if begun.elapsed() > PATIENCE {
-                let told = found.iter().map(|record| format!("{} of {} slides", record.slide.stain, record.inputs.len()));
+                let told =
+                    found.iter().map(|record| format!("{} of {} slides", record.slide.stain, record.inputs.len()));
                 let told = told.collect::<Vec<_>>().join(", ");
-                return Ok(Err(format!("LOST: no result of {slides} slides after {} s; there is [{told}]", PATIENCE.as_secs())));
+                return Ok(Err(format!(
+                    "LOST: no result of {slides} slides after {} s; there is [{told}]",
+                    PATIENCE.as_secs()
+                )));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -397,13 +401,16 @@ impl Set<'_> {
             }
         }
         let mut files = Vec::new();
-        self.own_entries().iter().for_each(|path| if path.is_dir() { walk(path, &mut files) } else { files.push(path.clone()) });
+        self.own_entries()
+            .iter()
+            .for_each(|path| if path.is_dir() { walk(path, &mut files) } else { files.push(path.clone()) });
         files
     }
 
     fn own_entries(&self) -> Vec<PathBuf> {
         let stem = self.earlier_names.first().unwrap_or(&self.name);
-        let entries = fs::read_dir(self.world.site.incoming()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let entries =
+            fs::read_dir(self.world.site.incoming()).into_iter().flatten().flatten().map(|entry| entry.path());
         entries.filter(|path| file_name(path).contains(stem.as_str())).collect()
     }
 

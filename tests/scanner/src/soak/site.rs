@@ -11,16 +11,16 @@ use anyhow::{Context, ensure};
 const DISK: &str = "256m";
 
 /// Seconds that a file must lie still.
-pub const SETTLE: u64 = 1;
+pub(super) const SETTLE: u64 = 1;
 
 /// Seconds that a set waits for its next stain.
-pub const WAIT_FOR_STAINS: u64 = 8;
+pub(super) const WAIT_FOR_STAINS: u64 = 8;
 
 /// All places of a soak.
-pub struct Site {
+pub(super) struct Site {
     root: PathBuf,
     /// Whether disks of our own could be mounted.
-    pub mounted: bool,
+    pub(super) mounted: bool,
     /// Held for reading by whoever touches the watched folder, for writing by whoever takes it away.
     presence: RwLock<()>,
 }
@@ -30,7 +30,7 @@ impl Site {
     ///
     /// # Errors
     /// The folder is not empty, or something cannot be written.
-    pub fn new(root: &Path, program: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(root: &Path, program: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(root).with_context(|| root.display().to_string())?;
         let root = fs::canonicalize(root)?;
         ensure!(fs::read_dir(&root)?.next().is_none(), "{}: not empty; give a new folder", root.display());
@@ -52,50 +52,52 @@ impl Site {
         }
         // A link of its own tells our processes from those of other daemons.
         let own = site.program();
-        fs::hard_link(program, &own).or_else(|_| fs::copy(program, &own).map(drop)).with_context(|| own.display().to_string())?;
+        fs::hard_link(program, &own)
+            .or_else(|_| fs::copy(program, &own).map(drop))
+            .with_context(|| own.display().to_string())?;
         fs::write(site.path("tissuemapd.toml"), configuration())?;
         Ok(site)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
     /// The watched folder.
-    pub fn incoming(&self) -> PathBuf {
+    pub(super) fn incoming(&self) -> PathBuf {
         self.path("incoming")
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(super) fn state(&self) -> PathBuf {
         self.path("system/state")
     }
 
-    pub fn models(&self) -> PathBuf {
+    pub(super) fn models(&self) -> PathBuf {
         self.path("models")
     }
 
     /// The daemon's.
-    pub fn program(&self) -> PathBuf {
+    pub(super) fn program(&self) -> PathBuf {
         self.path("tissuemapd")
     }
 
     /// The watched folder stays where it is as long as this is held.
-    pub fn stay(&self) -> RwLockReadGuard<'_, ()> {
+    pub(super) fn stay(&self) -> RwLockReadGuard<'_, ()> {
         self.presence.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody is in the watched folder as long as this is held.
-    pub fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+    pub(super) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.presence.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Mounts the watched folder.
-    pub fn bind(&self) -> bool {
+    pub(super) fn bind(&self) -> bool {
         mount(&["--bind", &self.path("slides/incoming").to_string_lossy()], &self.incoming())
     }
 
     /// Takes the mount of the watched folder away, whoever has files open in it.
-    pub fn unbind(&self) -> bool {
+    pub(super) fn unbind(&self) -> bool {
         Command::new("umount").arg("--lazy").arg(self.incoming()).status().is_ok_and(|status| status.success())
     }
 }

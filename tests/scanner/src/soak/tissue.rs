@@ -14,16 +14,16 @@ const WIDTH: u32 = 300;
 /// Pixels.
 const HEIGHT: u32 = 240;
 /// Micrometres per pixel, of the slides and of the models.
-pub const MPP: f64 = 2.0;
+pub(super) const MPP: f64 = 2.0;
 
 /// The stains of a set, each with how strongly it takes up red, green and blue.
-pub const STAINS: [(&str, [f64; 3]); 2] = [("HE", [0.6, 1.0, 0.4]), ("CD31", [0.7, 0.8, 1.0])];
+pub(super) const STAINS: [(&str, [f64; 3]); 2] = [("HE", [0.6, 1.0, 0.4]), ("CD31", [0.7, 0.8, 1.0])];
 
 /// The file of one section of this block of tissue, in a stain of [`STAINS`].
 ///
 /// # Errors
 /// There is no room for a temporary file.
-pub fn section(block: u64, stain: usize) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn section(block: u64, stain: usize) -> anyhow::Result<Vec<u8>> {
     let mut rng = ChaCha8Rng::seed_from_u64(block);
     let (fine, coarse) = (field(&mut rng, 6), field(&mut rng, 40));
     let mut noise = ChaCha8Rng::seed_from_u64(block ^ (stain as u64 + 1) << 60);

@@ -2,11 +2,10 @@
 
 /// By how much the figure grew over these samples of (seconds, value): the median of the slopes between all pairs of
 /// samples (Theil and Sen), times the time that they span. Nothing where there are fewer than three samples.
-pub fn growth(samples: &[(f64, f64)]) -> Option<f64> {
+pub(super) fn growth(samples: &[(f64, f64)]) -> Option<f64> {
     let (first, last) = (samples.first()?, samples.last()?);
     let pairs = samples.iter().enumerate().flat_map(|(at, a)| samples[at + 1..].iter().map(move |b| (a, b)));
-    let mut slopes: Vec<f64> =
-        pairs.filter(|(a, b)| b.0 > a.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
+    let mut slopes: Vec<f64> = pairs.filter(|(a, b)| b.0 > a.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
     if samples.len() < 3 || slopes.is_empty() {
         return None;
     }
