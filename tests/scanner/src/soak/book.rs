@@ -111,3 +111,26 @@ impl Audit {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_run_of_a_set_is_counted_once_and_only_from_whole_lines() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let path = folder.path().join("audit.jsonl");
+        let book = Book::new(&path);
+        assert_eq!(book.times_done("set1"), 0, "no log yet");
+        let line =
+            |set: &str, outcome: &str| format!("{{\"event\":\"job\",\"set\":\"{set}\",\"outcome\":\"{outcome}\"}}\n");
+        let text = [line("set1", "done"), line("set1", "failed"), line("set2", "done"), line("set1", "done")].concat();
+        fs::write(&path, &text[..text.len() - 5]).expect("written");
+        assert_eq!(book.times_done("set2"), 1);
+        fs::write(&path, &text).expect("written");
+        assert_eq!(book.times_done("set1"), 2);
+        assert_eq!(book.times_done("set1"), 0, "told once");
+    }
+}

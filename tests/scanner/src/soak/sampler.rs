@@ -122,3 +122,42 @@ pub(super) fn write(path: &Path, samples: &[Sample]) -> anyhow::Result<()> {
     samples.iter().try_for_each(|sample| writer.serialize(sample))?;
     writer.flush().with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(figure: impl Fn(u32) -> u64) -> Vec<Sample> {
+        let sample = |at: u32| Sample {
+            seconds: f64::from(at) * 10.0,
+            process: if at < 40 { 1 } else { 2 },
+            resident_kib: 50_000 + figure(at),
+            descriptors: 20,
+            threads: 9,
+            workers: 2,
+            workers_resident_kib: 0,
+            state_files: 8,
+            state_kib: 100,
+            sets: u64::from(at),
+        };
+        (0..100).map(sample).collect()
+    }
+
+    fn wrong(figure: impl Fn(u32) -> u64) -> Vec<String> {
+        let book = Book::new(Path::new("none"));
+        judge(&samples(figure), &book);
+        book.all_wrong()
+    }
+
+    #[test]
+    fn what_one_process_gathers_in_the_second_half_is_wrong_and_nothing_else() {
+        assert!(wrong(|_| 0).is_empty());
+        assert!(wrong(|at| if at % 5 == 0 { 90_000 } else { 0 }).is_empty(), "peaks");
+        assert!(wrong(|at| u64::from(40_u32.saturating_sub(at)) * 1000).is_empty(), "an earlier process");
+        let grown = wrong(|at| u64::from(at) * 1000);
+        assert!(grown.len() == 1 && grown[0].contains("resident KiB grew by"), "{grown:?}");
+        let book = Book::new(Path::new("none"));
+        judge(&samples(|_| 0)[..2], &book);
+        assert!(!book.all_wrong().is_empty(), "too few samples prove nothing");
+    }
+}
