@@ -68,7 +68,6 @@ impl Troublemaker<'_> {
     /// The soak itself cannot go on.
     pub(super) fn strike(&mut self, spare: bool) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(self.rng.random_range(500..10_000)));
-        self.daemon.revive(self.site)?;
         let fault = ALL.choose(&mut self.rng).copied().unwrap_or(Fault::KillWorker);
         if (spare && fault == Fault::KillDaemon)
             || (!self.site.mounted && matches!(fault, Fault::FullSlides | Fault::FullState))

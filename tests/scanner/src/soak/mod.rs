@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -97,31 +97,37 @@ fn work(wish: &Wish, site: &Site, daemon: &Daemon, book: &Book, models: &Models)
         let mut at = Instant::now();
         while !over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));
+            daemon.revive(site)?;
             if at.elapsed() >= SAMPLE {
                 at = Instant::now();
                 samples.lock().unwrap_or_else(PoisonError::into_inner).extend(Sample::take(site, daemon, book));
             }
         }
+        anyhow::Ok(())
     };
     std::thread::scope(|scope| {
         let lives: Vec<_> = (0..wish.parallel.max(1)).map(|_| scope.spawn(live)).collect();
-        scope.spawn(look);
+        let look = scope.spawn(look);
         let rng = ChaCha8Rng::seed_from_u64(wish.seed);
         let mut trouble = Troublemaker { site, daemon, book, models, rng, number: 0 };
+        let alive = || !lives.iter().all(std::thread::ScopedJoinHandle::is_finished);
         let mut outcome = Ok(());
-        while outcome.is_ok() && Instant::now() < end && !lives.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while outcome.is_ok() && Instant::now() < end && alive() {
             let spare = Instant::now() + wish.time / 2 > end;
             outcome = trouble.strike(spare);
         }
-        while outcome.is_ok() && !lives.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-            // The last sets are not disturbed.
-            std::thread::sleep(Duration::from_millis(500));
-            outcome = daemon.revive(site);
+        if outcome.is_err() {
+            over.store(true, Ordering::Relaxed);
+        }
+        // The last sets are not disturbed.
+        while alive() {
+            std::thread::sleep(Duration::from_millis(100));
         }
         over.store(true, Ordering::Relaxed);
         for life in lives {
-            life.join().map_err(|_| anyhow::anyhow!("a set panicked"))??;
+            life.join().map_err(|_| anyhow!("a set panicked"))??;
         }
+        look.join().map_err(|_| anyhow!("the sampler panicked"))??;
         outcome
     })?;
     Ok(samples.into_inner().unwrap_or_else(PoisonError::into_inner))

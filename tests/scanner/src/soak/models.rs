@@ -7,9 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use prost::Message;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use tissuemap::contract::onnx::ModelProto;
 use tissuemap::contract::{ModelContract, example};
 use tissuemap::units::Mpp;
 
@@ -28,13 +30,13 @@ pub(super) struct Models {
 }
 
 /// An example model that no other is equal to.
-fn bytes(number: u64) -> anyhow::Result<Vec<u8>> {
+fn model(number: u64) -> anyhow::Result<ModelProto> {
     let stains = STAINS.map(|(name, _)| name);
     let mut model = example::model(&stains, 8, Mpp::new(MPP)?, 2 + (number % 5) as u8);
     let mut contract = ModelContract::read(&model)?;
     contract.training = json!({ "example": number });
     contract.write(&mut model);
-    Ok(prost::Message::encode_to_vec(&model))
+    Ok(model)
 }
 
 impl Models {
@@ -43,7 +45,7 @@ impl Models {
     /// # Errors
     /// It cannot be written.
     pub(super) fn drop_good(&self, site: &Site, number: u64) -> anyhow::Result<String> {
-        let bytes = bytes(number)?;
+        let bytes = model(number)?.encode_to_vec();
         let hash = sha256(&bytes);
         self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(hash.clone());
         put(&site.models().join(format!("good{number}.onnx")), &bytes)?;
@@ -85,21 +87,25 @@ impl Models {
         number: u64,
         rng: &mut ChaCha8Rng,
     ) -> anyhow::Result<String> {
-        let mut content = bytes(number)?;
-        let kind = match rng.random_range(0..3) {
+        let mut model = model(number)?;
+        let (kind, content) = match rng.random_range(0..3) {
             0 => {
-                rng.fill(&mut content[..]);
-                "noise"
+                let mut noise = vec![0; 5000];
+                rng.fill(&mut noise[..]);
+                ("noise", noise)
             }
             1 => {
-                content.truncate(content.len() / 2);
-                "half"
+                let mut half = model.encode_to_vec();
+                half.truncate(half.len() / 2);
+                ("half", half)
             }
             _ => {
-                // Somewhere in the weights or in the golden patches that they must repeat.
-                let at = rng.random_range(content.len() / 4..content.len() * 3 / 4);
-                content[at] ^= 0x55;
-                "changed"
+                let mut tensors = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+                let weights =
+                    tensors.find(|tensor| tensor.name() == "weights").and_then(|tensor| tensor.raw_data.as_mut());
+                // The first weight's sign.
+                weights.context("the example has weights")?[3] ^= 0x80;
+                ("changed", model.encode_to_vec())
             }
         };
         let name = format!("bad{number}.onnx");

@@ -9,13 +9,14 @@ use anyhow::Context;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tissuemap::overlay::{CLUSTERS_GEOJSON, Record, read_record, result_folder, verify};
+use tissuemap::overlay::{CLUSTERS_GEOJSON, FileState, Input, Record, read_record, result_folder, verify};
 
 use super::book::Book;
 use super::models::Models;
 use super::site::{SETTLE, Site, WAIT_FOR_STAINS};
 use super::tissue::{STAINS, section};
 use crate::script::{STYLES, Stalls, script};
+use crate::template::sha256;
 
 /// How long a set may take to get its results, whatever is done to the daemon meanwhile.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -74,6 +75,8 @@ struct Set<'a> {
     rng: ChaCha8Rng,
     /// The block of tissue that each slide shows.
     block: u64,
+    /// SHA-256 of each slide as it is now.
+    contents: [String; STAINS.len()],
     /// What people left, and where it must still be.
     notes: Vec<(PathBuf, Vec<u8>)>,
     /// Files of ours that people have changed: they may be kept anywhere beside the slides of the set.
@@ -112,6 +115,7 @@ impl World<'_> {
             name: format!("set{number:05}"),
             block: rng.random(),
             rng,
+            contents: Default::default(),
             notes: Vec::new(),
             changed: Vec::new(),
             runs: 1,
@@ -217,7 +221,6 @@ impl Set<'_> {
     }
 
     fn rescanned(&mut self, before: &[Record]) -> Outcome {
-        self.runs = 2;
         {
             let _stay = self.world.site.stay();
             let folder = result_folder(&self.slide(0));
@@ -228,13 +231,13 @@ impl Set<'_> {
             fs::write(&annotations, &corrected)?;
             self.changed.push(corrected);
         }
-        self.block ^= 1;
-        let block = self.block;
-        let content = section(block, 0)?;
-        self.write(0, &content)?;
-        let content = section(block, 1)?;
-        self.write(1, &content)?;
+        // Perhaps one run sees the new slide of one stain and the old one of the other.
         self.runs = 3;
+        self.block ^= 1;
+        for stain in 0..STAINS.len() {
+            let content = section(self.block, stain)?;
+            self.write(stain, &content)?;
+        }
         self.await_result(2, Some(&before[0].run_id)).map(|outcome| outcome.map(drop))
     }
 
@@ -271,6 +274,7 @@ impl Set<'_> {
     /// Brings a slide in the way of some copying program.
     fn bring(&mut self, stain: usize, block: u64) -> anyhow::Result<()> {
         let content = section(block, stain)?;
+        self.contents[stain] = sha256(&content);
         let style = STYLES.choose(&mut self.rng).copied().unwrap_or(STYLES[0]);
         let settle = Duration::from_secs(SETTLE);
         let stalls = Stalls { most: 2, length: settle.mul_f64(0.1)..settle.mul_f64(0.4) };
@@ -284,7 +288,8 @@ impl Set<'_> {
     }
 
     /// Puts a slide in its place in one step.
-    fn write(&self, stain: usize, content: &[u8]) -> anyhow::Result<()> {
+    fn write(&mut self, stain: usize, content: &[u8]) -> anyhow::Result<()> {
+        self.contents[stain] = sha256(content);
         let _stay = self.world.site.stay();
         let (slide, unfinished) = (self.slide(stain), self.slide(stain).with_extension("part"));
         fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, &slide))?;
@@ -307,7 +312,7 @@ impl Set<'_> {
         }
     }
 
-    /// The records of one run that saw so many slides; not of the run `but`.
+    /// The records of one run that saw so many slides as they are now; not of the run `but`.
     fn await_result(&self, slides: usize, but: Option<&str>) -> Outcome<Vec<Record>> {
         let begun = Instant::now();
         loop {
@@ -316,8 +321,17 @@ impl Set<'_> {
                 (0..slides).map(|stain| read_record(&result_folder(&self.slide(stain)))).collect()
             };
             let found: Vec<Record> = records.into_iter().flatten().collect();
+            let of_now = |record: &Record| {
+                let is_now = |input: &Input| {
+                    STAINS
+                        .iter()
+                        .zip(&self.contents)
+                        .any(|((stain, _), now)| *stain == input.stain && *now == input.sha256)
+                };
+                record.inputs.len() == slides && record.inputs.iter().all(is_now)
+            };
             let same = |record: &Record| {
-                record.run_id == found[0].run_id && record.inputs.len() == slides && but != Some(record.run_id.as_str())
+                record.run_id == found[0].run_id && but != Some(record.run_id.as_str()) && of_now(record)
             };
             if found.len() == slides && found.iter().all(same) {
                 return Ok(Ok(found));
@@ -354,18 +368,14 @@ impl Set<'_> {
         let _stay = self.world.site.stay();
         for stain in 0..STAINS.len() {
             let folder = result_folder(&self.slide(stain));
-            let found = verify(&folder, true, &mut |_| {}).map_err(|error| error.to_string())?;
-            if self.changed.is_empty() || !found.outputs.is_empty() {
-                let unsound: Vec<String> = found
-                    .outputs
-                    .iter()
-                    .chain(&found.slides)
-                    .filter(|checked| checked.state != tissuemap::overlay::FileState::Same)
-                    .map(|checked| format!("{} {:?}", checked.path.display(), checked.state))
-                    .collect();
-                if !unsound.is_empty() {
-                    return Err(format!("not as recorded: {}", unsound.join(", ")));
-                }
+            // A result tells the names under which its slides were read.
+            let slides = self.earlier_names.is_empty();
+            let found = verify(&folder, slides, &mut |_| {}).map_err(|error| error.to_string())?;
+            let other = found.outputs.iter().chain(&found.slides).filter(|checked| checked.state != FileState::Same);
+            let other: Vec<String> =
+                other.map(|checked| format!("{} {:?}", checked.path.display(), checked.state)).collect();
+            if !other.is_empty() {
+                return Err(format!("not as recorded: {}", other.join(", ")));
             }
             if !self.world.models.is_good(&found.record.model.sha256) {
                 return Err(format!("made by a model that may not serve: {}", found.record.model.sha256));
