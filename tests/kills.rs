@@ -17,7 +17,7 @@ use tissuemap::units::Mpp;
 use tissuemap_daemon::journal::{JobId, Journal};
 
 use crate::support;
-use crate::support::site::{STAINS, scanned, slide, succeed};
+use crate::support::site::{QUICK_ROAD, STAINS, scanned, slide, succeed};
 
 /// How many processes are killed; more with `TISSUEMAP_KILLS`.
 fn kills() -> usize {
@@ -40,7 +40,8 @@ impl Site {
         let config = "model = \"model.onnx\"\nstate_folder = \"state\"\n[[watch]]\nfolder = \"incoming\"\nsettle_seconds = 1\n\
                       scan_seconds = 1\n[schedule]\ntries = 100000\nretry_seconds = 1\nretry_max_seconds = 1\n[bus]\n\
                       kind = \"none\"\n[worker]\nproviders = [\"cpu\"]\n";
-        fs::write(site.path("tissuemapd.toml"), config).expect("write");
+        // Quick sets: so the kills meet every stage of the work, publishing too, and not registration alone.
+        fs::write(site.path("tissuemapd.toml"), format!("{config}{QUICK_ROAD}")).expect("write");
         for (set, stain) in (0..sets).flat_map(|set| STAINS.map(|stain| (set, stain))) {
             let to = site.path("box").join(slide(&case(set), stain));
             fs::copy(scanned().join(slide("demo", stain)), to).expect("copy");

@@ -37,6 +37,9 @@ mod stacks;
 /// `tissuemapctl register`: its files against each other, against landmarks, and as Python reads them.
 mod register_command;
 
+/// Damaged slides through the worker.
+mod hostile;
+
 /// The worker processes: what they survive, what survives them, what they cannot do.
 mod worker;
 

@@ -6,8 +6,8 @@ use crate::support;
 /// A longer file is two files: split it along the way of the data.
 const LINES_PER_FILE: usize = 600;
 
-/// Not ours, or made by a build. `.git` is a file in a worktree.
-const LEFT_OUT: [&str; 3] = [".git", ".deps", "target"];
+/// Not ours, or made by a build or by a fuzzer. `.git` is a file in a worktree.
+const LEFT_OUT: [&str; 5] = [".git", ".deps", "target", "corpus", "artifacts"];
 
 /// Every text file of the tree: its path below the root, and its text. Links are not followed.
 fn tree() -> Vec<(PathBuf, String)> {

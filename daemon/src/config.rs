@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tissuemap::escape::for_people;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
 use tissuemap::untrusted::{self, Bounded};
@@ -104,13 +105,13 @@ pub enum BusKind {
 /// Why a configuration cannot be used; the text names the file, the line and the key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("configuration {}: {source}", path.display())]
+    #[error("configuration {}: {source}", for_people(path))]
     Read { path: PathBuf, source: io::Error },
-    #[error("configuration {}: {place}{reason}", path.display())]
+    #[error("configuration {}: {}{}", for_people(path), for_people(place), for_people(reason))]
     Parse { path: PathBuf, place: String, reason: String },
-    #[error("configuration {}: `{key}` {reason}", path.display())]
+    #[error("configuration {}: `{key}` {}", for_people(path), for_people(reason))]
     Value { path: PathBuf, key: String, reason: String },
-    #[error("configuration {}: {section}: {source}", path.display())]
+    #[error("configuration {}: {}: {}", for_people(path), for_people(section), for_people(&source.to_string()))]
     Naming { path: PathBuf, section: String, source: Box<NamingError> },
 }
 
@@ -173,6 +174,9 @@ impl Config {
         if let Some((key, reason)) = problems.into_iter().flatten().next() {
             return wrong(key.into(), reason.into());
         }
+        if let Some((key, most)) = self.beyond() {
+            return wrong(key.into(), format!("must be at most {most}"));
+        }
         let valid = |rules: &NamingRules, section: String| {
             let wrong = |source| ConfigError::Naming { path: path.into(), section, source: Box::new(source) };
             Namer::new(rules).map(drop).map_err(wrong)
@@ -185,7 +189,36 @@ impl Config {
     }
 }
 
+/// Ten years: a longer time is a slip, and sums of times and dates must not overflow.
+const MOST_SECONDS: u64 = 10 * 365 * 24 * 3600;
+
+/// A pebibyte.
+const MOST_MIB: u64 = 1 << 30;
+
 impl Config {
+    /// A key whose value is too large to be calculated with, and its greatest value.
+    fn beyond(&self) -> Option<(&'static str, u64)> {
+        let seconds = [
+            ("drain_seconds", self.drain_seconds),
+            ("group.wait_seconds", self.group.wait_seconds),
+            ("schedule.retry_max_seconds", self.schedule.retry_max_seconds),
+            ("models.settle_seconds", self.models.settle_seconds),
+            ("worker.job_seconds", self.worker.job_seconds),
+            ("worker.probe_seconds", self.worker.probe_seconds),
+            ("worker.stall_seconds", self.worker.stall_seconds),
+        ];
+        let of_folder = |watch: &Watch| {
+            [("watch.settle_seconds", watch.settle_seconds), ("watch.scan_seconds", watch.scan_seconds)]
+        };
+        let seconds = seconds.into_iter().chain(self.watch.iter().flat_map(of_folder));
+        let days = ("models.reprocess_days", u64::from(self.models.reprocess_days), MOST_SECONDS / (24 * 3600));
+        let room =
+            [("worker.memory_mib", self.worker.memory_mib), ("schedule.min_free_mib", self.schedule.min_free_mib)];
+        let all = seconds.map(|(key, value)| (key, value, MOST_SECONDS));
+        let all = all.chain(room.map(|(key, value)| (key, value, MOST_MIB))).chain([days]);
+        all.filter(|(_, value, most)| value > most).map(|(key, _, most)| (key, most)).next()
+    }
+
     /// Where the daemon remembers what it tried: as configured; else where systemd says (`StateDirectory=`); else
     /// `/var/lib/tissuemap` for root and `tissuemap` among the user's own state for everyone else.
     pub fn state_folder(&self) -> PathBuf {
@@ -305,6 +338,14 @@ mod tests {
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nmemory_mib = 0\n",
                 vec!["`worker.memory_mib`", "at least 1"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\njob_seconds = 9223372036854775807\n",
+                vec!["`worker.job_seconds`", "at most 315360000"],
+            ),
+            (
+                "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nmemory_mib = 17592186044416\n",
+                vec!["`worker.memory_mib`", "at most 1073741824"],
             ),
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\n[worker]\nproviders = [\"gpu\"]\n",

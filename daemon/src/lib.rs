@@ -19,6 +19,9 @@ pub mod exit;
 pub mod explain;
 mod fault;
 pub mod folder;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod in_process;
 pub mod job;

@@ -16,6 +16,8 @@ mod batches;
 pub mod child;
 mod duty;
 mod faults;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod granted;
 mod keeper;
 mod log;

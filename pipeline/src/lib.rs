@@ -8,6 +8,9 @@ pub mod deformation;
 pub mod durable;
 pub mod escape;
 pub mod fine;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hex;
 pub mod infer;
 pub mod landmarks;

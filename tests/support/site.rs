@@ -13,6 +13,11 @@ use super::program;
 
 pub(crate) const STAINS: [&str; 3] = ["HE", "CD31", "KI67"];
 
+/// Lines of a configuration with which a set takes a second or two: for tests of what surrounds registration, not of its maps.
+pub(crate) const QUICK_ROAD: &str = "[road]\nregister_long_side_px = 400\noverlay_long_side_px = 400\n[road.register]\n\
+                                     search_angle_step_deg = 15.0\nsearch_candidates = 2\niterations_per_level = 10\n\
+                                     nonrigid_iterations = 5\ncycle_check = false\n";
+
 /// Sections derived from one real HE slide, made once for all tests here: `demo_HE.tif` and so on.
 pub(crate) fn scanned() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();

@@ -15,6 +15,8 @@
 //! replaced or rolled back does not come back by dropping its file again, only by a person's `activate`: an old file that
 //! is copied by mistake, or by somebody who knows its weakness, changes nothing.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod inbox;
 mod proof;
 mod registry;

@@ -280,7 +280,7 @@ impl Registry {
     /// A job succeeded: the trial is over.
     pub(super) fn job_done(&mut self, sha256: &str) {
         if let Some(row) = self.get_mut(sha256) {
-            row.jobs_done += 1;
+            row.jobs_done = row.jobs_done.saturating_add(1);
             (row.on_trial, row.suspects) = (false, Vec::new());
         }
     }
@@ -288,7 +288,7 @@ impl Registry {
     /// A job failed; `suspect` where it may be the model's fault. Gives how many jobs speak against a model on trial.
     pub(super) fn job_failed(&mut self, sha256: &str, job: JobId, suspect: bool) -> usize {
         let Some(row) = self.get_mut(sha256) else { return 0 };
-        row.jobs_failed += 1;
+        row.jobs_failed = row.jobs_failed.saturating_add(1);
         if row.on_trial && suspect && !row.suspects.contains(&job) {
             row.suspects.push(job);
         }

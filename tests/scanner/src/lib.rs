@@ -6,13 +6,15 @@
 //! ```
 //!
 //! [`trial`] puts the daemon's own arrival at the other end: real files, real file system events, the real loop, and a
-//! job runner that writes down what it was given ([`recorder`]).
+//! job runner that writes down what it was given ([`recorder`]). [`soak`] lets a real daemon work for hours, with faults.
 
 pub mod check;
+pub mod hostile;
 pub mod ledger;
 pub mod plan;
 pub mod play;
 pub mod recorder;
 pub mod script;
+pub mod soak;
 pub mod template;
 pub mod trial;

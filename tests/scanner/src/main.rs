@@ -15,6 +15,7 @@ use tissuemap_scanner::plan::{Wish, plan};
 use tissuemap_scanner::play::play;
 use tissuemap_scanner::recorder::Sighting;
 use tissuemap_scanner::script::Stalls;
+use tissuemap_scanner::soak::{self, program_beside, soak};
 use tissuemap_scanner::template::Template;
 use tissuemap_scanner::trial::{Setup, trial};
 
@@ -63,6 +64,26 @@ enum Command {
         /// Keep ledger.csv and events.jsonl in this folder
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
+    },
+    /// Let a real daemon work for hours while it is killed, stopped, robbed of its folder and its room, and given models; and
+    /// tell whether it holds more and more, loses a set, does one twice or touches what is not its own. As root, disks of its
+    /// own are mounted (scripts/soak.sh does that for others, too)
+    Soak {
+        /// How long; a part of an hour is fine
+        #[arg(long, value_name = "HOURS", default_value_t = 1.0)]
+        hours: f64,
+        /// The same seed brings the same sets and faults, at other moments
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// Sets at a time
+        #[arg(long, value_name = "N", default_value_t = 6)]
+        parallel: u64,
+        /// The program tissuemapd; without this, the one beside this program
+        #[arg(long, value_name = "FILE")]
+        program: Option<PathBuf>,
+        /// A new or empty folder for everything: samples.csv, events.txt, summary.txt, daemon.log
+        #[arg(long, value_name = "DIR")]
+        keep: PathBuf,
     },
 }
 
@@ -173,6 +194,13 @@ fn run(command: Command) -> anyhow::Result<bool> {
             }
             writeln!(std::io::stderr(), "{:.0} s", outcome.took.as_secs_f64())?;
             tell(&outcome.verdict)
+        }
+        Command::Soak { hours, seed, parallel, program, keep } => {
+            let program = program.map_or_else(program_beside, Ok)?;
+            let time = Duration::try_from_secs_f64(hours * 3600.0).context("--hours")?;
+            let report = soak(&soak::Wish { time, seed, parallel, program, folder: std::path::absolute(keep)? })?;
+            write!(std::io::stdout(), "{}", report.text)?;
+            Ok(report.wrong.is_empty())
         }
     }
 }
