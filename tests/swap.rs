@@ -358,9 +358,9 @@ fn h11_every_model_has_a_worker_of_its_own_which_ends_with_it() {
     let folder = site("", &bytes(1));
     fs::write(folder.path().join("second.onnx"), bytes(2)).expect("write");
     let workers = Workers::start(&support::program("tissuemapd"), &config(folder.path())).expect("they start");
-    let first = workers.load(&folder.path().join("first.onnx")).expect("proved");
+    let first = workers.load(&folder.path().join("first.onnx"), &|_| {}).expect("proved");
     let its_worker = workers.jobs().pid.expect("serves");
-    let second = workers.load(&folder.path().join("second.onnx")).expect("proved");
+    let second = workers.load(&folder.path().join("second.onnx"), &|_| {}).expect("proved");
     assert_ne!(first.model().sha256, second.model().sha256);
     assert_ne!(workers.jobs().pid, Some(its_worker));
     drop(first);

@@ -147,7 +147,6 @@ impl Module {
                 }
             }
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.import(tree, before, exported)),
-            _ => {}
         }
     }
 

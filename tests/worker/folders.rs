@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tissuemap::road::Stage;
-use tissuemap_daemon::job::{Backend, JobRunner};
 
 use super::{At, Site, assert_said};
 use crate::support::site::{STAINS, slide};
