@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tissuemap::section_set::{Namer, SetKey};
 
 use crate::config::Config;
+use crate::job::Fault;
 use crate::journal::{Change, Input, Inputs, JobId, Journal};
 
 pub use crate::models::fuzzing::memory;
@@ -77,13 +78,17 @@ static JOURNAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut journal = Journal::open(folder.path()).expect("writable");
     let begun = || Change::Begun { attempt: 1, model: "ab".into() };
     let contents: BTreeMap<String, String> = ["HE", "CD31"].map(|stain| (stain.into(), "ab".into())).into();
-    let failed = || Change::Failed { attempts: 1, not_before: SystemTime::UNIX_EPOCH, reason: "unreadable".into() };
+    let failed = || Change::Failed {
+        attempts: 1,
+        not_before: SystemTime::UNIX_EPOCH,
+        fault: Fault::new("unreadable", "copy it again"),
+    };
     let ends = [
         vec![],
         vec![begun()],
         vec![begun(), Change::Done { contents, reason: String::new() }],
         vec![begun(), failed()],
-        vec![begun(), failed(), Change::Quarantined { attempts: 2, reason: "unreadable".into() }],
+        vec![begun(), failed(), Change::Quarantined { attempts: 2, fault: Fault::new("unreadable", "copy it again") }],
         vec![Change::Cancelled { reason: "not wanted".into() }],
     ];
     for (case, changes) in ends.iter().enumerate() {

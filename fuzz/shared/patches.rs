@@ -3,7 +3,7 @@
 
 /// `file` with the changes that `script` encodes: again and again a place (four bytes, little end first, taken modulo the
 /// length), a number of bytes and the bytes that are written there. A number of 255 cuts the file at the place.
-pub fn patched(file: &[u8], mut script: &[u8]) -> Vec<u8> {
+pub(crate) fn patched(file: &[u8], mut script: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
     while let Some((place, rest)) = script.split_first_chunk::<4>()
         && let Some((&number, rest)) = rest.split_first()
