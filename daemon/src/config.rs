@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tissuemap::escape::for_people;
+use tissuemap::register::RegisterError;
 use tissuemap::road::RoadParams;
 use tissuemap::section_set::{Namer, NamingError, NamingRules};
 use tissuemap::untrusted::{self, Bounded};
@@ -174,6 +175,12 @@ impl Config {
         if let Some((key, reason)) = problems.into_iter().flatten().next() {
             return wrong(key.into(), reason.into());
         }
+        if let Err(RegisterError::Parameter { name, allowed }) = self.road.register.check() {
+            return wrong(format!("road.register.{name}"), format!("must be {allowed}"));
+        }
+        if let Some((key, range)) = self.road.tissue.problem() {
+            return wrong(format!("road.tissue.{key}"), range.into());
+        }
         if let Some((key, most)) = self.beyond() {
             return wrong(key.into(), format!("must be at most {most}"));
         }
@@ -317,6 +324,14 @@ mod tests {
         let cases = [
             ("model = \"m\"\n", vec!["watch"]),
             ("model = \"m\"\nwatch = []\n", vec!["`watch`", "at least one folder"]),
+            (
+                "[[watch]]\nfolder = \"a\"\n[road.register]\nngf_eta = nan\n",
+                vec!["`road.register.ngf_eta`", "0.01 to 100"],
+            ),
+            (
+                "[[watch]]\nfolder = \"a\"\n[road.tissue]\nmin_density = inf\n",
+                vec!["`road.tissue.min_density`", "0 to 10"],
+            ),
             (
                 "model = \"m\"\n[[watch]]\nfolder = \"a\"\nsettle_secs = 3\n",
                 vec!["line 4", "settle_secs", "settle_seconds"],

@@ -23,6 +23,20 @@ impl Default for TissueParams {
     }
 }
 
+impl TissueParams {
+    /// The first value that is out of its range, and the range in words.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let densities = 0.0..=10.0;
+        let checks = [
+            ("um_per_px", (0.1..=1000.0).contains(&self.um_per_px), "must be 0.1 to 1000"),
+            ("min_density", densities.contains(&self.min_density), "must be 0 to 10"),
+            ("max_density", densities.contains(&self.max_density), "must be 0 to 10"),
+            ("min_piece_um2", (0.0..=1e12).contains(&self.min_piece_um2), "must be 0 to 1e12"),
+        ];
+        checks.into_iter().find(|(_, valid, _)| !valid).map(|(name, _, range)| (name, range))
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]

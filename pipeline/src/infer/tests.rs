@@ -241,7 +241,7 @@ fn child_that_loads_the_runtime() {
     let bytes = example_model().encode_to_vec();
     let error = Model::from_bytes(&bytes, Path::new("example.onnx"), &InferOptions::default()).expect_err("no runtime");
     assert_eq!(error.id(), "model.runtime-library");
-    eprintln!("{error}");
+    eprintln!("{error}; hint: {}", error.hint());
 }
 
 #[test]

@@ -115,7 +115,11 @@ impl Default for RegisterParams {
 }
 
 impl RegisterParams {
-    fn check(&self) -> Result<(), RegisterError> {
+    /// Whether every value lies in its range.
+    ///
+    /// # Errors
+    /// [`RegisterError::Parameter`] for the first that does not.
+    pub fn check(&self) -> Result<(), RegisterError> {
         let checks = [
             ("search_long_side_px", (64..=512).contains(&self.search_long_side_px), "64 to 512"),
             ("search_angle_step_deg", (1.0..=15.0).contains(&self.search_angle_step_deg), "1 to 15"),
