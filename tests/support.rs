@@ -3,6 +3,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use tissuemap_daemon::claim;
+
 pub(crate) mod bus;
 pub(crate) mod site;
 
@@ -37,13 +39,14 @@ pub(crate) struct State {
     readonly: bool,
 }
 
-/// Every file below `folder`, our own results excepted.
+/// Every file below `folder`, our own results and the daemon's claim excepted.
 pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, State> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("readable") {
         let path = entry.expect("readable").path();
         let metadata = fs::symlink_metadata(&path).expect("readable");
-        if path.extension().is_some_and(|ending| ending == "tissuemap") {
+        let ours = path.extension().is_some_and(|ending| ending == "tissuemap") || path.ends_with(claim::FILE);
+        if ours {
             continue;
         }
         if metadata.is_dir() {
