@@ -164,3 +164,19 @@ fn a_set_is_for_the_largest_model_that_it_is_complete_for_else_for_the_nearest_t
     assert_eq!(chosen(&["CC10"]), Some(0), "the first of equals");
     assert_eq!(choose::<Vec<String>>(&[], &BTreeMap::new()), None);
 }
+
+#[test]
+fn h22_a_finished_set_stays_so_while_a_slide_is_away_under_every_policy() {
+    for policy in [Incomplete::Wait, Incomplete::Run, Incomplete::Skip] {
+        let mut sets = sets(policy);
+        update(&mut sets, 0, &ALL);
+        sets.start(&key("c1"));
+        sets.finish(&key("c1"), Ok(()));
+        for (now, slides, notes) in [(1, &ALL[..2], 1), (WAIT * 9, &ALL[..1], 1), (WAIT * 10, &ALL[..], 0)] {
+            assert_eq!(update(&mut sets, now, slides), [], "{policy:?}");
+            assert_eq!((sets.waiting().count(), sets.problems().count()), (0, 0), "{policy:?}");
+            assert_eq!(sets.notes().count(), notes, "{policy:?}");
+        }
+        assert_eq!(update(&mut sets, WAIT * 11, &[("HE", 2), ALL[1], ALL[2]]), [key("c1")], "other content");
+    }
+}
