@@ -15,6 +15,7 @@ mod back_off;
 mod batches;
 pub mod child;
 mod duty;
+mod engines;
 mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -53,6 +54,7 @@ pub use self::seat::Vitals;
 
 use self::batches::Batches;
 use self::duty::Duty;
+use self::engines::Engines;
 use self::keeper::Load;
 use self::protocol::{Event, Request};
 use self::seat::Seat;
@@ -166,12 +168,11 @@ impl Backend for Workers {
         let house = &self.0;
         let sha256 = hash_model(model)?;
         // What it leaves for later reaches no other model.
-        let engines = house.engines.join(&sha256);
-        private_folder(&engines).map_err(|error| unwritable(&engines, &error))?;
+        let engines = Engines::of(&house.engines, &sha256).map_err(|error| unwritable(&house.engines, &error))?;
         let folder = house.staging.worker().map_err(|error| unwritable(house.staging.path(), &error))?;
         let mut setup = house.setup.clone();
         setup.read.push(model.into());
-        setup.write = vec![folder.path().to_owned(), engines.clone()];
+        setup.write = vec![folder.path().to_owned(), engines.folder().to_owned()];
         let wanted = house.settings.providers.iter().any(|&provider| provider != Provider::Cpu);
         setup.gpu = wanted && !sandbox::graphics_cards().is_empty();
         let load = Load {
@@ -260,12 +261,18 @@ fn hash_model(model: &Path) -> Result<String, Fault> {
         Fault::new(error.to_string(), error.hint()).with_id(id)
     };
     let mut file = untrusted::open_named(model, MAX_MODEL_BYTES).map_err(|error| failed(&error))?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    let mut hash = Sha256::new();
+    let hashed = hash_all(&mut file, &mut hash);
+    hashed.map_err(|source| failed(&UntrustedError::Io { path: model.into(), source }))?;
+    Ok(hex(hash.finalize()))
+}
+
+fn hash_all(from: &mut impl Read, hash: &mut Sha256) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(hash.finalize())),
-            Ok(read) => hash.update(&buffer[..read]),
-            Err(source) => return Err(failed(&UntrustedError::Io { path: model.into(), source })),
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => hash.update(&buffer[..read]),
         }
     }
 }

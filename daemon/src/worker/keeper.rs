@@ -21,6 +21,7 @@ use super::process::Process;
 use super::protocol::{Event, Request, Setup};
 use super::said::{News, one_line};
 use super::seat::{Call, Input, Inputs, Ready, Vitals};
+use super::unwritable;
 use super::watch::Watch;
 use crate::job::{Fault, FaultKind, ModelInfo};
 
@@ -163,6 +164,9 @@ impl Keeper {
     fn start(&mut self, number: u32, ready: &Sender<Ready>) -> Result<Serving, Lost> {
         // Before the worker opens them: what changes in between is seen at the next comparison.
         let places = self.paths.look();
+        if let Some(engines) = self.duty.load.as_ref().map(|load| &load.engines) {
+            engines.prepare().map_err(|error| Lost(unwritable(engines.folder(), &error)))?;
+        }
         let sender = self.sender.clone();
         let hear = move |event| drop(sender.send(Input::Said(number, event)));
         let process = Process::start(&self.duty.program, hear).map_err(|error| {

@@ -16,7 +16,7 @@ const LINE_BYTES: usize = 4000;
 const TEXT_CHARS: usize = 2000;
 
 /// Lines for the log at once, and lasting in a second: a model that is loaded says some twenty.
-const LINES: (f64, f64) = (400.0, 2.0);
+const LINES: (f64, f64) = (400.0, 0.5);
 /// Bytes that are read at once, and lasting in a second. Whoever says more has to wait until it is read.
 const BYTES: (f64, f64) = (16e6, 4e6);
 /// What a message costs beside its bytes: small ones are work, too.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Keeper, Lost, Serving};
 use crate::job::{Fault, ModelInfo};
 use crate::worker::batches::Batches;
+use crate::worker::engines::Engines;
 use crate::worker::faults::{Bounds, MODEL_HINT, unexpected};
 use crate::worker::protocol::{Event, Request};
 use crate::worker::seat::Ready;
@@ -18,7 +19,7 @@ pub(in crate::worker) struct Load {
     /// Of the model's file, as the supervisor has read it.
     pub(in crate::worker) sha256: String,
     pub(in crate::worker) providers: Vec<tissuemap::infer::Provider>,
-    pub(in crate::worker) engines: PathBuf,
+    pub(in crate::worker) engines: Engines,
     pub(in crate::worker) batches: Batches,
     /// What this machine is called there.
     pub(in crate::worker) machine: String,
@@ -33,7 +34,7 @@ impl Keeper {
         let request = Request::Load {
             model: load.model.clone(),
             providers: load.providers.clone(),
-            engines: load.engines.clone(),
+            engines: load.engines.folder().to_owned(),
             batches: load.batches.read(),
             machine: load.machine.clone(),
         };
@@ -68,6 +69,7 @@ impl Keeper {
         }
         // It is asked for by this path, whatever the worker says.
         info.path.clone_from(&load.model);
+        load.engines.seal();
         load.batches.store(&info, &load.machine, batch);
         tracing::info!(provider = %info.provider, batch, "Model loaded");
         self.model = Some(info);
