@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tissuemap::contract::example;
 use tissuemap::overlay;
+use tissuemap::placement::PlacementKind;
 use tissuemap::register::Verdict;
 use tissuemap::slide::OpenOptions;
 use tissuemap::units::Mpp;
@@ -243,7 +244,7 @@ fn h14_a_section_of_another_tissue_is_refused_and_every_output_says_so() {
             record.warnings
         );
         assert_eq!(record.registration[1].verdict, Verdict::Refused);
-        assert_eq!(record.sections[2]["placement"], "left-out");
+        assert_eq!(record.sections[2].placement, PlacementKind::LeftOut);
         let features = json(&folder.join(overlay::CLUSTERS_GEOJSON));
         let metadata = &features["features"][0]["properties"]["metadata"];
         assert_eq!(metadata["registration"], "CD31 good, KI67 refused");

@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use tissuemap::durable::rename_new;
 use tissuemap::overlay::{Input, Record, read_record, result_folder, sha256_of};
+use tissuemap::placement::PlacementKind;
 
 use crate::arrive::members::{Fingerprint, Member};
 use crate::job::{Job, ModelInfo};
@@ -120,7 +121,7 @@ pub fn was_read(slide: &Path, now: &Fingerprint) -> bool {
 }
 
 fn was_left_out(run: &Record, stain: &str) -> bool {
-    run.sections.iter().any(|section| section["stain"] == stain && section["placement"] == "left-out")
+    run.sections.iter().any(|section| section.stain == stain && section.placement == PlacementKind::LeftOut)
 }
 
 fn is_named(input: &Input, slide: &Path) -> bool {

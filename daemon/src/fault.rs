@@ -59,7 +59,10 @@ impl FaultKind {
             _ => {}
         }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::IO | Errno::HOSTDOWN | Errno::NOLINK | Errno::REMOTEIO | Errno::SHUTDOWN) => Self::Unreachable,
+            // Again: somebody holds a lease on the file, as a file server does for its clients.
+            Some(Errno::AGAIN | Errno::IO | Errno::HOSTDOWN | Errno::NOLINK | Errno::REMOTEIO | Errno::SHUTDOWN) => {
+                Self::Unreachable
+            }
             _ => Self::Other,
         }
     }

@@ -55,6 +55,8 @@ pub fn look(watch: &Watch, claim: &Mutex<Claim>) -> Result<Look, Fault> {
             "create or mount it, or correct `watch.folder`; its slides wait until it can be read",
         )
     };
+    #[cfg(test)]
+    crate::testing::wait_while_silent(&watch.folder);
     let identity = Identity::of(&watch.folder).map_err(unreadable)?;
     claim.lock().unwrap_or_else(PoisonError::into_inner).renew()?;
     let snapshot = scan(&watch.folder, &watch.ignore, watch.marker.as_ref()).map_err(unreadable)?;
@@ -345,6 +347,6 @@ impl Folder {
         });
         let sets = self.sets.problems().map(|(set, reason)| format!("set {set}: {reason}"));
         let slides = self.arrivals.rejected().filter(told).take(SLIDES_TOLD).map(ToString::to_string).chain(more);
-        folder.chain(slides).chain(self.misfits.iter().map(ToString::to_string)).chain(sets)
+        folder.chain(slides).chain(self.misfits.iter().map(|misfit| Fault::from_error(misfit).to_string())).chain(sets)
     }
 }

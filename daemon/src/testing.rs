@@ -1,16 +1,36 @@
 //! What several tests need: results as a run leaves them, without a run, and processes to be killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::UNIX_EPOCH;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use tissuemap::durable::{Published, Staging, publish_all, write_record};
 use tissuemap::overlay::{RECORD, result_folder};
 
 use crate::arrive::members::fingerprint;
+
+/// Folders in which a look waits, as on a share whose host is gone.
+pub(crate) fn silent() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    static SILENT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    SILENT.lock().expect("not poisoned")
+}
+
+pub(crate) fn wait_while_silent(folder: &Path) {
+    while silent().contains(folder) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A named pipe that nobody fills.
+pub(crate) fn pipe(path: &Path) {
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, path, FileType::Fifo, mode, 0).expect("a pipe");
+}
 
 /// A `result.json` for the slide of `stain` in a set of these slides as they are now, of which CD31 was placed so.
 pub(crate) fn record(slides: &BTreeMap<String, PathBuf>, stain: &str, cd31: &str, run: &str, model: &str) -> Value {

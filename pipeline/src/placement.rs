@@ -1,5 +1,6 @@
 //! How the sections of a set lie to its reference: thumbnails from the slides' levels, registered, judged.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -44,7 +45,38 @@ pub enum Placement {
     Missing,
 }
 
+/// A [`Placement`] without its figures: one word in records and plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlacementKind {
+    Reference,
+    Registered,
+    LeftOut,
+    Missing,
+}
+
+impl fmt::Display for PlacementKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reference => "reference",
+            Self::Registered => "registered",
+            Self::LeftOut => "left-out",
+            Self::Missing => "missing",
+        })
+    }
+}
+
 impl Placement {
+    /// Without its figures.
+    pub fn kind(&self) -> PlacementKind {
+        match self {
+            Self::Reference => PlacementKind::Reference,
+            Self::Registered(_) => PlacementKind::Registered,
+            Self::LeftOut { .. } => PlacementKind::LeftOut,
+            Self::Missing => PlacementKind::Missing,
+        }
+    }
+
     /// The map that was found, a refused one too: it can be looked at.
     pub fn found(&self) -> Option<&Registered> {
         match self {

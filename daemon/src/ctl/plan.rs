@@ -13,7 +13,7 @@ use tissuemap::infer::Model;
 use tissuemap::look::captioned;
 use tissuemap::map::LabelMap;
 use tissuemap::overlay::{RESEARCH_USE_ONLY, blend};
-use tissuemap::placement::{Placement, registration_mpp};
+use tissuemap::placement::{Placement, PlacementKind, registration_mpp};
 use tissuemap::register::Verdict;
 use tissuemap::road::{Layout, Prepared, Progress, RoadError, RoadParams, Stage, StainVerdict, prepare};
 use tissuemap::section_set::{Grouped, SectionSet};
@@ -72,7 +72,7 @@ struct StainPlan {
     stain: String,
     slide: Option<String>,
     /// `reference`, `registered`, `left-out` or `missing`.
-    placement: &'static str,
+    placement: PlacementKind,
     registration: Option<StainVerdict>,
 }
 
@@ -214,12 +214,7 @@ impl SetPlan {
         let stain = |section: &tissuemap::road::Section| StainPlan {
             stain: section.stain.clone(),
             slide: set.slides.get(&section.stain).map(|slide| slide.display().to_string()),
-            placement: match section.placement {
-                Placement::Reference => "reference",
-                Placement::Registered(_) => "registered",
-                Placement::LeftOut { .. } => "left-out",
-                Placement::Missing => "missing",
-            },
+            placement: section.placement.kind(),
             registration: section.verdict(),
         };
         let tissue_fraction = match prepared.tissue {
@@ -240,7 +235,7 @@ impl SetPlan {
     fn is_good(&self) -> bool {
         let good = |stain: &StainPlan| match &stain.registration {
             Some(judged) => judged.verdict == Verdict::Good,
-            None => stain.placement == "reference",
+            None => stain.placement == PlacementKind::Reference,
         };
         self.patches > 0 && self.stains.iter().all(good)
     }
@@ -265,7 +260,7 @@ impl StainPlan {
     fn text(&self) -> String {
         let Self { stain, placement, registration, .. } = self;
         let Some(StainVerdict { verdict, estimated_error_um, reasons, .. }) = registration else {
-            let fill = if *placement == "missing" { "; its fill colour stands in" } else { "" };
+            let fill = if *placement == PlacementKind::Missing { "; its fill colour stands in" } else { "" };
             return format!("{stain:<8} {placement}{fill}");
         };
         let error = estimated_error_um.map(|error| format!(", estimated error {error:.1} µm")).unwrap_or_default();

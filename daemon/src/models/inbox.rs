@@ -96,7 +96,7 @@ fn fit(path: &Path) -> Result<(), Fault> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(format!("{}: {error}", for_people(path)), "let the daemon read the file").with_id("model.unreadable")
+    Fault::of_io(for_people(path), error, "let the daemon read the file").with_id("model.unreadable")
 }
 
 fn names_a_model(path: &Path) -> bool {

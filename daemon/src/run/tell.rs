@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tissuemap::escape::for_people;
+
 use super::waits::Awaited;
 use super::{Daemon, Phase};
 use crate::folder::Folder;
@@ -54,6 +56,8 @@ impl Daemon {
         problems.extend(self.blocked.problems());
         problems.extend(self.folders.iter().filter_map(|folder| folder.unanswered(now)));
         problems.extend(self.folders.iter().flat_map(Folder::problems));
+        // Names in them come from whoever writes into the folders.
+        let problems: Vec<String> = problems.iter().map(|problem| for_people(problem).to_string()).collect();
         let known: HashSet<&String> = view.problems.iter().collect();
         if let Some(new) = problems.iter().rfind(|problem| !known.contains(problem)) {
             view.last_error.clone_from(new);

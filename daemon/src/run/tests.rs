@@ -25,6 +25,7 @@ mod absence;
 mod bus;
 mod crash;
 mod disk;
+mod foreign;
 mod jobs;
 mod models;
 mod share;

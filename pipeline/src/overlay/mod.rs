@@ -33,7 +33,7 @@ pub use png::{blend, scale_bar_um};
 #[cfg(test)]
 pub(crate) use record::run_id;
 pub(crate) use record::sha256_of_read;
-pub use record::{Input, OutputFile, RECORD, Record, sha256_of};
+pub use record::{Input, OutputFile, RECORD, Record, SectionRecord, sha256_of};
 pub use verify::{Checked, FileState, Verified, VerifyError, verify};
 
 /// In every output: maps are not to be taken for a diagnosis.

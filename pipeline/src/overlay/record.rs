@@ -15,7 +15,7 @@ use crate::durable::RecordKind;
 use crate::hex::hex;
 use crate::infer::Provider;
 use crate::map::{LabelMap, UNFAMILIAR, UNTYPICAL};
-use crate::placement::{Placement, Registered};
+use crate::placement::{Placement, PlacementKind};
 use crate::road::{Section, StainVerdict};
 use crate::section_set::SetKey;
 use crate::slide::SlideInfo;
@@ -44,7 +44,7 @@ pub struct Record {
     /// What is wrong or unusual, in plain words; empty when nothing is.
     pub warnings: Vec<String>,
     /// Per stain, in the model's order: placement, map and quality figures.
-    pub sections: Vec<Value>,
+    pub sections: Vec<SectionRecord>,
     /// How each registered stain was judged, in the model's order; empty in records from before there were verdicts.
     #[serde(default)]
     pub registration: Vec<StainVerdict>,
@@ -57,6 +57,21 @@ pub struct Record {
     /// The seal: SHA-256 of this file with this value left empty. None in records from before there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record_sha256: Option<String>,
+}
+
+/// One stain of the set. Fields are in the order of the alphabet, as older versions wrote them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SectionRecord {
+    /// The map that was found, a refused one too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<Value>,
+    pub placement: PlacementKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Value>,
+    /// Why no map was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub stain: String,
 }
 
 /// What wrote the record.
@@ -268,17 +283,19 @@ fn is_as_written(text: &[u8]) -> bool {
     record.and_then(|record| serde_json::to_vec_pretty(&record)).is_ok_and(|again| again == text)
 }
 
-fn section_record(section: &Section) -> Value {
-    let found = |placement: &str, found: &Registered| json!({"placement": placement, "map": found.map.summary(), "quality": found.quality});
-    let mut value = match &section.placement {
-        Placement::Reference => json!({"placement": "reference"}),
-        Placement::Registered(registered) => found("registered", registered),
-        Placement::LeftOut { refused: Some(registered), .. } => found("left-out", registered),
-        Placement::LeftOut { reason, refused: None } => json!({"placement": "left-out", "reason": reason}),
-        Placement::Missing => json!({"placement": "missing"}),
+fn section_record(section: &Section) -> SectionRecord {
+    let found = section.placement.found();
+    let reason = match &section.placement {
+        Placement::LeftOut { reason, refused: None } => Some(reason.clone()),
+        _ => None,
     };
-    value["stain"] = section.stain.clone().into();
-    value
+    SectionRecord {
+        map: found.map(|found| json!(found.map.summary())),
+        placement: section.placement.kind(),
+        quality: found.map(|found| json!(found.quality)),
+        reason,
+        stain: section.stain.clone(),
+    }
 }
 
 /// Hash over what decides the result: model, input bytes, parameters.

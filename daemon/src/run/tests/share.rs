@@ -3,39 +3,27 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-
 use super::*;
 
-/// A folder in which a look stands still: its manifest is a pipe, and opening one waits for somebody at the other end.
+/// A folder in which a look stands still.
 struct Share(TempDir);
 
 impl Share {
     fn new() -> Self {
         let share = Self(tempfile::tempdir().expect("tempdir"));
-        mknodat(CWD, share.manifest(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        testing::silent().insert(share.0.path().into());
         share
-    }
-
-    fn manifest(&self) -> PathBuf {
-        self.0.path().join("manifest.csv")
     }
 
     /// From here on it answers.
     fn come_back(&self) {
-        let aside = self.0.path().join("pipe");
-        if fs::rename(self.manifest(), &aside).is_ok() && fs::write(self.manifest(), "").is_ok() {
-            // Opened for both, a pipe waits for nobody, and who waits for it goes on.
-            drop(fs::File::options().read(true).write(true).open(aside));
-        }
+        testing::silent().remove(self.0.path());
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if !self.0.path().join("pipe").exists() {
-            self.come_back();
-        }
+        self.come_back();
     }
 }
 
@@ -43,10 +31,7 @@ impl Drop for Share {
 async fn h12_a_folder_that_does_not_answer_is_told_as_a_problem_and_the_others_go_on() {
     let share = Share::new();
     let folder = share.0.path().display();
-    let mut daemon = Fixture::start(&format!(
-        "[[watch]]\nfolder = \"{folder}\"\nmanifest = \"{}\"\nscan_seconds = 1\n",
-        share.manifest().display()
-    ));
+    let mut daemon = Fixture::start(&format!("[[watch]]\nfolder = \"{folder}\"\nscan_seconds = 1\n"));
     daemon.until(|s| s.state == State::Idle).await;
     assert_eq!(daemon.status.borrow().problems, [""; 0]);
 

@@ -2,6 +2,8 @@
 
 use zbus::DBusError;
 
+use tissuemap::escape::for_people;
+
 use crate::command::{Refusal, RefusalKind};
 use crate::job::Fault;
 
@@ -51,6 +53,6 @@ impl From<Refusal> for Error {
             RefusalKind::Failed => Self::Failed,
             RefusalKind::Ending => Self::Ending,
         };
-        named(refusal.to_string())
+        named(for_people(&refusal.to_string()).to_string())
     }
 }

@@ -7,6 +7,8 @@ use zbus::message::Header;
 use zbus::object_server::InterfaceRef;
 use zbus::{Connection, interface};
 
+use tissuemap::escape::for_people;
+
 use super::access::{Access, Action};
 use super::error::Error;
 use super::objects::Shown;
@@ -117,7 +119,7 @@ impl Job1 {
     /// Why the job is in its state, often with a remedy; may be empty.
     #[zbus(property)]
     fn reason(&self) -> String {
-        self.show(|view| view.row.reason.to_string())
+        self.show(|view| for_people(&view.row.reason.to_string()).to_string())
     }
 
     /// When a failed job is tried again, in seconds since 1970; 0 for other jobs.

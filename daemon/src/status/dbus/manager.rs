@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tissuemap::escape::for_people;
 use tissuemap::register::Verdict;
 use tissuemap::road::StainVerdict;
 use zbus::message::Header;
@@ -421,7 +422,7 @@ fn entries(status: &Status) -> Vec<JobEntry> {
             attempts: row.attempts,
             not_before: unix_seconds(row.not_before),
             place: places.get(&row.id).copied().unwrap_or_default(),
-            reason: row.reason.to_string(),
+            reason: for_people(&row.reason.to_string()).to_string(),
         })
         .collect();
     entries.sort_by_key(|entry| (running != Some(JobId(entry.id)), entry.place == 0, entry.place, entry.id));
