@@ -135,7 +135,7 @@ impl Fault {
 
     /// What the operating system says of `subject`, most often a path; a file that is not opened says it better itself.
     pub fn of_io(subject: impl Display, error: &io::Error, hint: impl Into<String>) -> Self {
-        if error.get_ref().is_some_and(|inner| inner.is::<UntrustedError>()) {
+        if matches!(error.get_ref(), Some(inner) if inner.is::<UntrustedError>()) {
             return Self::from_error(error).or_hint(hint);
         }
         Self::new(format!("{subject}: {error}"), hint).with_kind(FaultKind::of_io(error))

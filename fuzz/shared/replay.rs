@@ -1,7 +1,6 @@
 // A property of a fuzz target, tried without a fuzzer: on every committed input, and on damaged copies of them. Included by
 // the tests of each crate.
 
-use std::fmt::Debug;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -19,7 +18,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 }
 
 /// An input of the corpus of which some pieces were removed, repeated elsewhere or replaced by random bytes.
-fn damaged(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> + Debug {
+fn damaged(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let change =
         (any::<Index>(), 0..8_usize, any::<Index>(), 0..16_usize, proptest::collection::vec(any::<u8>(), 0..4));
     (proptest::sample::select(corpus), proptest::collection::vec(change, 0..6)).prop_map(|(mut bytes, changes)| {

@@ -172,7 +172,7 @@ mod tests {
         fs::create_dir_all(folder.join("c/.moved-1/d")).expect("writable");
         fs::create_dir_all(folder.join(".moved-1/e")).expect("writable");
         // Nobody may enter or change these.
-        fs::set_permissions(folder.join("a/b"), fs::Permissions::from_mode(0)).expect("ours");
+        fs::set_permissions(folder.join("a/b"), fs::Permissions::from_mode(0o000)).expect("ours");
         fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0o500)).expect("ours");
         let through = parent.path().join("through");
         symlink(&folder, &through).expect("writable");

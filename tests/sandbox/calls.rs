@@ -84,7 +84,7 @@ pub(super) fn attempts(slide: &Path, staging: &Path) -> Vec<Attempt> {
         ("a call of the day after", call(9999, &[])),
         ("namespaces of others", call(470, &[])),
         ("rules on top", call(444, &[0, 0, 1])),
-        ("a call by its second number", call(0x4000_0000 | 39, &[])),
+        ("a call by its second number", call(0x4000_0027, &[])),
         ("the gap between old and new calls", call(400, &[])),
         ("second descriptor", file.try_clone().map(drop)),
         ("lock for reading", read_lock(&file)),

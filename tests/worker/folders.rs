@@ -107,7 +107,7 @@ fn h23_a_file_that_cannot_be_read_says_so_and_is_no_unknown_format() {
         eprintln!("SKIPPED: root reads a file of mode 000");
         return;
     }
-    fs::set_permissions(site.incoming("c1_HE.tif"), fs::Permissions::from_mode(0)).expect("ours");
+    fs::set_permissions(site.incoming("c1_HE.tif"), fs::Permissions::from_mode(0o000)).expect("ours");
     let fault = workers.probe(&site.incoming("c1_HE.tif"), None).expect_err("mode 000");
     assert_said(&fault, &["c1_HE.tif: Permission denied"]);
     assert!(workers.process(&site.job(), &()).expect_err("mode 000").is_unreachable());

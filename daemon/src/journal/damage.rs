@@ -80,9 +80,8 @@ fn connect(path: &Path, was_there: bool) -> Result<Connection, JournalError> {
         }
         _ => damaged(source.to_string()),
     };
-    match untrusted::check(path) {
-        Err(error @ UntrustedError::NotRegular { .. }) => return Err(damaged(error.to_string())),
-        _ => {}
+    if let Err(error @ UntrustedError::NotRegular { .. }) = untrusted::check(path) {
+        return Err(damaged(error.to_string()));
     }
     let mut db = Connection::open(path).map_err(judge)?;
     let problem = prepare(&mut db, was_there).map_err(judge)?;

@@ -178,9 +178,10 @@ impl Store {
         let path = signature_of(model);
         let text = untrusted::read_to_string(&path, MAX_SIGNATURE_BYTES).map_err(|error| {
             let reason = format!("{}: no signature, and `trusted_keys` are configured: {error}", model.display());
-            let hint = match error.is_not_found() {
-                true => format!("sign it with minisign and bring {} first", path.display()),
-                false => error.hint().to_owned(),
+            let hint = if error.is_not_found() {
+                format!("sign it with minisign and bring {} first", path.display())
+            } else {
+                error.hint().to_owned()
             };
             Fault::new(reason, hint).with_id("model.unsigned")
         })?;

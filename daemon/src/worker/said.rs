@@ -151,11 +151,11 @@ pub(super) fn each_line(from: impl Read, mut hear: impl FnMut(&str)) {
     let mut from = BufReader::new(Paced::new(from));
     let (mut line, mut dropped) = (Vec::new(), 0);
     let mut tell = |line: &mut Vec<u8>, dropped: &mut usize| {
-        let mut text = one_line(&String::from_utf8_lossy(line));
-        if *dropped > 0 {
-            text.push_str(&format!(" … ({dropped} bytes more)"));
+        let text = one_line(&String::from_utf8_lossy(line));
+        match *dropped {
+            0 => hear(&text),
+            dropped => hear(&format!("{text} … ({dropped} bytes more)")),
         }
-        hear(&text);
         *dropped = 0;
         line.clear();
     };
@@ -242,7 +242,7 @@ mod tests {
         let later = begun + Duration::from_secs_f64(1.0 / LINES.1);
         assert_eq!(budget.admit(later), Some(100_000 - admitted as u64), "told once there is room again");
         assert_eq!(budget.admit(later), None);
-        assert_eq!(budget.admit(later + Duration::from_secs(3600)), Some(1), "quiet workers are heard");
+        assert_eq!(budget.admit(later + Duration::from_hours(1)), Some(1), "quiet workers are heard");
     }
 
     #[test]

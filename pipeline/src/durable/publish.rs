@@ -85,10 +85,9 @@ fn name(staged: &Path, target: &Path, kind: RecordKind, after: Steps) -> Result<
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
-        match Older::look(target, kind) {
-            Some(older) => return older.replace(staged, target, kind, after),
-            // It has gone meanwhile.
-            None => continue,
+        // Without one, what had the name has gone meanwhile.
+        if let Some(older) = Older::look(target, kind) {
+            return older.replace(staged, target, kind, after);
         }
     }
     Err(failed(io::ErrorKind::ResourceBusy.into()))

@@ -27,7 +27,7 @@ pub(super) const MAX_RECORD_BYTES: u64 = 64 << 20;
 
 /// Copying programs set new times, one file after the other: a record that is older than this beside its files was not
 /// written later than they.
-const WRITTEN_TOGETHER: std::time::Duration = std::time::Duration::from_secs(60);
+const WRITTEN_TOGETHER: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// What the record of a kind of folder is called, and how it is understood.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +82,7 @@ pub fn write_record(folder: &Path, name: &str, content: &impl Serialize) -> io::
 pub(super) struct Ours {
     record: &'static str,
     /// The record is as it was written.
-    record_is_ours: bool,
+    record_intact: bool,
     files: BTreeMap<String, OutputFile>,
 }
 
@@ -97,12 +97,12 @@ impl Ours {
         let path = folder.join(kind.name);
         let Ok(text) = untrusted::read(&path, MAX_RECORD_BYTES) else { return Self::default() };
         let Ok(Outputs { outputs }) = serde_json::from_slice(&text) else { return Self::default() };
-        let record_is_ours = is_as_sealed(&text).unwrap_or_else(|| {
+        let record_intact = is_as_sealed(&text).unwrap_or_else(|| {
             (kind.is_of_older_version)(&text) && was_written_with(&path, outputs.iter().map(|file| &*file.file))
         });
         // A list that a person has changed still tells which bytes were written by us: hashes cannot be guessed.
         let files = outputs.into_iter().map(|file| (file.file.clone(), file)).collect();
-        Self { record: kind.name, record_is_ours, files }
+        Self { record: kind.name, record_intact, files }
     }
 
     /// Whether a file of this name was written by us, whatever became of it.
@@ -121,7 +121,7 @@ impl Ours {
         if name == self.record {
             // It is read again: it may have been changed since.
             let sealed = untrusted::read(&folder.join(name), MAX_RECORD_BYTES).ok().map(|text| is_as_sealed(&text));
-            return self.record_is_ours && sealed.is_some_and(|sealed| sealed != Some(false));
+            return self.record_intact && sealed.is_some_and(|sealed| sealed != Some(false));
         }
         let Some(file) = self.files.get(name) else { return false };
         let same = || -> io::Result<bool> {

@@ -140,13 +140,16 @@ fn h21_the_record_of_an_older_version_is_ours_if_it_was_written_with_its_files()
     whole(&target, "three");
 }
 
+/// Makes something with the name of a result, and perhaps with what lies elsewhere.
+type Make = fn(&Path, &Path);
+
 #[test]
 fn h21_what_tissuemap_never_made_is_not_deleted_and_links_are_not_followed() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let elsewhere = dir.path().join("elsewhere");
     fs::create_dir(&elsewhere).expect("writable");
     fs::write(elsewhere.join("slide"), "precious").expect("writable");
-    let make: [(&str, fn(&Path, &Path)); 6] = [
+    let make: [(&str, Make); 6] = [
         ("folder", |path, _| {
             fs::create_dir(path).and_then(|()| fs::write(path.join("overlay.png"), "mine")).expect("writable");
         }),
@@ -255,6 +258,7 @@ fn h21_what_comes_between_look_and_exchange_is_not_lost() {
 
 /// What a person may have left where the result belongs.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "independent cases of a property test")]
 struct Left {
     /// There is a result of ours.
     ours: bool,

@@ -147,10 +147,13 @@ fn h06_a_set_of_which_a_part_is_missing_is_not_published() {
     assert_eq!(job.published(), 0);
 }
 
+/// What a worker that was taken over may change of its answer or of a record.
+type Change<T> = fn(&mut T);
+
 #[test]
 fn h27_an_answer_that_is_not_that_of_the_job_publishes_nothing() {
     let job = Job::new();
-    let changes: [(&str, fn(&mut Drawn)); 8] = [
+    let changes: [(&str, Change<Drawn>); 8] = [
         ("../../etc", |drawn| drawn.results[1].stain = "../../etc".into()),
         ("twice", |drawn| drawn.results[1] = drawn.results[0].clone()),
         ("no result", |drawn| drawn.results.clear()),
@@ -182,7 +185,7 @@ fn h27_an_answer_that_is_not_that_of_the_job_publishes_nothing() {
 
 #[test]
 fn h27_a_record_that_speaks_for_another_job_is_not_published() {
-    let changes: [(&str, fn(&mut Value)); 14] = [
+    let changes: [(&str, Change<Value>); 14] = [
         ("format", |r| r["format"] = 2.into()),
         ("set", |r| r["set"]["case"] = "c2".into()),
         ("stain", |r| r["slide"]["stain"] = "CD31".into()),

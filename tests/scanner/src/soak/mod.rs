@@ -192,7 +192,7 @@ fn report(wish: &Wish, book: &Book, samples: &[Sample]) -> anyhow::Result<Report
         fs::write(&path, content).with_context(|| path.display().to_string())
     };
     write("summary.txt", &text)?;
-    write("events.txt", &events.iter().map(|(at, event)| format!("{at:8.1} {event}\n")).collect::<String>())?;
+    write("events.txt", &events.iter().map(|(at, event)| format!("{at:8.1} {event}\n")).collect::<Vec<_>>().concat())?;
     sampler::write(&wish.folder.join("samples.csv"), samples)?;
     Ok(Report { text, wrong })
 }

@@ -80,6 +80,7 @@ impl Models {
     ///
     /// # Errors
     /// It cannot be written.
+    #[allow(clippy::unused_self, reason = "called like the others that drop models")]
     pub(super) fn offer_bad(
         &self,
         site: &Site,

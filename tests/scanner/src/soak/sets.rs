@@ -350,6 +350,7 @@ impl Set<'_> {
     }
 
     /// The results are still those of this run.
+    #[allow(clippy::unnecessary_wraps, reason = "as every step of a set's life")]
     fn is_unchanged(&self, before: &[Record]) -> Outcome {
         let _stay = self.world.site.stay();
         for (stain, before) in before.iter().enumerate() {
@@ -425,6 +426,7 @@ impl Set<'_> {
     }
 
     /// Takes everything of the set away: slides and results, in this or the other order.
+    #[allow(clippy::unnecessary_wraps, reason = "as every step of a set's life")]
     fn put_away(&mut self) -> anyhow::Result<()> {
         let _stay = self.world.site.stay();
         let mut entries = self.own_entries();
