@@ -84,6 +84,10 @@ impl Site {
         let all = || (0..self.sets).all(|set| STAINS.iter().all(|stain| result(set, stain).join(RESULT_JSON).exists()));
         let begun = Instant::now();
         while !all() {
+            // As systemd does: a daemon ends where its first worker is killed before it serves.
+            if daemon.try_wait().expect("its state").is_some() {
+                daemon = self.start();
+            }
             if begun.elapsed() > Duration::from_mins(2 + self.sets as u64) {
                 let log = fs::read_to_string(self.path("log")).expect("readable");
                 panic!("not done: {:?}\n{log}", files(&self.path("incoming")).keys());

@@ -151,8 +151,17 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 /// Where files are written in other ways than by the durable functions, and why that is right.
-const OTHER_WRITES: [(&str, &str); 3] = [
+const OTHER_WRITES: [(&str, &str); 12] = [
     ("pipeline/src/durable", "here they are"),
+    ("pipeline/src/removal.rs", "moves what is to be removed"),
+    ("pipeline/src/fuzzing.rs", "inputs of fuzz targets in a temporary folder"),
+    ("daemon/src/fuzzing.rs", "inputs of fuzz targets in a temporary folder"),
+    ("daemon/src/models/fuzzing.rs", "inputs of fuzz targets in a temporary folder"),
+    ("daemon/src/worker/fuzzing.rs", "inputs of fuzz targets in a temporary folder"),
+    ("daemon/src/worker/child.rs", "a file of the kernel"),
+    ("daemon/src/worker/staging.rs", "moves what is to be removed"),
+    ("daemon/src/outputs.rs", "tries whether a file can be written"),
+    ("daemon/src/claim.rs", "a claim that is not as it was is made anew at the next look"),
     ("daemon/src/status/leds/lamp.rs", "the files of sysfs are switches"),
     ("trainer/src/testing.rs", "fixtures"),
 ];
@@ -200,7 +209,10 @@ const OPENERS: [&str; 9] = [
 ];
 
 /// Where they are used all the same: file, what stands in the line, why.
-const OPENED_ELSEWHERE: [(&str, &str, &str); 8] = [
+const OPENED_ELSEWHERE: [(&str, &str, &str); 11] = [
+    ("daemon/src/lock.rs", "File::options()", "a lock in the state folder, of which nothing is read"),
+    ("daemon/src/lock.rs", "/proc/", "the kernel's own files"),
+    ("daemon/src/worker/watch.rs", "\"status\"", "the kernel's own files"),
     ("daemon/src/check/machine.rs", "/proc/", "the kernel's own files"),
     ("daemon/src/check/machine.rs", "|path: &str|", "the kernel's own files"),
     ("daemon/src/worker/process.rs", "/proc/", "the kernel's own files"),
@@ -208,7 +220,7 @@ const OPENED_ELSEWHERE: [(&str, &str, &str); 8] = [
     ("pipeline/src/infer/providers.rs", "\"information\"", "the driver's own files"),
     ("daemon/src/status/leds/lamp.rs", "brightness\"", "the kernel's own files"),
     ("daemon/src/journal/damage.rs", "File::options()", "the journal, which was found to be a regular file before"),
-    ("trainer/src/store.rs", "let lock = ", "a folder, to lock it"),
+    ("trainer/src/data/store/mod.rs", "let lock = ", "a folder, to lock it"),
 ];
 
 /// The source without its tests: they stand last in a file, or in files of their own.

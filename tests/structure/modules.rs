@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, UseTree, Visibility};
+use syn::{Attribute, Expr, ExprLit, Item, Lit, UseTree, Visibility};
 
 /// Names from the crate's root down; the root itself has none.
 type ModulePath = Vec<String>;
@@ -52,7 +52,11 @@ impl Crate {
                     let child_path = [path.clone(), vec![name.clone()]].concat();
                     match child.content {
                         Some((_, items)) => self.items(items, &below, child_path),
-                        None => self.file(&file_of(folder, &name), &below, child_path),
+                        None => {
+                            let file =
+                                given_path(&child.attrs).map_or_else(|| file_of(folder, &name), |at| folder.join(at));
+                            self.file(&file, &below, child_path);
+                        }
                     }
                     module.children.insert(name);
                 }
@@ -199,6 +203,15 @@ fn words(tokens: &str) -> Vec<Vec<String>> {
         .filter(|word| word.contains("::"))
         .map(|word| word.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect())
         .collect()
+}
+
+/// The file that `#[path = "…"]` names.
+fn given_path(attributes: &[Attribute]) -> Option<String> {
+    let given = attributes.iter().find(|attribute| attribute.path().is_ident("path"))?;
+    match &given.meta.require_name_value().ok()?.value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+        _ => None,
+    }
 }
 
 fn file_of(folder: &Path, name: &str) -> PathBuf {

@@ -179,8 +179,8 @@ mod tests {
     fn h24_our_unit_hides_homes_and_keeps_from_writing_what_no_drop_in_names() {
         let unit = Unit::parse(OURS);
         let hides = |path: &str| unit.hides(Path::new(path));
-        for home in ["/home/scanner/slides", "/root/in", "/run/user/1000/in"] {
-            assert_eq!(hides(home).as_deref(), Some("ProtectHome=yes"), "{home}");
+        for home in HOMES.map(|home| format!("{home}/scanner/slides")) {
+            assert_eq!(hides(&home).as_deref(), Some("ProtectHome=yes"), "{home}");
         }
         assert_eq!(hides("/tmp/in").as_deref(), Some("PrivateTmp=yes"));
         assert_eq!((hides("/srv/slides"), hides("/homework")), (None, None));
@@ -193,8 +193,9 @@ mod tests {
             "{OURS}\n[Service]\nReadWritePaths=-/srv/slides \\\n  /srv/more\nProtectHome=tmpfs\nBindPaths=/home/s\n"
         ));
         assert_eq!(with.keeps_from_writing(Path::new("/srv/more/day")), None);
-        assert_eq!(with.hides(Path::new("/home/s/in")), None);
-        assert_eq!(with.hides(Path::new("/home/t")).as_deref(), Some("ProtectHome=tmpfs"));
+        let below = |folder: &str| Path::new(HOMES[0]).join(folder);
+        assert_eq!(with.hides(&below("s/in")), None);
+        assert_eq!(with.hides(&below("t")).as_deref(), Some("ProtectHome=tmpfs"));
         let reset = Unit::parse(
             "[Service]\nProtectSystem=strict\nReadWritePaths=/a\nReadWritePaths=\nReadWritePaths=/b\nReadOnlyPaths=/b/c\n",
         );
