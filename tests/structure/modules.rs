@@ -50,13 +50,12 @@ impl Crate {
                     let name = child.ident.to_string();
                     let below = folder.join(&name);
                     let child_path = [path.clone(), vec![name.clone()]].concat();
-                    match child.content {
-                        Some((_, items)) => self.items(items, &below, child_path),
-                        None => {
-                            let file =
-                                given_path(&child.attrs).map_or_else(|| file_of(folder, &name), |at| folder.join(at));
-                            self.file(&file, &below, child_path);
-                        }
+                    if let Some((_, items)) = child.content {
+                        self.items(items, &below, child_path);
+                    } else {
+                        let file =
+                            given_path(&child.attrs).map_or_else(|| file_of(folder, &name), |at| folder.join(at));
+                        self.file(&file, &below, child_path);
                     }
                     module.children.insert(name);
                 }
