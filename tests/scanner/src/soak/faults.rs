@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 use super::book::Book;
 use super::daemon::{Daemon, processes, signal};
 use super::models::Models;
-use super::site::Site;
+use super::site::{LOCK, Site};
 
 /// One kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,31 +148,49 @@ impl Troublemaker<'_> {
     fn away_and_back(&mut self, pause: Duration) -> anyhow::Result<String> {
         let _alone = self.site.alone();
         let (place, away) = (self.site.path("slides/incoming"), self.site.path("slides/away"));
+        let (incoming, gone) = (self.site.incoming(), self.site.path("gone"));
         let empty: bool = self.rng.random();
         if self.site.mounted {
             self.site.unbind();
-            if !empty {
-                fs::remove_dir(self.site.incoming())?;
-            }
         } else {
             fs::rename(&place, &away)?;
-            if empty {
-                fs::create_dir(&place)?;
-            }
+        }
+        // What now lies in its place.
+        let bare = if self.site.mounted { incoming } else { place.clone() };
+        match (empty, self.site.mounted) {
+            (true, true) => {}
+            (true, false) => fs::create_dir(&bare)?,
+            (false, true) => fs::rename(&bare, &gone)?,
+            (false, false) => {}
         }
         std::thread::sleep(pause);
+        if !empty && self.site.mounted {
+            fs::rename(&gone, &bare)?;
+        }
+        self.nothing_was_written(&bare)?;
         if self.site.mounted {
-            if !empty {
-                fs::create_dir(self.site.incoming())?;
-            }
             anyhow::ensure!(self.site.bind(), "the watched folder cannot be mounted again");
         } else {
             if empty {
-                fs::remove_dir(&place)?;
+                fs::remove_dir_all(&bare)?;
             }
             fs::rename(&away, &place)?;
         }
         Ok(format!("watched folder {} for {} s", if empty { "empty" } else { "missing" }, pause.as_secs()))
+    }
+
+    /// Into the place of a folder that is away, where nobody would ever find it, the daemon has written nothing but its lock.
+    fn nothing_was_written(&self, bare: &Path) -> anyhow::Result<()> {
+        if !bare.exists() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(bare)? {
+            let name = entry?.file_name();
+            if name != LOCK {
+                self.book.wrong(format!("written into the place of a folder that was away: {}", name.display()));
+            }
+        }
+        Ok(())
     }
 
     /// A technician renames the folder, makes a new one and moves everything there.

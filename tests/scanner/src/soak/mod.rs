@@ -34,7 +34,7 @@ use self::faults::Troublemaker;
 use self::models::Models;
 use self::sampler::Sample;
 use self::sets::World;
-use self::site::Site;
+use self::site::{LOCK, Site};
 
 pub(crate) use self::tissue::section;
 
@@ -86,7 +86,7 @@ pub fn soak(wish: &Wish) -> anyhow::Result<Report> {
 fn work(wish: &Wish, site: &Site, daemon: &Daemon, book: &Book, models: &Models) -> anyhow::Result<Vec<Sample>> {
     let (end, over, next) = (Instant::now() + wish.time, AtomicBool::new(false), AtomicU64::new(1));
     let samples = Mutex::new(Vec::new());
-    let world = World { site, book, models, seed: wish.seed };
+    let world = World { site, book, models, seed: wish.seed, over: &over };
     let live = || {
         while Instant::now() < end && !over.load(Ordering::Relaxed) {
             world.live(next.fetch_add(1, Ordering::Relaxed))?;
@@ -153,6 +153,7 @@ fn finish(site: &Site, daemon: &Daemon, book: &Book) {
         .flatten()
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != LOCK)
         .collect();
     if !left.is_empty() {
         book.wrong(format!("left in the watched folder, after every set was put away: {left:?}"));

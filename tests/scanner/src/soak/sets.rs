@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -66,6 +67,8 @@ pub(super) struct World<'a> {
     pub(super) book: &'a Book,
     pub(super) models: &'a Models,
     pub(super) seed: u64,
+    /// The soak is broken off.
+    pub(super) over: &'a AtomicBool,
 }
 
 /// One set in the watched folder.
@@ -335,6 +338,9 @@ impl Set<'_> {
             };
             if found.len() == slides && found.iter().all(same) {
                 return Ok(Ok(found));
+            }
+            if self.world.over.load(Ordering::Relaxed) {
+                return Ok(Err("the soak was broken off".into()));
             }
             if begun.elapsed() > PATIENCE {
                 let told =

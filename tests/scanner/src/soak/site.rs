@@ -10,6 +10,9 @@ use anyhow::{Context, ensure};
 /// The disk of slides and results, and that of the daemon's state: small, so that filling them takes no time.
 const DISK: &str = "256m";
 
+/// What the daemon leaves in a watched folder to tell another daemon of itself.
+pub(super) const LOCK: &str = ".tissuemap-lock";
+
 /// Seconds that a file must lie still.
 pub(super) const SETTLE: u64 = 1;
 
