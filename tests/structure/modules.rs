@@ -53,8 +53,7 @@ impl Crate {
                     if let Some((_, items)) = child.content {
                         self.items(items, &below, child_path);
                     } else {
-                        let file =
-                            given_path(&child.attrs).map_or_else(|| file_of(folder, &name), |at| folder.join(at));
+                        let file = given_path(&child.attrs, folder).unwrap_or_else(|| file_of(folder, &name));
                         self.file(&file, &below, child_path);
                     }
                     module.children.insert(name);
@@ -204,11 +203,14 @@ fn words(tokens: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The file that `#[path = "…"]` names.
-fn given_path(attributes: &[Attribute]) -> Option<String> {
+/// The file that `#[path = "…"]` names: from where the module's own file lies, which is `folder` or the one above it.
+fn given_path(attributes: &[Attribute], folder: &Path) -> Option<PathBuf> {
     let given = attributes.iter().find(|attribute| attribute.path().is_ident("path"))?;
     match &given.meta.require_name_value().ok()?.value {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
+            let below = |folder: &Path| folder.join(text.value());
+            [Some(folder), folder.parent()].into_iter().flatten().map(below).find(|path| path.is_file())
+        }
         _ => None,
     }
 }

@@ -190,7 +190,8 @@ mod tests {
         assert_eq!(unit.value("User"), Some("tissuemap"));
         assert_eq!(unit.config(), Path::new("/etc/tissuemap/tissuemapd.toml"));
         let with = Unit::parse(&format!(
-            "{OURS}\n[Service]\nReadWritePaths=-/srv/slides \\\n  /srv/more\nProtectHome=tmpfs\nBindPaths=/home/s\n"
+            "{OURS}\n[Service]\nReadWritePaths=-/srv/slides \\\n  /srv/more\nProtectHome=tmpfs\nBindPaths={}/s\n",
+            HOMES[0]
         ));
         assert_eq!(with.keeps_from_writing(Path::new("/srv/more/day")), None);
         let below = |folder: &str| Path::new(HOMES[0]).join(folder);

@@ -84,7 +84,11 @@ impl WorkerFolder {
     /// # Errors
     /// It cannot be made, or the worker has made it itself.
     pub(super) fn job(&self) -> io::Result<JobFolder<'_>> {
-        removal::empty_folder(&self.path)?;
+        match removal::empty_folder(&self.path) {
+            // The state folder lies at its path anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => private_folder(&self.path)?,
+            outcome => outcome?,
+        }
         let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         new_folder(&path)?;
         Ok(JobFolder { worker: self, path })

@@ -158,10 +158,9 @@ impl Troublemaker<'_> {
         // What now lies in its place.
         let bare = if self.site.mounted { incoming } else { place.clone() };
         match (empty, self.site.mounted) {
-            (true, true) => {}
+            (true, true) | (false, false) => {}
             (true, false) => fs::create_dir(&bare)?,
             (false, true) => fs::rename(&bare, &gone)?,
-            (false, false) => {}
         }
         std::thread::sleep(pause);
         if !empty && self.site.mounted {

@@ -1,6 +1,8 @@
 //! The life of a set: it is brought, gets its results, is disturbed as people and archives do, is looked at once more and
 //! put away.
 
+mod entries;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +130,7 @@ impl World<'_> {
         if let Err(wrong) = outcome.and_then(|()| set.look_once_more()) {
             self.book.wrong(format!("{} ({story:?}): {wrong}", set.name));
         }
-        set.put_away()?;
+        set.put_away();
         self.book.lived(&format!("{story:?}").to_lowercase());
         Ok(())
     }
@@ -410,30 +412,8 @@ impl Set<'_> {
         Ok(())
     }
 
-    /// Every file in the watched folder whose path holds the name of the set.
-    fn own_files(&self) -> Vec<PathBuf> {
-        fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                if entry.path().is_dir() { walk(&entry.path(), files) } else { files.push(entry.path()) }
-            }
-        }
-        let mut files = Vec::new();
-        self.own_entries()
-            .iter()
-            .for_each(|path| if path.is_dir() { walk(path, &mut files) } else { files.push(path.clone()) });
-        files
-    }
-
-    fn own_entries(&self) -> Vec<PathBuf> {
-        let stem = self.earlier_names.first().unwrap_or(&self.name);
-        let entries =
-            fs::read_dir(self.world.site.incoming()).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries.filter(|path| file_name(path).contains(stem.as_str())).collect()
-    }
-
     /// Takes everything of the set away: slides and results, in this or the other order.
-    #[allow(clippy::unnecessary_wraps, reason = "as every step of a set's life")]
-    fn put_away(&mut self) -> anyhow::Result<()> {
+    fn put_away(&mut self) {
         let _stay = self.world.site.stay();
         let mut entries = self.own_entries();
         entries.sort_by_key(|path| path.is_dir());
@@ -449,7 +429,6 @@ impl Set<'_> {
                 self.world.book.note(format!("{}: not removed: {error}", path.display()));
             }
         }
-        Ok(())
     }
 }
 

@@ -102,7 +102,7 @@ fn a_folder_of_something_else_is_left_alone() {
     fs::write(&letter, "dear").expect("written");
     let error = Store::open(folder.path(), new_attributes("f", 1, 2)).expect_err("not ours");
     let source = std::error::Error::source(&error).map(ToString::to_string);
-    assert_eq!(source.as_deref(), Some("the folder holds something else than patches"));
+    assert_eq!(source.as_deref(), Some("the folder contains something else than patches"));
     assert_eq!(fs::read_to_string(&letter).expect("there"), "dear");
     assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 1);
 }

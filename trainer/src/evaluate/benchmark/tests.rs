@@ -214,7 +214,7 @@ fn every_fit_is_kept_to_go_on_from_and_a_collapsed_one_counts_as_one_cluster() {
     run.folds = 3;
     let error = table(&run).expect_err("other settings");
     assert!(matches!(error, TrainError::Unusable { .. }) && error.exit_code() == 64, "{error}");
-    assert!(error.to_string().contains("each.csv: it has figures of other images or other settings"), "{error}");
+    assert!(error.to_string().contains("each.csv: it has results of other images or other settings"), "{error}");
     std::fs::write(&each, "no table\n").expect("written");
     assert!(matches!(table(&run), Err(TrainError::Unusable { .. })));
 }
