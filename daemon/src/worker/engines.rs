@@ -48,8 +48,10 @@ impl Engines {
     /// Before a worker starts: what is not as it was sealed is removed, and is then compiled again.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// The folder cannot be made, or something in it cannot be removed.
     pub(super) fn prepare(&self) -> io::Result<()> {
+        // The state folder may lie at its path anew.
+        private_folder(&self.folder)?;
         let sealed = untrusted::read_to_string(&self.seal, 1000).ok();
         if sealed.is_some() && sealed == self.fingerprint().ok() {
             return Ok(());
