@@ -23,6 +23,8 @@ case " $* " in
 esac
 # Many tests wait for a daemon most of their time: on two cores, twice as many at once end in little more than half the time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+# --tests: no example is linked for it (clippy checks them in .ci/run). There are no doc tests; the first one needs a run of
+# its own here: cargo test --doc.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
